@@ -1,0 +1,51 @@
+# What every unit of ours is compiled with.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_LINK_DEPENDS_NO_SHARED ON)
+
+option(PREDELLA_WERROR "Warnings are errors" ON)
+option(PREDELLA_PCH "Precompile the heaviest third-party headers" ON)
+option(PREDELLA_COVERAGE "Build with gcov" OFF)
+option(PREDELLA_BENCH "Build tests/bench" OFF)
+set(PREDELLA_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize=")
+
+add_library(predella_options INTERFACE)
+target_compile_options(predella_options INTERFACE
+  -fPIC -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+  -Woverloaded-virtual -Wold-style-cast -Wextra-semi -Wcast-align
+  -Wnull-dereference $<$<BOOL:${PREDELLA_WERROR}>:-Werror>
+  -fstack-protector-strong -fcf-protection)
+target_compile_definitions(predella_options INTERFACE
+  PREDELLA_VERSION="${PROJECT_VERSION}")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(predella_options INTERFACE
+    -Wthread-safety -Werror=thread-safety)
+else()
+  # gcc 12 reports null dereferences inside its own headers when optimising.
+  target_compile_options(predella_options INTERFACE
+    $<$<NOT:$<CONFIG:Debug>>:-Wno-null-dereference>)
+endif()
+if(PREDELLA_SANITIZE)
+  target_compile_options(predella_options INTERFACE
+    -fsanitize=${PREDELLA_SANITIZE} -fno-omit-frame-pointer -g1)
+  target_link_options(predella_options INTERFACE -fsanitize=${PREDELLA_SANITIZE})
+endif()
+if(PREDELLA_COVERAGE)
+  target_compile_options(predella_options INTERFACE --coverage)
+  target_link_options(predella_options INTERFACE --coverage)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  # Precompiled headers are cached only with these two relaxations.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
+endif()
+find_program(LLD ld.lld)
+if(LLD)
+  add_link_options(-fuse-ld=lld)
+endif()

@@ -1,0 +1,71 @@
+// Where work runs.
+#ifndef PREDELLA_COMMON_EXECUTOR_H_
+#define PREDELLA_COMMON_EXECUTOR_H_
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+
+#include "common/mutex.h"
+
+namespace predella {
+
+// Safe for concurrent use.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  // Runs `task` some time later, on a thread of the executor's; never inside
+  // this call (but for InlineExecutor).
+  virtual void Post(std::function<void()> task) = 0;
+};
+
+// A fixed number of threads over one queue. The destructor finishes what was
+// posted and joins.
+class ThreadPool final : public Executor {
+ public:
+  ThreadPool(std::string name, int threads);
+  ~ThreadPool() override;
+  void Post(std::function<void()> task) override;
+  // Finishes what was posted and joins; later tasks are dropped. Idempotent.
+  void Shutdown();
+  size_t queued();
+
+ private:
+  void Run();
+
+  const std::string name_;
+  Mutex mu_;
+  CondVar cv_;
+  std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<std::thread> threads_;
+};
+
+// Runs tasks one after the other, in order, on another executor. May be
+// destroyed while tasks are queued: they still run.
+class Strand final : public Executor {
+ public:
+  // `executor` must outlive every task.
+  explicit Strand(Executor* executor);
+  void Post(std::function<void()> task) override;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;  // shared with the task that drains it
+};
+
+// For tests and tools: Post runs the task at once.
+class InlineExecutor final : public Executor {
+ public:
+  void Post(std::function<void()> task) override { task(); }
+};
+
+}  // namespace predella
+
+#endif  // PREDELLA_COMMON_EXECUTOR_H_

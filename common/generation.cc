@@ -1,0 +1,42 @@
+#include "common/generation.h"
+
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+
+namespace predella {
+
+std::string Generation::ToString() const {
+  return absl::StrFormat("%d-%d-%08x", epoch, n, nonce);
+}
+
+absl::StatusOr<Generation> Generation::Parse(absl::string_view text) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, '-');
+  Generation g;
+  if (parts.size() != 3 || !absl::SimpleAtoi(parts[0], &g.epoch) ||
+      !absl::SimpleAtoi(parts[1], &g.n) || parts[2].size() != 8 ||
+      !absl::SimpleHexAtoi(parts[2], &g.nonce) || g.epoch <= 0 || g.n <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", text.substr(0, 64),
+        "\" is not a generation such as 12-345-9fa3c1d2: pass on the string "
+        "that the coordinator gave"));
+  }
+  return g;
+}
+
+Generation Generation::FromProto(const storage::v1::Generation& proto) {
+  return {proto.epoch(), proto.n(), proto.nonce()};
+}
+
+storage::v1::Generation Generation::ToProto() const {
+  storage::v1::Generation proto;
+  proto.set_epoch(epoch);
+  proto.set_n(n);
+  proto.set_nonce(nonce);
+  return proto;
+}
+
+}  // namespace predella
