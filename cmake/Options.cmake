@@ -24,8 +24,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
     -Wthread-safety -Werror=thread-safety)
 else()
   # gcc 12 reports null dereferences inside its own headers when optimising.
-  target_compile_options(predella_options INTERFACE
-    $<$<NOT:$<CONFIG:Debug>>:-Wno-null-dereference>)
+  if(PREDELLA_SANITIZE OR NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+    target_compile_options(predella_options INTERFACE -Wno-null-dereference)
+  endif()
 endif()
 if(PREDELLA_SANITIZE)
   target_compile_options(predella_options INTERFACE

@@ -60,6 +60,8 @@ function(predella_binary name)
   install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endfunction()
 
+# Everything with the label core: what the sanitizer presets of the gate build.
+add_custom_target(core_tests)
 function(predella_test name)
   cmake_parse_arguments(ARG "GRPC;SERIAL" "LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SRCS})
@@ -74,8 +76,19 @@ function(predella_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 60)
   endif()
+  set(environment PREDELLA_LOG_LEVEL=error)
+  if(PREDELLA_SANITIZE)
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 10")
+    list(APPEND environment
+      "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp:halt_on_error=0"
+      UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1)
+  endif()
+  if("${ARG_LABEL}" STREQUAL "core")
+    add_dependencies(core_tests ${name})
+  endif()
   # One ctest entry a binary: starting a process costs more than most tests.
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}"
-    TIMEOUT ${ARG_TIMEOUT} RUN_SERIAL ${ARG_SERIAL})
+    TIMEOUT ${ARG_TIMEOUT} RUN_SERIAL ${ARG_SERIAL}
+    ENVIRONMENT "${environment}")
 endfunction()

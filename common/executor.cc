@@ -5,8 +5,16 @@
 #include <utility>
 
 namespace predella {
+namespace {
 
-ThreadPool::ThreadPool(std::string name, int threads) : name_(std::move(name)) {
+// The pool whose thread this is.
+thread_local const ThreadPool* t_pool = nullptr;
+
+}  // namespace
+
+ThreadPool::ThreadPool(std::string name, int threads,
+                       std::function<void()> on_start)
+    : name_(std::move(name)), on_start_(std::move(on_start)) {
   threads_.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) {
     threads_.emplace_back([this] { Run(); });
@@ -31,7 +39,8 @@ void ThreadPool::Shutdown() {
 
 void ThreadPool::Post(std::function<void()> task) {
   MutexLock lock(&mu_);
-  if (stopping_) {
+  // A task that is being finished may post its next step.
+  if (stopping_ && t_pool != this) {
     return;
   }
   queue_.push_back(std::move(task));
@@ -44,7 +53,11 @@ size_t ThreadPool::queued() {
 }
 
 void ThreadPool::Run() {
+  t_pool = this;
   pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
+  if (on_start_) {
+    on_start_();
+  }
   while (true) {
     std::function<void()> task;
     {
@@ -69,20 +82,25 @@ struct Strand::State {
   std::deque<std::function<void()>> queue ABSL_GUARDED_BY(mu);
   bool running ABSL_GUARDED_BY(mu) = false;
 
-  static void Drain(const std::shared_ptr<State>& state) {
-    while (true) {
-      std::function<void()> task;
-      {
-        MutexLock lock(&state->mu);
-        if (state->queue.empty()) {
-          state->running = false;
-          return;
-        }
-        task = std::move(state->queue.front());
-        state->queue.pop_front();
-      }
-      task();
+  // One task, then the back of the executor's queue: a strand that never runs
+  // dry must not keep a thread from the others.
+  static void RunOne(const std::shared_ptr<State>& state) {
+    std::function<void()> task;
+    {
+      MutexLock lock(&state->mu);
+      task = std::move(state->queue.front());
+      state->queue.pop_front();
     }
+    task();
+    task = nullptr;  // what it holds may post here
+    {
+      MutexLock lock(&state->mu);
+      if (state->queue.empty()) {
+        state->running = false;
+        return;
+      }
+    }
+    state->executor->Post([state] { RunOne(state); });
   }
 };
 
@@ -98,7 +116,7 @@ void Strand::Post(std::function<void()> task) {
     }
     state_->running = true;
   }
-  state_->executor->Post([state = state_] { State::Drain(state); });
+  state_->executor->Post([state = state_] { State::RunOne(state); });
 }
 
 }  // namespace predella

@@ -29,10 +29,13 @@ class Executor {
 // posted and joins.
 class ThreadPool final : public Executor {
  public:
-  ThreadPool(std::string name, int threads);
+  // `on_start` runs first on each thread.
+  ThreadPool(std::string name, int threads,
+             std::function<void()> on_start = nullptr);
   ~ThreadPool() override;
   void Post(std::function<void()> task) override;
-  // Finishes what was posted and joins; later tasks are dropped. Idempotent.
+  // Finishes what was posted, and what those tasks post, and joins; other tasks
+  // are dropped. Idempotent.
   void Shutdown();
   size_t queued();
 
@@ -40,6 +43,7 @@ class ThreadPool final : public Executor {
   void Run();
 
   const std::string name_;
+  const std::function<void()> on_start_;
   Mutex mu_;
   CondVar cv_;
   std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mu_);
@@ -47,8 +51,9 @@ class ThreadPool final : public Executor {
   std::vector<std::thread> threads_;
 };
 
-// Runs tasks one after the other, in order, on another executor. May be
-// destroyed while tasks are queued: they still run.
+// Runs tasks one after the other, in order, on another executor; between two
+// of them others get their turn there. May be destroyed while tasks are queued:
+// they still run.
 class Strand final : public Executor {
  public:
   // `executor` must outlive every task.

@@ -64,10 +64,8 @@ absl::StatusOr<Uuid> Uuid::Parse(absl::string_view text) {
     if (value < 0) {
       return bad(absl::StrCat("position ", i, " is not one of 0-9a-f"));
     }
-    char& byte = uuid.raw_[nibble / 2];
-    byte = static_cast<char>(nibble % 2 == 0
-                                 ? value << 4
-                                 : (static_cast<unsigned char>(byte) | value));
+    uint8_t& byte = uuid.raw_[nibble / 2];
+    byte = static_cast<uint8_t>(nibble % 2 == 0 ? value << 4 : byte | value);
     ++nibble;
   }
   return uuid;

@@ -38,7 +38,8 @@ class Uuid {
   }
 
  private:
-  std::array<char, 16> raw_{};
+  // Unsigned: the order is that of the text and of keys.
+  std::array<uint8_t, 16> raw_{};
 };
 
 // Source of identities and keys. Safe for concurrent use.

@@ -1,0 +1,26 @@
+#include "common/malloc_tuning.h"
+
+#include <malloc.h>
+
+#include "common/logging.h"
+
+namespace predella {
+namespace {
+
+// glibc refuses a larger threshold (half of its HEAP_MAX_SIZE) and would then
+// keep 128 KiB, no longer adjusting it by itself.
+constexpr int kMmapThreshold = 32 << 20;
+constexpr int kTrimThreshold = 256 << 20;
+constexpr int kTopPad = 16 << 20;
+
+}  // namespace
+
+void TuneMalloc() {
+  if (mallopt(M_MMAP_THRESHOLD, kMmapThreshold) == 0 ||
+      mallopt(M_TRIM_THRESHOLD, kTrimThreshold) == 0 ||
+      mallopt(M_TOP_PAD, kTopPad) == 0) {
+    LogWarning("malloc_not_tuned", {});
+  }
+}
+
+}  // namespace predella
