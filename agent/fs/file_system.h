@@ -115,6 +115,9 @@ class FileSystem {
   virtual absl::StatusOr<std::unique_ptr<FileLock>> Lock(
       absl::string_view path, absl::string_view holder) = 0;
   virtual absl::StatusOr<SpaceInfo> Space() = 0;
+  // Whether root() still names the directory that was pinned; a mount that
+  // went away or came over it is FAILED_PRECONDITION, MOUNT_IDENTITY_MISMATCH.
+  virtual absl::Status CheckRoot() { return absl::OkStatus(); }
   // The directory as it was named, for messages.
   virtual std::string root() const = 0;
 };

@@ -214,9 +214,9 @@ class ImageStore {
   // NAME_TAKEN (foreign=true) for a name without record.
   virtual absl::StatusOr<std::optional<PublishedImage>> Find(
       const Uuid& image_id) = 0;
-  // NOT_FOUND, IMAGE_NOT_FOUND; ABORTED, GENERATION_MISMATCH (metadata:
-  // generation); DATA_LOSS, REPLICA_MISSING when the record is there and the
-  // file is not.
+  // DATA_LOSS, REPLICA_MISSING when record or file is not here (never
+  // NOT_FOUND: only the index may say that of an image); ABORTED,
+  // GENERATION_MISMATCH (metadata: generation).
   virtual absl::StatusOr<std::unique_ptr<ImageReader>> OpenImage(
       const Uuid& image_id, const Generation& generation) = 0;
   // Removes the file (name first, synced, then the record) and inflight bytes

@@ -1,0 +1,145 @@
+// Commands of the coordinator: a part of AgentCore.
+#include <algorithm>
+#include <utility>
+
+#include "agent/control/agent_core.h"
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/rpc_status.h"
+#include "common/status_macros.h"
+
+namespace predella::agent {
+
+void AgentCore::Answer(uint64_t session, control::v1::CommandResult result) {
+  MutexLock lock(&mu_);
+  *result.mutable_space() = SpaceProto(ledger_.Take(), command_number_);
+  control::v1::AgentMessage message;
+  *message.mutable_command_result() = std::move(result);
+  session_.Send(session, std::move(message));
+}
+
+void AgentCore::AnswerStatus(uint64_t session, int64_t number,
+                             const absl::Status& status) {
+  control::v1::CommandResult result;
+  result.set_number(number);
+  if (!status.ok()) {
+    *result.mutable_error() = ToRpcStatus(status);
+  }
+  Answer(session, std::move(result));
+}
+
+void AgentCore::OnCommand(uint64_t session,
+                          const control::v1::Command& command) {
+  {
+    MutexLock lock(&mu_);
+    if (!session_.Is(session)) {
+      return;
+    }
+    if (!session_.attached()) {
+      early_.push_back(command);
+      return;
+    }
+    // Promises are made in this order and at once, so the number stands for
+    // every promise up to it.
+    command_number_ = std::max(command_number_, command.number());
+  }
+  const int64_t number = command.number();
+  switch (command.command_case()) {
+    case control::v1::Command::kPrepareUpload: {
+      const control::v1::PrepareUpload& prepare = command.prepare_upload();
+      const absl::Status status = table_.Prepare(prepare.upload());
+      if (prepare.has_heard()) {
+        MutexLock lock(&mu_);
+        HearLocked(prepare.heard());
+      }
+      AnswerStatus(session, number, status);
+      break;
+    }
+    case control::v1::Command::kCloseIfIdle:
+      table_.CloseIfIdle(
+          command.close_if_idle(),
+          [this, session, number](control::v1::CloseIfIdleResult closed) {
+            control::v1::CommandResult result;
+            result.set_number(number);
+            *result.mutable_close_if_idle() = std::move(closed);
+            Answer(session, std::move(result));
+          });
+      break;
+    case control::v1::Command::kRemove:
+      RunRemoveCommand(session, command);
+      break;
+    case control::v1::Command::kStoreTombstone:
+    case control::v1::Command::kDropTombstones:
+    case control::v1::Command::kStoreRoster:
+      PostStoreCommand(session, command);
+      break;
+    default:
+      AnswerStatus(
+          session, number,
+          MakeError(absl::StatusCode::kUnimplemented, reason::kInvalidArgument,
+                    "this agent does not know the command"));
+      break;
+  }
+}
+
+void AgentCore::PostStoreCommand(uint64_t session,
+                                 const control::v1::Command& command) {
+  MutexLock lock(&mu_);
+  session_strand_.Post([this, session, command, store = store_] {
+    absl::Status status;
+    if (store == nullptr) {
+      status = MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                         "the mount's directory is not open");
+    } else {
+      status = RunStoreCommand(store.get(), command);
+      machine_.CallDone(status);
+    }
+    AnswerStatus(session, command.number(), status);
+  });
+}
+
+absl::Status AgentCore::RunStoreCommand(ImageStore* store,
+                                        const control::v1::Command& command) {
+  if (command.has_store_tombstone()) {
+    const control::v1::StoreTombstone& request = command.store_tombstone();
+    if (request.has_heard()) {
+      RETURN_IF_ERROR(store->Hear(Generation::FromProto(request.heard())));
+    }
+    return store->StoreTombstone(request.tombstone());
+  }
+  if (command.has_drop_tombstones()) {
+    const auto& all = command.drop_tombstones().tombstones();
+    return store->DropTombstones(
+        std::vector<storage::v1::Tombstone>(all.begin(), all.end()));
+  }
+  const auto& roster = command.store_roster().roster();
+  return store->StoreRoster(
+      std::vector<storage::v1::RosterEntry>(roster.begin(), roster.end()));
+}
+
+void AgentCore::RunRemoveCommand(uint64_t session,
+                                 const control::v1::Command& command) {
+  const int64_t number = command.number();
+  table_.Remove(
+      command.remove(),
+      // Not begun, it dies with its session: the next one asks again, if the
+      // coordinator still wants it.
+      [this, session] { return session_.Is(session); },
+      [this, session, number](absl::StatusOr<RemoveOutcome> outcome) {
+        if (!outcome.ok()) {
+          AnswerStatus(session, number, outcome.status());
+          return;
+        }
+        control::v1::CommandResult result;
+        result.set_number(number);
+        control::v1::RemoveResult* remove = result.mutable_remove();
+        remove->set_removed(outcome->removed);
+        remove->set_other_present(outcome->other_present);
+        if (!outcome->other.none()) {
+          *remove->mutable_other_generation() = outcome->other.ToProto();
+        }
+        Answer(session, std::move(result));
+      });
+}
+
+}  // namespace predella::agent

@@ -1,0 +1,208 @@
+// An agent: one mount, its store, and its session with the coordinator.
+#ifndef PREDELLA_AGENT_CONTROL_AGENT_CORE_H_
+#define PREDELLA_AGENT_CONTROL_AGENT_CORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+#include "agent/control/coordinator_link.h"
+#include "agent/control/session_state.h"
+#include "agent/control/space_ledger.h"
+#include "agent/control/upload_stream.h"
+#include "agent/control/upload_table.h"
+#include "agent/health/mount_prober.h"
+#include "agent/health/mount_state_machine.h"
+#include "agent/store/image_store.h"
+#include "common/capability.h"
+#include "common/clock.h"
+#include "common/executor.h"
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+#include "predella/v1/chunk_service.pb.h"
+
+namespace predella::agent {
+
+// What the agent says of itself in Hello.
+struct AgentIdentity {
+  std::string version;
+  std::string mount_name;
+  std::string path;
+  std::string host;
+  std::string boot_id;
+  int64_t pid = 0;
+  int32_t priority = 100;
+  std::vector<std::string> addresses;
+  std::string space_group;
+  std::string failure_domain;
+};
+
+// Opens the directory; called on a disk thread, again whenever it was lost.
+// The store takes everything it needs along: it is let go on a disk thread.
+using StoreFactory =
+    std::function<absl::StatusOr<std::shared_ptr<ImageStore>>()>;
+
+// All must outlive the core and every task it posted.
+struct AgentSeams {
+  Clock* clock = nullptr;
+  IdGenerator* ids = nullptr;
+  Executor* disk = nullptr;
+  Executor* probe = nullptr;
+  PeerWriter* peer = nullptr;
+  StoreFactory open_store;
+  // Called once when going on makes no sense (another agent has the
+  // directory); the process shall print the sentence and exit.
+  std::function<void(const absl::Status&)> fatal;
+};
+
+// Permission to read one image, checked.
+struct ReadGrant {
+  std::shared_ptr<ImageStore> store;  // shared; let go on a disk thread
+  Uuid image_id;
+  Generation generation;
+};
+
+// Registers before the disk has answered, reports the mount when it has, and
+// keeps what the coordinator named. Opening is tried again every 2 s; nothing
+// restarts to heal.
+//
+// Thread-safe. Every call returns at once: what needs the disk is posted.
+class AgentCore {
+ public:
+  AgentCore(AgentIdentity identity, std::optional<int64_t> reserve_bytes,
+            AgentSeams seams);
+
+  // Where clients reach this agent, in order of preference; for the next
+  // registration.
+  void SetAddresses(std::vector<std::string> addresses);
+
+  // Drives everything that depends on time; the first call begins to open the
+  // directory. Four times a second.
+  void Tick();
+
+  // ---- the session's adapter. `link` is shared with it.
+  uint64_t OnConnected(std::shared_ptr<CoordinatorLink> link);
+  void OnMessage(uint64_t session,
+                 const control::v1::CoordinatorMessage& message);
+  void OnDisconnected(uint64_t session);
+
+  // ---- streams. PERMISSION_DENIED, CAPABILITY_INVALID; FAILED_PRECONDITION,
+  // MOUNT_IDENTITY_MISMATCH for another mount's; UNAVAILABLE while the mount
+  // does not serve; else as UploadTable::Attach.
+  absl::StatusOr<std::shared_ptr<UploadHandle>> OpenWrite(
+      const v1::WriteHeader& header, std::shared_ptr<UploadStream> stream);
+  UploadTable* uploads() { return &table_; }
+  absl::StatusOr<ReadGrant> OpenRead(const v1::ReadImageRequest& request);
+  // What a read of the mount came to; damage makes the mount SUSPECT.
+  void ReadDone(const absl::Status& status);
+  Executor* disk() { return seams_.disk; }
+
+  // Whether images can be read here at this moment.
+  bool Serving();
+  MountView View() { return machine_.View(); }
+  // New streams are refused from here on (UNAVAILABLE).
+  void Drain();
+  // Ends all streams, syncs the fence, lets the store go; `done` is called on
+  // a disk thread afterwards. Nothing is opened again.
+  void Stop(std::function<void()> done);
+
+ private:
+  enum class Phase { kNone, kHello, kWelcomed, kReporting, kReported };
+
+  // agent_core.cc
+  void TryOpenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunOpen();
+  void LoseStoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void HeartbeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RefreshSpaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SyncFenceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  control::v1::Space SpaceProto(const SpaceLedger::Snapshot& snapshot,
+                                int64_t command_number) const;
+  void HearLocked(const storage::v1::Generation& pair)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckStream(absl::string_view mount_uid, absl::string_view token,
+                           Capability want, bool write);
+
+  // agent_session.cc
+  control::v1::Hello HelloLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void OnWelcomeLocked(uint64_t session, const control::v1::Welcome& welcome)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReportLocked(uint64_t session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunReport(uint64_t session, const std::shared_ptr<ImageStore>& store);
+  absl::Status CheckCoordinatorLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RefuseLocked(uint64_t session, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunAttach(uint64_t session, const std::shared_ptr<ImageStore>& store,
+                 const control::v1::Attach& attach);
+  absl::Status PrepareAttach(ImageStore* store,
+                             const control::v1::Attach& attach,
+                             const std::string& cluster_uid);
+  void AttachAnswered(
+      uint64_t session, const std::shared_ptr<ImageStore>& store,
+      absl::StatusOr<std::vector<control::v1::UploadStatus>> statuses);
+
+  // agent_commands.cc
+  void OnCommand(uint64_t session, const control::v1::Command& command);
+  void Answer(uint64_t session, control::v1::CommandResult result);
+  void AnswerStatus(uint64_t session, int64_t number,
+                    const absl::Status& status);
+  void PostStoreCommand(uint64_t session, const control::v1::Command& command);
+  absl::Status RunStoreCommand(ImageStore* store,
+                               const control::v1::Command& command);
+  void RunRemoveCommand(uint64_t session, const control::v1::Command& command);
+
+  const AgentIdentity identity_;
+  const AgentSeams seams_;
+  const std::string incarnation_;
+  SessionState session_;
+  SpaceLedger ledger_;
+  MountStateMachine machine_;
+  MountProber prober_;
+  UploadTable table_;
+  // Attach and the commands that need the disk, in their order.
+  Strand session_strand_;
+
+  Mutex mu_;
+  std::shared_ptr<ImageStore> store_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
+  bool opening_ ABSL_GUARDED_BY(mu_) = false;
+  bool opened_once_ ABSL_GUARDED_BY(mu_) = false;
+  bool draining_ ABSL_GUARDED_BY(mu_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  bool garbage_collected_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Duration next_open_ ABSL_GUARDED_BY(mu_);
+  storage::v1::MountLabel label_ ABSL_GUARDED_BY(mu_);
+  int64_t highest_epoch_ ABSL_GUARDED_BY(mu_) = 0;
+  Generation last_heard_ ABSL_GUARDED_BY(mu_);
+  std::string mount_key_ ABSL_GUARDED_BY(mu_);
+
+  Phase phase_ ABSL_GUARDED_BY(mu_) = Phase::kNone;
+  control::v1::Welcome welcome_ ABSL_GUARDED_BY(mu_);
+  std::string last_refusal_ ABSL_GUARDED_BY(mu_);
+  // Commands that came before AttachDone went out.
+  std::vector<control::v1::Command> early_ ABSL_GUARDED_BY(mu_);
+  int64_t command_number_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t heartbeat_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Duration heartbeat_every_ ABSL_GUARDED_BY(mu_) = absl::Seconds(2);
+  absl::Duration next_heartbeat_ ABSL_GUARDED_BY(mu_);
+  absl::Duration next_space_ ABSL_GUARDED_BY(mu_);
+  bool space_running_ ABSL_GUARDED_BY(mu_) = false;
+  control::v1::Space space_ ABSL_GUARDED_BY(mu_);
+  std::optional<absl::Duration> fence_dirty_since_ ABSL_GUARDED_BY(mu_);
+  bool fence_syncing_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace predella::agent
+
+#endif  // PREDELLA_AGENT_CONTROL_AGENT_CORE_H_

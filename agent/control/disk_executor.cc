@@ -1,0 +1,84 @@
+#include "agent/control/disk_executor.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+
+namespace predella::agent {
+namespace {
+
+thread_local bool t_on_disk_thread = false;
+
+void MarkDiskThread() { t_on_disk_thread = true; }
+
+}  // namespace
+
+bool OnDiskThread() { return t_on_disk_thread; }
+
+absl::StatusOr<std::unique_ptr<DiskThreads>> DiskThreads::Start(int threads) {
+  std::unique_ptr<DiskThreads> out(new DiskThreads());
+  DiskThreads* const raw = out.get();
+  out->leader_ = std::thread([raw, threads] { raw->Lead(threads); });
+  absl::Status status;
+  {
+    MutexLock lock(&out->mu_);
+    while (!out->started_) {
+      out->cv_.Wait(&out->mu_);
+    }
+    status = out->status_;
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  return out;
+}
+
+void DiskThreads::Lead(int threads) {
+  pthread_setname_np(pthread_self(), "disk-leader");
+  absl::Status status;
+  if (unshare(CLONE_FILES) != 0) {
+    status = MakeError(
+        absl::StatusCode::kUnavailable, reason::kAgentOverloaded,
+        absl::StrCat("the disk threads could not get a descriptor table of "
+                     "their own: ",
+                     std::strerror(errno)));
+  } else {
+    data_ = std::make_unique<ThreadPool>("disk", threads, MarkDiskThread);
+    probe_ = std::make_unique<ThreadPool>("probe", 1, MarkDiskThread);
+  }
+  {
+    MutexLock lock(&mu_);
+    status_ = status;
+    started_ = true;
+    cv_.SignalAll();
+    // Stays: a thread made later by this one would share its table too.
+    while (!stopping_) {
+      cv_.Wait(&mu_);
+    }
+  }
+  if (data_ != nullptr) {
+    data_->Shutdown();
+    probe_->Shutdown();
+  }
+}
+
+DiskThreads::~DiskThreads() { Join(); }
+
+void DiskThreads::Join() {
+  {
+    MutexLock lock(&mu_);
+    stopping_ = true;
+    cv_.SignalAll();
+  }
+  if (leader_.joinable()) {
+    leader_.join();
+  }
+}
+
+}  // namespace predella::agent

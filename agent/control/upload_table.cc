@@ -1,0 +1,349 @@
+#include "agent/control/upload_table.h"
+
+#include "absl/strings/str_cat.h"
+
+#include "agent/control/upload_entry.h"
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+
+namespace predella::agent {
+
+void Transition(UploadEntry* entry, UploadPhase to) {
+  // An ended upload stays ended: tasks of it may still be on their way.
+  if (entry->phase != UploadPhase::kEnded) {
+    entry->phase = to;
+  }
+}
+
+absl::Status NotListed(const Uuid& upload_id) {
+  return MakeError(
+      absl::StatusCode::kNotFound, reason::kUploadNotFound,
+      absl::StrCat(UploadName(upload_id),
+                   " is not open at this mount; ask the coordinator for its "
+                   "state (GetUpload)"),
+      {{"upload", UploadName(upload_id)}});
+}
+
+UploadTable::UploadTable(Executor* disk, Clock* clock, SessionState* session,
+                         SpaceLedger* ledger, MountStateMachine* health,
+                         PeerWriter* peer)
+    : disk_(disk),
+      clock_(clock),
+      session_(session),
+      ledger_(ledger),
+      health_(health),
+      peer_(peer) {}
+
+void UploadTable::SetStore(std::shared_ptr<ImageStore> store) {
+  MutexLock lock(&mu_);
+  store_ = std::move(store);
+}
+
+void UploadTable::DropStore(const absl::Status& why) {
+  MutexLock lock(&mu_);
+  while (!entries_.empty()) {
+    EndLocked(entries_.begin()->second, why, /*discard=*/false);
+  }
+  if (store_ != nullptr) {
+    disk_->Post([store = std::move(store_)] {});
+    store_ = nullptr;
+  }
+}
+
+void UploadTable::Shutdown(const absl::Status& why) { DropStore(why); }
+
+UploadTable::EntryPtr UploadTable::AddLocked(
+    const control::v1::OpenUpload& open) {
+  UploadSpec spec;
+  spec.upload_id = Uuid::FromBytesOrNone(open.upload_id());
+  spec.image_id = Uuid::FromBytesOrNone(open.image_id());
+  spec.generation = Generation::FromProto(open.generation());
+  spec.location_key = open.location_key();
+  if (open.has_size_bytes()) {
+    spec.size_bytes = open.size_bytes();
+  }
+  spec.tail_start = open.segment_boundary();
+  spec.decision = open.decision();
+  std::weak_ptr<Strand>& known = strands_[spec.upload_id];
+  std::shared_ptr<Strand> strand = known.lock();
+  if (strand == nullptr) {
+    strand = std::make_shared<Strand>(disk_);
+    known = strand;
+  }
+  const Uuid id = spec.upload_id;
+  auto entry = std::make_shared<UploadEntry>(std::move(spec), strand, store_);
+  entry->tail_next = entry->spec.tail_start;
+  entries_[id] = entry;
+  return entry;
+}
+
+void UploadTable::ForgetLocked(const EntryPtr& entry) {
+  Transition(entry.get(), UploadPhase::kEnded);
+  const Uuid id = entry->spec.upload_id;
+  const auto it = entries_.find(id);
+  if (it != entries_.end() && it->second == entry) {
+    entries_.erase(it);
+    ledger_->Release(id);
+    live_.erase(id);
+  }
+  entry->strand->Post([entry] {
+    entry->staged.reset();
+    entry->store.reset();
+  });
+}
+
+void UploadTable::FinishStreamsLocked(const EntryPtr& entry,
+                                      const absl::Status& why) {
+  if (entry->stream != nullptr) {
+    FinishHandleLocked(HandlePtr(entry->stream), why);
+  }
+  if (entry->prefix_stream != nullptr) {
+    FinishHandleLocked(HandlePtr(entry->prefix_stream), why);
+  }
+}
+
+void UploadTable::EndLocked(const EntryPtr& entry, const absl::Status& why,
+                            bool discard) {
+  const EntryPtr keep = entry;  // `entry` may be the table's own reference
+  FinishStreamsLocked(keep, why);
+  if (discard && !keep->published.has_value()) {
+    keep->strand->Post([this, keep] {
+      keep->staged.reset();
+      if (keep->store == nullptr) {
+        return;
+      }
+      const absl::Status status = keep->store->Discard(keep->spec.upload_id);
+      health_->CallDone(status);
+      LogIfError(status,
+                 "inflight bytes of an ended upload are looked for "
+                 "again at the next start");
+    });
+  }
+  ForgetLocked(keep);
+}
+
+UploadTable::EntryPtr UploadTable::FindLocked(const Uuid& upload_id,
+                                              const Generation& generation) {
+  const auto it = entries_.find(upload_id);
+  if (it == entries_.end() || it->second->spec.generation != generation) {
+    return nullptr;
+  }
+  return it->second;
+}
+
+absl::Status UploadTable::Prepare(const control::v1::OpenUpload& open) {
+  const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
+  const Generation generation = Generation::FromProto(open.generation());
+  MutexLock lock(&mu_);
+  if (store_ == nullptr || discarding_.contains(id)) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                     "the mount is not ready for this upload");
+  }
+  if (FindLocked(id, generation) != nullptr) {
+    return absl::OkStatus();
+  }
+  const auto old = entries_.find(id);
+  if (old != entries_.end()) {
+    EndLocked(old->second, NotListed(id), /*discard=*/false);
+  }
+  std::optional<int64_t> size;
+  if (open.has_size_bytes()) {
+    size = open.size_bytes();
+  }
+  absl::Status status = ledger_->Promise(id, size, open.segment_boundary());
+  if (!status.ok()) {
+    return status;
+  }
+  AddLocked(open);
+  return absl::OkStatus();
+}
+
+control::v1::UploadStatus UploadTable::StatusLocked(const EntryPtr& entry) {
+  control::v1::UploadStatus out;
+  out.set_upload_id(entry->spec.upload_id.bytes());
+  out.set_exists(entry->published.has_value() || entry->on_disk);
+  out.set_received_bytes(entry->tail_next);
+  if (entry->published.has_value()) {
+    *out.mutable_published() = *entry->published;
+  }
+  out.set_stream_open(entry->stream != nullptr);
+  return out;
+}
+
+namespace {
+
+// Statuses of uploads that are looked up side by side.
+struct Gathering {
+  Mutex mu;
+  size_t missing ABSL_GUARDED_BY(mu) = 0;
+  absl::Status error ABSL_GUARDED_BY(mu);
+  std::vector<control::v1::UploadStatus> statuses ABSL_GUARDED_BY(mu);
+};
+
+}  // namespace
+
+void UploadTable::ReplaceList(const control::v1::Attach& attach,
+                              StatusesDone done) {
+  std::vector<EntryPtr> named;
+  {
+    MutexLock lock(&mu_);
+    absl::flat_hash_set<Uuid> keep;
+    for (const control::v1::OpenUpload& open : attach.open_uploads()) {
+      const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
+      EntryPtr entry = FindLocked(id, Generation::FromProto(open.generation()));
+      if (entry == nullptr) {
+        const auto old = entries_.find(id);
+        if (old != entries_.end()) {
+          EndLocked(old->second, NotListed(id), /*discard=*/false);
+        }
+        entry = AddLocked(open);
+      }
+      if (open.has_moved_to() && entry->phase != UploadPhase::kMoved) {
+        ResumeMoveLocked(entry, open.moved_to());
+      }
+      ledger_->PromiseAgain(id, entry->spec.size_bytes, entry->spec.tail_start);
+      keep.insert(id);
+      named.push_back(entry);
+    }
+    std::vector<EntryPtr> gone;
+    for (const auto& [id, entry] : entries_) {
+      if (!keep.contains(id)) {
+        gone.push_back(entry);
+      }
+    }
+    for (const EntryPtr& entry : gone) {
+      EndLocked(entry,
+                MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                          absl::StrCat("the coordinator no longer names ",
+                                       UploadName(entry->spec.upload_id),
+                                       " as open; ask it for the state "
+                                       "(GetUpload)")),
+                /*discard=*/true);
+    }
+  }
+  if (named.empty()) {
+    done(std::vector<control::v1::UploadStatus>());
+    return;
+  }
+  // Shared by the tasks; the last one answers.
+  auto gathering = std::make_shared<Gathering>();
+  {
+    MutexLock lock(&gathering->mu);
+    gathering->missing = named.size();
+  }
+  for (const EntryPtr& entry : named) {
+    entry->strand->Post([this, entry, gathering, done] {
+      const absl::Status resolved = Resolve(entry);
+      control::v1::UploadStatus status;
+      {
+        MutexLock lock(&mu_);
+        status = StatusLocked(entry);
+      }
+      absl::StatusOr<std::vector<control::v1::UploadStatus>> answer;
+      {
+        MutexLock lock(&gathering->mu);
+        if (!resolved.ok()) {
+          gathering->error = resolved;
+        }
+        gathering->statuses.push_back(std::move(status));
+        if (--gathering->missing > 0) {
+          return;
+        }
+        if (gathering->error.ok()) {
+          answer = std::move(gathering->statuses);
+        } else {
+          answer = gathering->error;
+        }
+      }
+      done(std::move(answer));
+    });
+  }
+}
+
+void UploadTable::FinishAttach(
+    uint64_t session, std::vector<control::v1::UploadStatus> statuses) {
+  control::v1::AgentMessage message;
+  control::v1::AttachDone* attach_done = message.mutable_attach_done();
+  MutexLock lock(&mu_);
+  for (control::v1::UploadStatus& status : statuses) {
+    const auto it = entries_.find(Uuid::FromBytesOrNone(status.upload_id()));
+    *attach_done->add_uploads() =
+        it != entries_.end() ? StatusLocked(it->second) : std::move(status);
+  }
+  if (!session_->Send(session, std::move(message))) {
+    return;
+  }
+  session_->SetAttached(session);
+  for (const auto& [id, entry] : entries_) {
+    if (entry->phase == UploadPhase::kFull) {
+      SendFullLocked(entry);
+    }
+  }
+}
+
+void UploadTable::Tick() {
+  MutexLock lock(&mu_);
+  const absl::Duration now = clock_->Boot();
+  std::vector<EntryPtr> all;
+  for (const auto& [id, entry] : entries_) {
+    all.push_back(entry);
+  }
+  for (const EntryPtr& entry : all) {
+    MaybePublishLocked(entry);
+    MaybeCopyLocked(entry);
+    TellAgainLocked(entry);
+    for (const HandlePtr& handle : {entry->stream, entry->prefix_stream}) {
+      if (handle != nullptr && handle->progress_sent >= 0 &&
+          now - handle->progress_at >= kProgressEvery) {
+        SendProgressLocked(handle);
+      }
+    }
+    if (entry->stream != nullptr || entry->move.copying ||
+        entry->commit.has_value()) {
+      live_.insert(entry->spec.upload_id);
+    }
+  }
+  for (auto it = strands_.begin(); it != strands_.end();) {
+    if (it->second.expired()) {
+      strands_.erase(it++);
+    } else {
+      ++it;
+    }
+  }
+}
+
+void UploadTable::TellAgainLocked(const EntryPtr& entry) {
+  // The coordinator does not answer what it could not decide, as while its
+  // index takes no writes.
+  if (clock_->Boot() - entry->told_at < kTellAgain) {
+    return;
+  }
+  if (entry->phase == UploadPhase::kFull) {
+    SendFullLocked(entry);
+  } else if (entry->phase == UploadPhase::kPublished) {
+    entry->told_at = clock_->Boot();
+    control::v1::AgentMessage message;
+    *message.mutable_published() = *entry->published;
+    session_->SendAttached(std::move(message));
+  }
+}
+
+std::vector<Uuid> UploadTable::TakeLive() {
+  MutexLock lock(&mu_);
+  std::vector<Uuid> out(live_.begin(), live_.end());
+  live_.clear();
+  return out;
+}
+
+int UploadTable::open_streams() {
+  MutexLock lock(&mu_);
+  int open = 0;
+  for (const auto& [id, entry] : entries_) {
+    open += entry->stream != nullptr ? 1 : 0;
+    open += entry->prefix_stream != nullptr ? 1 : 0;
+  }
+  return open;
+}
+
+}  // namespace predella::agent

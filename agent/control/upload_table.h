@@ -1,0 +1,237 @@
+// Open uploads of a mount: who may write, how far they are, and what becomes
+// of them.
+#ifndef PREDELLA_AGENT_CONTROL_UPLOAD_TABLE_H_
+#define PREDELLA_AGENT_CONTROL_UPLOAD_TABLE_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "agent/control/session_state.h"
+#include "agent/control/space_ledger.h"
+#include "agent/control/upload_stream.h"
+#include "agent/health/mount_state_machine.h"
+#include "agent/store/image_store.h"
+#include "common/clock.h"
+#include "common/executor.h"
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+#include "predella/v1/chunk_service.pb.h"
+
+namespace predella::agent {
+
+// Progress is sent at least so often, by bytes and by time.
+inline constexpr int64_t kProgressBytes = int64_t{4} << 20;
+inline constexpr absl::Duration kProgressEvery = absl::Seconds(5);
+// Published and UploadFull that were not answered are sent again.
+inline constexpr absl::Duration kTellAgain = absl::Seconds(2);
+
+struct UploadEntry;
+
+// One stream's place at an upload. Opaque to its holder.
+struct UploadHandle {
+  std::shared_ptr<UploadEntry> entry;    // shared with the table and its tasks
+  std::shared_ptr<UploadStream> stream;  // shared with the adapter
+  bool prefix = false;
+  int64_t start_offset = 0;
+  int64_t boundary = 0;        // between PREFIX and TAIL, as the header says
+  bool closed = false;         // guarded by the table's lock
+  int64_t progress_sent = -1;  // guarded by the table's lock
+  absl::Duration progress_at;  // guarded by the table's lock
+};
+
+// Only uploads that the coordinator named are here: by Attach, or PrepareUpload
+// since. All disk work of one upload runs in order on one strand of the disk
+// threads; publish, removal and CloseIfIdle of it therefore exclude each
+// other. Without a session bytes are taken, and nothing is published.
+//
+// Phase of an upload; Transition() of upload_table.cc is the only writer:
+//   RECEIVING  -> PUBLISHING (commit here, all bytes here, session fresh)
+//              -> FULL       (no room; UploadFull is sent until answered)
+//   PUBLISHING -> PUBLISHED  | RECEIVING (may be tried again) | FULL
+//   FULL       -> MOVED      (redirected; the prefix is being copied)
+//   any        -> ENDED      (answered, removed, or no longer listed)
+//
+// Thread-safe. Calls return at once; what needs the disk is posted to it.
+class UploadTable {
+ public:
+  // All must outlive this, and every task posted.
+  UploadTable(Executor* disk, Clock* clock, SessionState* session,
+              SpaceLedger* ledger, MountStateMachine* health, PeerWriter* peer);
+
+  // The opened store: shared with the tasks that use it. Null when it was
+  // lost; then every stream ends with `why` and the list is empty.
+  void SetStore(std::shared_ptr<ImageStore> store);
+  void DropStore(const absl::Status& why);
+
+  // ---- the session's side
+
+  // Takes an upload on the list and promises its bytes. RESOURCE_EXHAUSTED,
+  // MOUNT_FULL where it does not fit.
+  absl::Status Prepare(const control::v1::OpenUpload& open);
+
+  // Replaces the list; what is no longer on it ends and its inflight bytes are
+  // discarded. `done` gets one status for each that is named, or the error
+  // that kept one from being looked up.
+  using StatusesDone = std::function<void(
+      absl::StatusOr<std::vector<control::v1::UploadStatus>>)>;
+  void ReplaceList(const control::v1::Attach& attach, StatusesDone done);
+  // Sends AttachDone with the statuses as they are by then, so that nothing
+  // published meanwhile is missed; then UploadFull that no session answered.
+  void FinishAttach(uint64_t session,
+                    std::vector<control::v1::UploadStatus> statuses);
+
+  using CloseDone = std::function<void(control::v1::CloseIfIdleResult)>;
+  void CloseIfIdle(const control::v1::CloseIfIdle& command, CloseDone done);
+  // `begin` is asked on the disk thread before anything is removed; false
+  // drops the removal (its session is gone) and `done` is not called.
+  using RemoveDone = std::function<void(absl::StatusOr<RemoveOutcome>)>;
+  void Remove(const control::v1::Remove& command, std::function<bool()> begin,
+              RemoveDone done);
+  void OnPublishedAck(const control::v1::PublishedAck& ack);
+  void OnUploadFullAck(const control::v1::UploadFullAck& ack);
+
+  // On a disk thread: discards inflight bytes of uploads that nobody named.
+  void CollectGarbage(ImageStore* store);
+
+  // Progress, publishes that waited, copies that are to be tried again.
+  void Tick();
+  // Uploads that showed life since the last call.
+  std::vector<Uuid> TakeLive();
+  // Streams that are open.
+  int open_streams();
+  // Ends all streams (UNAVAILABLE) and lets everything go; bytes are kept.
+  void Shutdown(const absl::Status& why);
+
+  // ---- the streams' side
+
+  // Takes a stream whose capability was checked. NOT_FOUND, UPLOAD_NOT_FOUND
+  // when the upload is not on the list; ABORTED, UPLOAD_IN_PROGRESS when it
+  // has a stream. The first Progress, or an outcome known already, goes to
+  // the stream.
+  absl::StatusOr<std::shared_ptr<UploadHandle>> Attach(
+      const v1::WriteHeader& header, const Generation& generation,
+      std::shared_ptr<UploadStream> stream);
+  // In order of the calls. Errors finish the stream.
+  void Append(const std::shared_ptr<UploadHandle>& handle, v1::Chunk chunk);
+  void Commit(const std::shared_ptr<UploadHandle>& handle,
+              const CommitRequest& request);
+  // The client half-closed.
+  void EndOfStream(const std::shared_ptr<UploadHandle>& handle);
+  // The stream is gone; what came is kept.
+  void Detach(const std::shared_ptr<UploadHandle>& handle);
+
+ private:
+  using EntryPtr = std::shared_ptr<UploadEntry>;  // the table and its tasks
+  using HandlePtr = std::shared_ptr<UploadHandle>;
+
+  // upload_table.cc
+  EntryPtr AddLocked(const control::v1::OpenUpload& open)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndLocked(const EntryPtr& entry, const absl::Status& why, bool discard)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FinishStreamsLocked(const EntryPtr& entry, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  EntryPtr FindLocked(const Uuid& upload_id, const Generation& generation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  control::v1::UploadStatus StatusLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunRemove(const control::v1::Remove& command,
+                 const std::shared_ptr<ImageStore>& store,
+                 const RemoveDone& done);
+
+  // upload_streaming.cc: on the strand unless Locked
+  absl::Status Resolve(const EntryPtr& entry);
+  absl::Status EnsureStaged(const EntryPtr& entry);
+  void CopyNumbers(const EntryPtr& entry);
+  // The streams know where the part of this mount begins, also where a
+  // coordinator that was started again did not say.
+  void TakeBoundary(const HandlePtr& handle);
+  void RunOpen(const HandlePtr& handle);
+  void RunAppend(const HandlePtr& handle, const v1::Chunk& chunk);
+  absl::Status AppendNow(const HandlePtr& handle, const v1::Chunk& chunk);
+  void AfterAppend(const HandlePtr& handle, const absl::Status& status);
+  // Ends a PREFIX stream that is complete, or has no more to give.
+  void FinishPrefix(const HandlePtr& handle, bool at_end);
+  void RunEndOfStream(const HandlePtr& handle);
+  void FinishHandleLocked(const HandlePtr& handle, const absl::Status& status)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendProgressLocked(const HandlePtr& handle)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool AnswerEndedLocked(const Uuid& upload_id,
+                         const std::shared_ptr<UploadStream>& stream)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // upload_publish.cc
+  bool MayPublishLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MaybePublishLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunPublish(const EntryPtr& entry);
+  void PublishFailedLocked(const EntryPtr& entry, const absl::Status& status,
+                           bool condemned) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AnswerLocked(const EntryPtr& entry, const control::v1::PublishedAck& ack)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // upload_move.cc; KeepForMove on the strand
+  void KeepForMove(const EntryPtr& entry);
+  void FullLocked(const EntryPtr& entry, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TellAgainLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendFullLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MoveLocked(const EntryPtr& entry,
+                  const control::v1::RedirectTarget& target, int64_t boundary)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A move that an earlier process, or a lost answer, left.
+  void ResumeMoveLocked(const EntryPtr& entry,
+                        const control::v1::RedirectTarget& target)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendRedirectLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MaybeCopyLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CopyDone(const EntryPtr& entry, const absl::Status& status);
+
+  Executor* const disk_;
+  Clock* const clock_;
+  SessionState* const session_;
+  SpaceLedger* const ledger_;
+  MountStateMachine* const health_;
+  PeerWriter* const peer_;
+
+  Mutex mu_;
+  std::shared_ptr<ImageStore> store_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, EntryPtr> entries_ ABSL_GUARDED_BY(mu_);
+  // Strands live as long as tasks of the upload do, so that an upload that
+  // was taken off and named again keeps its order.
+  absl::flat_hash_map<Uuid, std::weak_ptr<Strand>> strands_
+      ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<Uuid> discarding_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<Uuid> live_ ABSL_GUARDED_BY(mu_);
+  // Answers that were given lately, for streams that come again.
+  struct Ended {
+    Uuid upload_id;
+    absl::Status status;
+    v1::WriteResult result;
+  };
+  std::deque<Ended> ended_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace predella::agent
+
+#endif  // PREDELLA_AGENT_CONTROL_UPLOAD_TABLE_H_

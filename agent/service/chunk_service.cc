@@ -1,0 +1,19 @@
+#include "agent/service/chunk_service.h"
+
+#include "agent/service/read_call.h"
+#include "agent/service/write_call.h"
+
+namespace predella::agent {
+
+grpc::ServerBidiReactor<v1::WriteImageRequest, v1::WriteImageResponse>*
+ChunkServiceImpl::WriteImage(grpc::CallbackServerContext* /*context*/) {
+  return WriteCall::Start(core_, &all_bytes_);
+}
+
+grpc::ServerWriteReactor<v1::ReadImageResponse>* ChunkServiceImpl::ReadImage(
+    grpc::CallbackServerContext* /*context*/,
+    const v1::ReadImageRequest* request) {
+  return ReadCall::Start(core_, *request);
+}
+
+}  // namespace predella::agent

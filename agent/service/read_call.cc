@@ -1,0 +1,186 @@
+#include "agent/service/read_call.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+
+#include "agent/service/network.h"
+#include "common/crc32c.h"
+#include "common/rpc/grpc_status.h"
+
+namespace predella::agent {
+
+ReadCall::ReadCall(AgentCore* core, int64_t offset, int64_t length)
+    : core_(core), strand_(core->disk()), offset_(offset), end_(length) {}
+
+ReadCall* ReadCall::Start(AgentCore* core,
+                          const v1::ReadImageRequest& request) {
+  std::shared_ptr<ReadCall> call(
+      new ReadCall(core, request.offset(), request.length()));
+  ReadCall* const raw = call.get();
+  {
+    MutexLock lock(&raw->mu_);
+    raw->self_ = call;
+    raw->reading_ = true;
+  }
+  absl::StatusOr<ReadGrant> grant = core->OpenRead(request);
+  if (!grant.ok()) {
+    raw->End(grant.status());
+    return raw;
+  }
+  raw->strand_.Post([call, grant = std::move(*grant)] { call->Open(grant); });
+  return raw;
+}
+
+void ReadCall::Open(const ReadGrant& grant) {
+  store_ = grant.store;
+  absl::StatusOr<std::unique_ptr<ImageReader>> reader =
+      store_->OpenImage(grant.image_id, grant.generation);
+  core_->ReadDone(reader.status());
+  if (!reader.ok()) {
+    End(reader.status());
+    return;
+  }
+  reader_ = std::move(*reader);
+  const PublishedImage& image = reader_->image();
+  if (offset_ > image.size_bytes) {
+    // The store words the error; nothing is read.
+    End(reader_->Read(offset_, 1).status());
+    return;
+  }
+  // Until here end_ was the length that is asked for.
+  end_ = end_ == 0 || end_ > image.size_bytes - offset_ ? image.size_bytes
+                                                        : offset_ + end_;
+  v1::ReadImageResponse header;
+  header.mutable_header()->set_size_bytes(image.size_bytes);
+  header.mutable_header()->set_generation(image.generation.ToString());
+  header.mutable_header()->set_crc32c_hex(
+      absl::StrFormat("%08x", image.crc32c));
+  {
+    MutexLock lock(&mu_);
+    out_.push_back(std::move(header));
+  }
+  PumpOnNetwork();
+  ReadAhead();
+}
+
+bool ReadCall::WantsMore() {
+  MutexLock lock(&mu_);
+  if (finish_.has_value() || ahead_ >= kReadAheadBytes) {
+    reading_ = false;
+    return false;
+  }
+  return true;
+}
+
+void ReadCall::ReadAhead() {
+  while (offset_ < end_) {
+    if (!WantsMore()) {
+      return;
+    }
+    // To the end of the block: each is read and verified once.
+    const int64_t block_end = (offset_ / kBlockBytes + 1) * kBlockBytes;
+    const int64_t length = std::min(block_end, end_) - offset_;
+    absl::StatusOr<std::string> bytes = reader_->Read(offset_, length);
+    core_->ReadDone(bytes.status());
+    if (!bytes.ok()) {
+      End(bytes.status());
+      return;
+    }
+    v1::ReadImageResponse response;
+    v1::Chunk* chunk = response.mutable_chunk();
+    chunk->set_offset(offset_);
+    chunk->set_crc32c(Crc32c(*bytes));
+    *chunk->mutable_data() = std::move(*bytes);
+    offset_ += length;
+    {
+      MutexLock lock(&mu_);
+      ahead_ += length;
+      out_.push_back(std::move(response));
+    }
+    PumpOnNetwork();
+  }
+  End(absl::OkStatus());
+}
+
+void ReadCall::End(const absl::Status& status) {
+  {
+    MutexLock lock(&mu_);
+    if (finish_.has_value()) {
+      return;
+    }
+    finish_ = status;
+  }
+  PumpOnNetwork();
+}
+
+void ReadCall::PumpOnNetwork() {
+  OnNetwork([self = shared_from_this()] {
+    MutexLock lock(&self->mu_);
+    self->PumpLocked();
+  });
+}
+
+void ReadCall::PumpLocked() {
+  if (writing_ || finished_) {
+    return;
+  }
+  if (!out_.empty()) {
+    writing_ = true;
+    StartWrite(&out_.front());
+    return;
+  }
+  if (finish_.has_value()) {
+    finished_ = true;
+    Reactor::Finish(ToGrpcStatus(*finish_));
+  }
+}
+
+void ReadCall::OnWriteDone(bool ok) {
+  MutexLock lock(&mu_);
+  writing_ = false;
+  ahead_ -= static_cast<int64_t>(out_.front().chunk().data().size());
+  out_.pop_front();
+  if (!ok) {
+    out_.clear();
+    if (!finish_.has_value()) {
+      finish_ = absl::CancelledError("the client went away");
+    }
+  }
+  PumpLocked();
+  if (!reading_ && !finish_.has_value() && ahead_ <= kReadAheadBytes / 2) {
+    reading_ = true;
+    strand_.Post([call = self_] { call->ReadAhead(); });
+  }
+}
+
+void ReadCall::OnCancel() {
+  MutexLock lock(&mu_);
+  while (out_.size() > (writing_ ? 1 : 0)) {
+    out_.pop_back();
+  }
+  if (!finish_.has_value()) {
+    finish_ = absl::CancelledError("the client went away");
+  }
+  PumpLocked();
+}
+
+void ReadCall::OnDone() {
+  std::shared_ptr<ReadCall> self;
+  {
+    MutexLock lock(&mu_);
+    finish_ = absl::CancelledError("the stream is over");
+    finished_ = true;
+    self = std::move(self_);
+    self_ = nullptr;
+  }
+  // Behind every read of this stream, on a thread that owns the descriptors.
+  strand_.Post([self] {
+    self->reader_.reset();
+    self->store_.reset();
+  });
+}
+
+}  // namespace predella::agent

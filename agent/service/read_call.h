@@ -1,0 +1,71 @@
+// One ReadImage stream at the gRPC edge.
+#ifndef PREDELLA_AGENT_SERVICE_READ_CALL_H_
+#define PREDELLA_AGENT_SERVICE_READ_CALL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+
+#include "agent/control/agent_core.h"
+#include "agent/store/image_store.h"
+#include "common/executor.h"
+#include "common/mutex.h"
+#include "predella/v1/chunk_service.grpc.pb.h"
+
+namespace predella::agent {
+
+// At most this much is read ahead of what the client took.
+inline constexpr int64_t kReadAheadBytes = int64_t{8} << 20;
+
+// Reads block by block on the disk threads and sends what was verified.
+// Reactions never block. Lives until OnDone, and as long as a disk task of it.
+class ReadCall final : public grpc::ServerWriteReactor<v1::ReadImageResponse>,
+                       public std::enable_shared_from_this<ReadCall> {
+ public:
+  // `core` must outlive it.
+  static ReadCall* Start(AgentCore* core, const v1::ReadImageRequest& request);
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  using Reactor = grpc::ServerWriteReactor<v1::ReadImageResponse>;
+  ReadCall(AgentCore* core, int64_t offset, int64_t length);
+
+  void End(const absl::Status& status);
+  void PumpOnNetwork() ABSL_LOCKS_EXCLUDED(mu_);
+  void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // On the strand.
+  void Open(const ReadGrant& grant);
+  void ReadAhead();
+  bool WantsMore();
+
+  AgentCore* const core_;
+  Strand strand_;
+
+  // On the strand only: they hold descriptors.
+  std::shared_ptr<ImageStore> store_;
+  std::unique_ptr<ImageReader> reader_;
+  int64_t offset_;
+  int64_t end_;
+
+  Mutex mu_;
+  std::shared_ptr<ReadCall> self_ ABSL_GUARDED_BY(mu_);
+  std::deque<v1::ReadImageResponse> out_ ABSL_GUARDED_BY(mu_);
+  int64_t ahead_ ABSL_GUARDED_BY(mu_) = 0;
+  bool reading_ ABSL_GUARDED_BY(mu_) = false;
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  std::optional<absl::Status> finish_ ABSL_GUARDED_BY(mu_);
+  bool finished_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace predella::agent
+
+#endif  // PREDELLA_AGENT_SERVICE_READ_CALL_H_

@@ -1,0 +1,105 @@
+// The one implementation of ImageStore.
+#ifndef PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_
+#define PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+#include "agent/fs/file_system.h"
+#include "agent/store/fence_file.h"
+#include "agent/store/image_store.h"
+#include "agent/store/store_core.h"
+#include "agent/store/tombstone_file.h"
+#include "common/clock.h"
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/storage/v1/storage.pb.h"
+
+namespace predella::agent {
+
+class ImageStoreImpl final : public ImageStore {
+ public:
+  ImageStoreImpl(FileSystem* fs, Clock* clock, IdGenerator* ids,
+                 const StoreOptions& options)
+      : core_(fs, clock, options), ids_(ids) {}
+  // Called once, before everything else.
+  absl::Status Start();
+
+  storage::v1::MountLabel label() override;
+  absl::Status ClaimLabel(absl::string_view cluster_uid) override;
+  absl::Status CheckIdentity() override;
+  std::vector<storage::v1::FenceEntry> Known() override;
+  absl::Status Hear(const Generation& pair) override;
+  absl::Status SyncFence() override;
+  std::vector<storage::v1::Tombstone> Tombstones() override;
+  absl::Status StoreTombstone(const storage::v1::Tombstone& tombstone) override;
+  absl::Status DropTombstones(
+      absl::Span<const storage::v1::Tombstone> tombstones) override;
+  std::vector<storage::v1::RosterEntry> Roster() override;
+  absl::Status StoreRoster(
+      absl::Span<const storage::v1::RosterEntry> roster) override;
+  absl::StatusOr<std::unique_ptr<StagedImage>> OpenStaged(
+      const UploadSpec& spec) override;
+  std::optional<int64_t> InflightBytes(const Uuid& upload_id) override;
+  absl::Status Discard(const Uuid& upload_id) override;
+  absl::StatusOr<std::optional<PublishedImage>> Find(
+      const Uuid& image_id) override;
+  absl::StatusOr<std::unique_ptr<ImageReader>> OpenImage(
+      const Uuid& image_id, const Generation& generation) override;
+  absl::StatusOr<RemoveOutcome> Remove(const Uuid& image_id,
+                                       const Generation& generation,
+                                       const Uuid& upload_id) override;
+  absl::Status List(
+      const std::function<void(const ListEntry&)>& entry) override;
+  int64_t image_count() override { return core_.registry.images(); }
+  absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
+  absl::Status Probe() override;
+
+ private:
+  // Start's steps (store_start.cc).
+  absl::Status SyncDirectories();
+  absl::Status ClearLeftovers();
+  absl::Status ReadInflight();
+  absl::Status ReadRecords();
+  void ReadOneInflight(const Uuid& upload_id);
+  bool HasName(const FileInfo& info, const Uuid& image_id);
+
+  // The caller holds the image's lock.
+  absl::Status DiscardLocked(const Uuid& upload_id);
+  absl::Status RemoveImageLocked(const Uuid& image_id, const NameState& state,
+                                 RemoveOutcome* outcome);
+  // `told` gets the images that were told.
+  absl::Status ListNames(const std::function<void(const ListEntry&)>& entry,
+                         absl::flat_hash_set<Uuid>* told);
+  absl::Status ListRecords(const std::function<void(const ListEntry&)>& entry,
+                           const absl::flat_hash_set<Uuid>& told);
+  absl::Status ListInflight(const std::function<void(const ListEntry&)>& entry);
+
+  StoreCore core_;
+  IdGenerator* const ids_;  // must outlive this
+  std::unique_ptr<FileLock> lock_;
+
+  Mutex label_mu_;
+  storage::v1::MountLabel label_ ABSL_GUARDED_BY(label_mu_);
+  // Held over the disk: writes of one file take turns.
+  Mutex fence_mu_;
+  std::unique_ptr<FenceFile> fence_ ABSL_GUARDED_BY(fence_mu_);
+  Mutex tombstone_mu_;
+  std::unique_ptr<TombstoneFile> tombstones_ ABSL_GUARDED_BY(tombstone_mu_);
+};
+
+}  // namespace predella::agent
+
+#endif  // PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_

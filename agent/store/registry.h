@@ -1,0 +1,94 @@
+// What the store keeps in memory about its mount, and the locks by image.
+#ifndef PREDELLA_AGENT_STORE_REGISTRY_H_
+#define PREDELLA_AGENT_STORE_REGISTRY_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+
+#include "agent/store/fence_file.h"
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/storage/v1/storage.pb.h"
+
+namespace predella::agent {
+
+// Exclusion by id: publish, removal, listing of one image take turns.
+class IdLocks {
+ public:
+  void Lock(const Uuid& id);
+  void Unlock(const Uuid& id);
+
+ private:
+  Mutex mu_;
+  CondVar freed_;
+  absl::flat_hash_set<Uuid> held_ ABSL_GUARDED_BY(mu_);
+};
+
+class IdLock {
+ public:
+  IdLock(IdLocks* locks, const Uuid& id) : locks_(locks), id_(id) {
+    locks_->Lock(id_);
+  }
+  ~IdLock() { locks_->Unlock(id_); }
+  IdLock(const IdLock&) = delete;
+  IdLock& operator=(const IdLock&) = delete;
+
+ private:
+  IdLocks* const locks_;
+  const Uuid id_;
+};
+
+// Thread-safe.
+class Registry {
+ public:
+  struct Inflight {
+    Uuid image_id;  // none: its state was lost
+    Generation generation;
+    int64_t bytes = 0;
+    uint64_t serial = 0;
+  };
+
+  void Know(const Generation& pair);
+  void Know(const PairTable& table);
+  std::vector<storage::v1::FenceEntry> Known();
+
+  // An upload's bytes are here. Returns the serial of this opening: an
+  // earlier one owns the file no more.
+  uint64_t SetInflight(const Uuid& upload_id, Inflight inflight);
+  std::optional<Inflight> FindInflight(const Uuid& upload_id);
+  bool Owns(const Uuid& upload_id, uint64_t serial);
+  void SetInflightBytes(const Uuid& upload_id, uint64_t serial, int64_t bytes);
+  void DropInflight(const Uuid& upload_id);
+
+  // A failed sync condemned the upload's file; kept until it is discarded.
+  void Condemn(const Uuid& upload_id, storage::v1::InflightState state);
+  std::optional<storage::v1::InflightState> Condemned(const Uuid& upload_id);
+
+  // Images whose last sync failed and could not be undone: what the disk
+  // holds of them is unknown.
+  void SetUnsure(const Uuid& image_id, bool unsure);
+  bool Unsure(const Uuid& image_id);
+
+  void AddImages(int64_t delta);
+  int64_t images();
+
+ private:
+  Mutex mu_;
+  PairTable known_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, Inflight> inflight_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, storage::v1::InflightState> condemned_
+      ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<Uuid> unsure_ ABSL_GUARDED_BY(mu_);
+  uint64_t last_serial_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t images_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace predella::agent
+
+#endif  // PREDELLA_AGENT_STORE_REGISTRY_H_

@@ -1,0 +1,107 @@
+#include "agent/control/space_ledger.h"
+
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "common/units.h"
+#include "tests/testing/fake_ids.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::agent {
+namespace {
+
+using ::predella::testing::HasReason;
+using ::predella::testing::StatusIs;
+
+SpaceInfo Disk(int64_t size, int64_t available) {
+  SpaceInfo space;
+  space.size_bytes = size;
+  space.free_bytes = available;
+  space.available_bytes = available;
+  space.size_inodes = 1000;
+  space.available_inodes = 500;
+  return space;
+}
+
+TEST(SpaceLedgerTest, DefaultReserve) {
+  EXPECT_EQ(DefaultReserve(kTiB), kTiB / 100);
+  EXPECT_EQ(DefaultReserve(50 * kGiB), kGiB);
+  EXPECT_EQ(DefaultReserve(10 * kGiB), 10 * kGiB / 20);
+}
+
+class LedgerTest : public ::testing::Test {
+ protected:
+  testing::FakeIds ids_;
+  const Uuid a_ = ids_.NextUuid();
+  const Uuid b_ = ids_.NextUuid();
+  SpaceLedger ledger_{kGiB};
+};
+
+TEST_F(LedgerTest, PromisesNothingBeforeTheSpaceIsKnown) {
+  EXPECT_THAT(ledger_.Promise(a_, 1, 0), HasReason(reason::kNotReady));
+}
+
+TEST_F(LedgerTest, CountsWhatIsPromisedAndNotAllocated) {
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB));
+  ASSERT_OK(ledger_.Promise(a_, 30 * kGiB, 0));
+  EXPECT_EQ(ledger_.Take().available_bytes, 19 * kGiB);
+  EXPECT_THAT(ledger_.Promise(b_, 20 * kGiB, 0),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  ASSERT_OK(ledger_.Promise(b_, 19 * kGiB, 0));
+  EXPECT_EQ(ledger_.Take().available_bytes, 0);
+  // Allocated bytes and f_bavail are of one moment.
+  ledger_.SetAllocated(a_, 10 * kGiB);
+  EXPECT_EQ(ledger_.Take().available_bytes, 0);
+  ledger_.SetSpace(Disk(100 * kGiB, 40 * kGiB));
+  EXPECT_EQ(ledger_.Take().available_bytes, 0);
+  EXPECT_EQ(ledger_.Take().promised_bytes, 39 * kGiB);
+}
+
+TEST_F(LedgerTest, AReleaseGivesBackOnlyWhatWasNotWritten) {
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB));
+  ASSERT_OK(ledger_.Promise(a_, 10 * kGiB, 0));
+  ledger_.SetAllocated(a_, 4 * kGiB);
+  ledger_.Release(a_);
+  EXPECT_EQ(ledger_.Take().available_bytes, 45 * kGiB);
+  ledger_.SetSpace(Disk(100 * kGiB, 46 * kGiB));
+  EXPECT_EQ(ledger_.Take().available_bytes, 45 * kGiB);
+}
+
+TEST_F(LedgerTest, UnknownSizesGrowByStepsUntilNothingIsLeft) {
+  ledger_.SetSpace(Disk(200 * kGiB, 4 * kGiB));
+  ASSERT_OK(ledger_.Promise(a_, std::nullopt, 0));
+  EXPECT_EQ(ledger_.Take().promised_bytes, kGiB);
+  ASSERT_OK(ledger_.Grow(a_, kGiB));
+  EXPECT_EQ(ledger_.Take().promised_bytes, kGiB);
+  ASSERT_OK(ledger_.Grow(a_, kGiB + 1));
+  EXPECT_EQ(ledger_.Take().promised_bytes, 2 * kGiB);
+  ASSERT_OK(ledger_.Grow(a_, 3 * kGiB));
+  EXPECT_THAT(ledger_.Grow(a_, 3 * kGiB + 1), HasReason(reason::kMountFull));
+}
+
+TEST_F(LedgerTest, SmallDisksGrowByAHundredth) {
+  SpaceLedger small{0};
+  small.SetSpace(Disk(1000, 1000));
+  ASSERT_OK(small.Promise(a_, std::nullopt, 0));
+  EXPECT_EQ(small.Take().promised_bytes, 10);
+}
+
+TEST_F(LedgerTest, NoInodesIsFull) {
+  SpaceInfo space = Disk(100 * kGiB, 50 * kGiB);
+  space.available_inodes = 0;
+  ledger_.SetSpace(space);
+  EXPECT_THAT(ledger_.Promise(a_, 1, 0), HasReason(reason::kMountFull));
+  // A file system that does not count them has no limit of them.
+  space.size_inodes = 0;
+  ledger_.SetSpace(space);
+  EXPECT_OK(ledger_.Promise(a_, 1, 0));
+}
+
+TEST_F(LedgerTest, PromisesOfEarlierSessionsAreNeverRefused) {
+  ledger_.SetSpace(Disk(100 * kGiB, 2 * kGiB));
+  ledger_.PromiseAgain(a_, 10 * kGiB, 0);
+  EXPECT_EQ(ledger_.Take().available_bytes, -9 * kGiB);
+}
+
+}  // namespace
+}  // namespace predella::agent

@@ -1,0 +1,124 @@
+// Whose directory it is: init, label, lock, and what a start does first.
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "agent/store/image_store.h"
+#include "agent/store/layout.h"
+#include "common/errors.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "tests/agent/store/store_world.h"
+#include "tests/testing/fault_file_system.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::agent {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::Fault;
+using testing::HasReason;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+
+TEST(InitTest, AnEmptyDirectoryIsLabelledOnce) {
+  World w;
+  ASSERT_OK(w.mem.Mkdir("lost+found", 0700));
+  EXPECT_THAT(ReadLabel(&w.mem), StatusIs(absl::StatusCode::kNotFound));
+  ASSERT_OK_AND_ASSIGN(const auto label,
+                       InitMount(&w.mem, &w.clock, &w.ids, "store-1"));
+  ASSERT_OK_AND_ASSIGN(const auto again,
+                       InitMount(&w.mem, &w.clock, &w.ids, "store-1"));
+  EXPECT_EQ(label.SerializeAsString(), again.SerializeAsString());
+  EXPECT_EQ(label.mount_name(), "store-1");
+  EXPECT_EQ(label.mount_uid().size(), 16U);
+  EXPECT_THAT(
+      InitMount(&w.mem, &w.clock, &w.ids, "store-2"),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("store-1")));
+  EXPECT_THAT(InitMount(&w.mem, &w.clock, &w.ids, "../x"),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST(InitTest, ADirectoryWithThingsInItIsLeftAlone) {
+  World w;
+  ASSERT_OK(w.mem.PutFile("a", "1"));
+  ASSERT_OK(w.mem.PutFile("b", "2"));
+  const auto init = InitMount(&w.mem, &w.clock, &w.ids, "store-1");
+  EXPECT_THAT(init, HasReason(reason::kMountNotEmpty));
+  EXPECT_EQ(MetadataOf(init.status())["entries"], "2");
+  EXPECT_FALSE(w.mem.Exists(".predella"));
+}
+
+TEST(InitTest, AMountThatLostItsLabelIsNotLabelledAnew) {
+  World w;
+  ASSERT_OK(w.InitAndOpen());
+  storage::v1::Tombstone tombstone;
+  tombstone.set_image_id(TestId(1).bytes());
+  ASSERT_OK(w.store->StoreTombstone(tombstone));
+  w.store.reset();
+  ASSERT_OK(w.mem.Unlink(layout::kLabel));
+  EXPECT_THAT(w.Init(), HasReason(reason::kMountNotEmpty));
+}
+
+TEST(InitTest, AFullDiskLeavesNoLabel) {
+  World w;
+  w.mem.SetCapacity(1 << 20, 10000);
+  EXPECT_THAT(w.Init(), HasReason(reason::kMountFull));
+  EXPECT_THAT(w.Open(), HasReason(reason::kMountIdentityMismatch));
+  w.mem.SetCapacity(1 << 30, 10000);
+  EXPECT_OK(w.Init());
+  EXPECT_OK(w.Open());
+}
+
+TEST(OpenTest, WithoutALabelNotOneByteIsWritten) {
+  World w;
+  w.fault.Trace(true);
+  EXPECT_THAT(w.Open(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                 HasSubstr("mount init")));
+  EXPECT_THAT(w.fault.trace(), ElementsAre(absl::StrCat(
+                                   "1 open ", std::string(layout::kLabel))));
+  ASSERT_OK(w.Init());
+  ASSERT_OK(w.mem.FlipByte(layout::kLabel, 3));
+  EXPECT_THAT(w.Open(), HasReason(reason::kMountIdentityMismatch));
+}
+
+TEST(OpenTest, OneAgentAtATime) {
+  World w;
+  w.options.holder = "predella-agent, process 17";
+  ASSERT_OK(w.InitAndOpen());
+  const auto second =
+      ImageStore::Open(&w.mem, &w.clock, &w.ids, StoreOptions());
+  EXPECT_THAT(second, HasReason(reason::kMountInUse));
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("process 17"));
+  w.store.reset();
+  EXPECT_OK(ImageStore::Open(&w.mem, &w.clock, &w.ids, StoreOptions()));
+}
+
+TEST(OpenTest, EveryDirectoryIsSyncedBeforeAnythingIsRead) {
+  World w;
+  ASSERT_OK(w.Init());
+  w.fault.Trace(true);
+  ASSERT_OK(w.Open());
+  int syncs = 0;
+  bool listed = false;
+  for (const std::string& call : w.fault.trace()) {
+    listed = listed || call.find(" list ") != std::string::npos;
+    if (call.find(" sync_dir ") != std::string::npos) {
+      EXPECT_FALSE(listed) << call;
+      ++syncs;
+    }
+  }
+  EXPECT_EQ(syncs, 259);
+  Fault fault;
+  fault.op = "sync_dir";
+  fault.at = 100;
+  fault.status =
+      MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
+  w.fault.Inject(fault);
+  EXPECT_THAT(w.Open(), HasReason(reason::kMountFailed));
+}
+
+}  // namespace
+}  // namespace predella::agent

@@ -1,0 +1,387 @@
+// The store as a whole: what is published, found, read, listed and removed.
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "agent/store/image_store.h"
+#include "agent/store/layout.h"
+#include "agent/store/record_codec.h"
+#include "common/errors.h"
+#include "common/generation.h"
+#include "tests/agent/store/store_world.h"
+#include "tests/testing/fault_file_system.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::agent {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::Fault;
+using testing::HasReason;
+using testing::StatusIs;
+using ::testing::UnorderedElementsAre;
+
+class StoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override { ASSERT_OK(w_.InitAndOpen()); }
+
+  World w_;
+  const UploadSpec spec_ = SpecOf(1, 1, 5);
+  const std::string bytes_ = Pattern(3 * kBlockBytes + 99, 4);
+};
+
+TEST_F(StoreTest, PublishedIsFoundReadAndListed) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_OK_AND_ASSIGN(const auto found, w_.store->Find(spec_.image_id));
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->upload_id, spec_.upload_id);
+    EXPECT_EQ(found->generation, spec_.generation);
+    EXPECT_EQ(found->location_key, spec_.location_key);
+    ASSERT_EQ(found->hashes.size(), 1U);
+    EXPECT_EQ(found->hashes[0].algorithm(), "sha512");
+    EXPECT_EQ(found->publish_time_us, w_.clock.NowMicros());
+    EXPECT_EQ(w_.store->image_count(), 1);
+    const auto listed = ListAll(w_.store.get());
+    ASSERT_EQ(listed.size(), 1U);
+    EXPECT_EQ(listed[0].kind, ListEntry::Kind::kImage);
+    EXPECT_EQ(listed[0].size_bytes, static_cast<int64_t>(bytes_.size()));
+    ASSERT_OK(w_.Open());
+  }
+  // Plain bytes under the plain name, for the group of the directory.
+  EXPECT_EQ(*w_.mem.GetFile(spec_.image_id.ToString()), bytes_);
+  ASSERT_OK_AND_ASSIGN(const FileInfo info,
+                       w_.mem.Stat(spec_.image_id.ToString()));
+  EXPECT_EQ(info.mode, 0640U);
+  EXPECT_EQ(info.gid, 42U);
+  ASSERT_OK_AND_ASSIGN(const auto none, w_.store->Find(TestId(77)));
+  EXPECT_FALSE(none.has_value());
+}
+
+TEST_F(StoreTest, RangesAreCutAtTheEnd) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  ASSERT_OK_AND_ASSIGN(const auto reader,
+                       w_.store->OpenImage(spec_.image_id, spec_.generation));
+  const int64_t size = static_cast<int64_t>(bytes_.size());
+  struct Range {
+    int64_t offset;
+    int64_t length;
+  };
+  for (const Range r :
+       {Range{0, 1}, Range{0, size}, Range{0, size + 5}, Range{size - 1, 10},
+        Range{size, 10}, Range{kBlockBytes - 1, 2}, Range{kBlockBytes, 0},
+        Range{kBlockBytes + 7, 2 * kBlockBytes}, Range{3 * kBlockBytes, 99}}) {
+    SCOPED_TRACE(absl::StrCat(r.offset, "+", r.length));
+    ASSERT_OK_AND_ASSIGN(const std::string got,
+                         reader->Read(r.offset, r.length));
+    EXPECT_EQ(got, bytes_.substr(static_cast<size_t>(r.offset),
+                                 static_cast<size_t>(r.length)));
+  }
+  EXPECT_THAT(reader->Read(size + 1, 1), HasReason(reason::kReadPastEnd));
+  EXPECT_THAT(reader->Read(-1, 1), StatusIs(absl::StatusCode::kOutOfRange));
+}
+
+TEST_F(StoreTest, NeverAWrongByte) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const std::string name = spec_.image_id.ToString();
+  ASSERT_OK_AND_ASSIGN(const auto reader,
+                       w_.store->OpenImage(spec_.image_id, spec_.generation));
+  for (int64_t block = 0; block < 4; ++block) {
+    SCOPED_TRACE(block);
+    ASSERT_OK(w_.mem.FlipByte(name, block * kBlockBytes + 50));
+    const auto bad = reader->Read(block * kBlockBytes, 10);
+    EXPECT_THAT(bad, StatusIs(absl::StatusCode::kDataLoss));
+    EXPECT_EQ(MetadataOf(bad.status())["offset"],
+              absl::StrCat(block * kBlockBytes));
+    EXPECT_OK(reader->Read((block + 1) % 4 * kBlockBytes, 10));
+    ASSERT_OK(w_.mem.FlipByte(name, block * kBlockBytes + 50));
+  }
+  // A file that became shorter.
+  ASSERT_OK_AND_ASSIGN(auto file, w_.mem.Open(name, OpenMode::kReadWrite));
+  ASSERT_OK(file->Truncate(2 * kBlockBytes));
+  EXPECT_THAT(reader->Read(2 * kBlockBytes, 1),
+              HasReason(reason::kChecksumMismatch));
+  EXPECT_OK(reader->Read(0, 2 * kBlockBytes));
+}
+
+TEST_F(StoreTest, ADamagedRecordIsAnErrorAndNeverNotFound) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const std::string record = layout::RecordPath(spec_.image_id);
+  ASSERT_OK(w_.mem.FlipByte(record, kRecordHeaderBytes + 5));  // its table
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, spec_.generation),
+              StatusIs(absl::StatusCode::kDataLoss));
+  ASSERT_OK(w_.mem.FlipByte(record, 100));
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, spec_.generation),
+              StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(w_.store->Find(spec_.image_id),
+              StatusIs(absl::StatusCode::kDataLoss));
+  ASSERT_OK_AND_ASSIGN(
+      const RemoveOutcome kept,
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_FALSE(kept.removed);
+  EXPECT_TRUE(kept.other_present);
+  ASSERT_OK(w_.Open());  // and does not keep the mount away
+  const auto listed = ListAll(w_.store.get());
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0].kind, ListEntry::Kind::kForeign);
+}
+
+TEST_F(StoreTest, PublishingTwiceIsOneImageOnlyForTheSameUpload) {
+  ASSERT_OK_AND_ASSIGN(const auto first, Upload(w_.store.get(), spec_, bytes_));
+  ASSERT_OK_AND_ASSIGN(auto again, w_.store->OpenStaged(spec_));
+  EXPECT_EQ(again->tail_next(), static_cast<int64_t>(bytes_.size()));
+  EXPECT_EQ(*again->ReadBack(5, 10), bytes_.substr(5, 10));
+  EXPECT_THAT(again->AppendTail(again->tail_next(), {"x"}, {}),
+              HasReason(reason::kSizeMismatch));
+  ASSERT_OK_AND_ASSIGN(const auto second, again->Publish(CommitOf(bytes_)));
+  EXPECT_EQ(second.publish_time_us, first.publish_time_us);
+  EXPECT_EQ(w_.store->image_count(), 1);
+
+  UploadSpec later = SpecOf(1, 2, 6);
+  const auto taken = Upload(w_.store.get(), later, "other");
+  EXPECT_THAT(taken, StatusIs(absl::StatusCode::kAlreadyExists));
+  EXPECT_THAT(taken, HasReason(reason::kNameTaken));
+  EXPECT_EQ(MetadataOf(taken.status())["generation"],
+            spec_.generation.ToString());
+  // After the removal the same staged bytes are published.
+  ASSERT_OK(
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  ASSERT_OK(Upload(w_.store.get(), later, "other"));
+  EXPECT_EQ(*ReadAll(w_.store.get(), later), "other");
+}
+
+TEST_F(StoreTest, AForeignFileIsNeverTouched) {
+  const std::string name = spec_.image_id.ToString();
+  ASSERT_OK(w_.mem.PutFile(name, "theirs"));
+  const auto taken = Upload(w_.store.get(), spec_, bytes_);
+  EXPECT_THAT(taken, HasReason(reason::kNameTaken));
+  EXPECT_EQ(MetadataOf(taken.status())["foreign"], "true");
+  EXPECT_THAT(w_.store->Find(spec_.image_id), HasReason(reason::kNameTaken));
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, spec_.generation),
+              HasReason(reason::kReplicaMissing));
+  ASSERT_OK_AND_ASSIGN(
+      const auto outcome,
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_TRUE(outcome.other_present);
+  EXPECT_TRUE(outcome.other.none());
+  EXPECT_EQ(*w_.mem.GetFile(name), "theirs");
+  EXPECT_EQ(w_.store->image_count(), 0);
+}
+
+TEST_F(StoreTest, AFileThatCameBetweenRecordAndNameStaysForeign) {
+  // The agent dies after the record and before the name …
+  ASSERT_OK_AND_ASSIGN(auto staged, w_.store->OpenStaged(spec_));
+  ASSERT_OK(AppendAll(staged.get(), bytes_));
+  ASSERT_OK(staged->Checkpoint());
+  Fault fault;
+  fault.op = "rename_noreplace";
+  fault.path = std::string(layout::kInflightDir);
+  fault.forever = true;
+  w_.fault.Inject(fault);
+  EXPECT_FALSE(staged->Publish(CommitOf(bytes_)).ok());
+  staged.reset();
+  w_.store.reset();
+  w_.fault.Reset();
+  // … (its clean-up undone here, as a kill would leave it) …
+  World other;
+  ASSERT_OK(other.InitAndOpen());
+  ASSERT_OK(Upload(other.store.get(), spec_, bytes_));
+  ASSERT_OK(
+      w_.mem.PutFile(layout::RecordPath(spec_.image_id),
+                     *other.mem.GetFile(layout::RecordPath(spec_.image_id))));
+  // … and somebody puts a file there.
+  ASSERT_OK(w_.mem.PutFile(spec_.image_id.ToString(), "theirs"));
+  ASSERT_OK(w_.Open());
+  EXPECT_EQ(w_.store->image_count(), 0);
+  EXPECT_THAT(w_.store->Find(spec_.image_id), HasReason(reason::kNameTaken));
+  ASSERT_OK(
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_EQ(*w_.mem.GetFile(spec_.image_id.ToString()), "theirs");
+  const auto listed = ListAll(w_.store.get());
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0].kind, ListEntry::Kind::kForeign);
+}
+
+TEST_F(StoreTest, OnlyTheGenerationThatWasNamedIsRemoved) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const Generation other{3, 6, 0xabcd};
+  const Generation other_nonce{3, 5, 0xabce};
+  for (const Generation& wrong : {other, other_nonce}) {
+    ASSERT_OK_AND_ASSIGN(
+        const auto outcome,
+        w_.store->Remove(spec_.image_id, wrong, spec_.upload_id));
+    EXPECT_FALSE(outcome.removed);
+    EXPECT_TRUE(outcome.other_present);
+    EXPECT_EQ(outcome.other, spec_.generation);
+  }
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, other),
+              HasReason(reason::kGenerationMismatch));
+  ASSERT_OK_AND_ASSIGN(const auto reader,
+                       w_.store->OpenImage(spec_.image_id, spec_.generation));
+  ASSERT_OK_AND_ASSIGN(
+      const auto outcome,
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_TRUE(outcome.removed);
+  EXPECT_FALSE(outcome.other_present);
+  EXPECT_OK(reader->Read(0, 100));  // an open read goes on
+  ASSERT_OK_AND_ASSIGN(
+      const auto again,
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_FALSE(again.removed);
+  EXPECT_FALSE(w_.mem.Exists(layout::RecordPath(spec_.image_id)));
+}
+
+TEST_F(StoreTest, RemoveTakesBytesInFlightOfThatGenerationOnly) {
+  ASSERT_OK(w_.store->OpenStaged(spec_));
+  ASSERT_OK(w_.store->Remove(spec_.image_id, {3, 6, 0xabcd}, spec_.upload_id));
+  EXPECT_TRUE(w_.store->InflightBytes(spec_.upload_id).has_value());
+  ASSERT_OK(
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_FALSE(w_.store->InflightBytes(spec_.upload_id).has_value());
+  EXPECT_FALSE(w_.mem.Exists(layout::InflightPath(spec_.upload_id)));
+  EXPECT_FALSE(w_.mem.Exists(layout::StatePath(spec_.upload_id)));
+}
+
+TEST_F(StoreTest, ARecordWithoutItsFileIsMissingDataAndGivesWay) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  ASSERT_OK(w_.mem.Unlink(spec_.image_id.ToString()));
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, spec_.generation),
+              HasReason(reason::kReplicaMissing));
+  const auto listed = ListAll(w_.store.get());
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0].kind, ListEntry::Kind::kRecordOnly);
+  const UploadSpec later = SpecOf(1, 2, 6);
+  ASSERT_OK(Upload(w_.store.get(), later, "new"));
+  EXPECT_EQ(*ReadAll(w_.store.get(), later), "new");
+}
+
+TEST_F(StoreTest, ListTellsEveryKindAndIgnoresWhatIsNobodys) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  ASSERT_OK(w_.store->OpenStaged(SpecOf(2, 2, 6)));
+  ASSERT_OK(w_.mem.PutFile(TestId(3).ToString(), "theirs"));
+  ASSERT_OK(w_.mem.PutFile(".nfs000001", ""));
+  ASSERT_OK(w_.mem.PutFile(".fuse_hidden0001", ""));
+  ASSERT_OK(w_.mem.PutFile("README", ""));
+  std::vector<ListEntry::Kind> kinds;
+  for (const ListEntry& entry : ListAll(w_.store.get())) {
+    kinds.push_back(entry.kind);
+  }
+  EXPECT_THAT(kinds, UnorderedElementsAre(ListEntry::Kind::kImage,
+                                          ListEntry::Kind::kInflight,
+                                          ListEntry::Kind::kForeign));
+}
+
+TEST_F(StoreTest, KnowsEveryGenerationOfRecordsAndUploadsAfterARestart) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, "x"));
+  UploadSpec open = SpecOf(2, 2, 9);
+  open.generation.epoch = 4;
+  ASSERT_OK(w_.store->OpenStaged(open));
+  ASSERT_OK(w_.store->Hear({2, 8, 1}));
+  ASSERT_OK(w_.store->SyncFence());
+  for (int round = 0; round < 2; ++round) {
+    std::vector<std::string> known;
+    for (const auto& entry : w_.store->Known()) {
+      known.push_back(absl::StrCat(entry.epoch(), "/", entry.max_n()));
+    }
+    EXPECT_THAT(known, ElementsAre("2/8", "3/5", "4/9"));
+    ASSERT_OK(w_.Open());
+  }
+}
+
+TEST_F(StoreTest, TombstonesAndRosterWorkOnAFullDisk) {
+  ASSERT_OK_AND_ASSIGN(const SpaceInfo space, w_.store->Space());
+  w_.mem.SetCapacity(space.size_bytes - space.available_bytes, 1);
+  storage::v1::Tombstone t;
+  t.set_image_id(TestId(1).bytes());
+  *t.mutable_generation() = Generation{1, 2, 3}.ToProto();
+  ASSERT_OK(w_.store->StoreTombstone(t));
+  ASSERT_OK(w_.store->StoreTombstone(t));
+  storage::v1::RosterEntry entry;
+  entry.set_mount_name("store-2");
+  ASSERT_OK(w_.store->StoreRoster({entry}));
+  ASSERT_OK(w_.store->Hear({1, 2, 3}));
+  ASSERT_OK(w_.store->SyncFence());
+  ASSERT_OK(w_.store->Probe());
+  ASSERT_OK(w_.Open());
+  ASSERT_EQ(w_.store->Tombstones().size(), 1U);
+  ASSERT_EQ(w_.store->Roster().size(), 1U);
+  EXPECT_EQ(w_.store->Roster()[0].mount_name(), "store-2");
+  storage::v1::Tombstone other = t;
+  other.mutable_generation()->set_n(3);
+  ASSERT_OK(w_.store->DropTombstones({other}));
+  ASSERT_EQ(w_.store->Tombstones().size(), 1U);
+  ASSERT_OK(w_.store->DropTombstones({t}));
+  EXPECT_TRUE(w_.store->Tombstones().empty());
+  EXPECT_EQ(w_.store->Roster().size(), 1U);
+}
+
+TEST_F(StoreTest, TheLabelIsClaimedOnceAndWatched) {
+  const std::string cluster = TestId(50).bytes();
+  ASSERT_OK(w_.store->ClaimLabel(cluster));
+  ASSERT_OK(w_.store->ClaimLabel(cluster));
+  EXPECT_THAT(w_.store->ClaimLabel(TestId(51).bytes()),
+              HasReason(reason::kClusterMismatch));
+  ASSERT_OK(w_.store->CheckIdentity());
+  ASSERT_OK(w_.Open());
+  EXPECT_EQ(w_.store->label().cluster_uid(), cluster);
+  World other;
+  ASSERT_OK(other.Init());
+  ASSERT_OK(w_.mem.Unlink(layout::kLabel));
+  EXPECT_THAT(w_.store->CheckIdentity(),
+              HasReason(reason::kMountIdentityMismatch));
+  other.ids.RandomBytes(5);
+  ASSERT_OK(w_.mem.PutFile(layout::kLabel, "not a label"));
+  EXPECT_THAT(w_.store->CheckIdentity(),
+              HasReason(reason::kMountIdentityMismatch));
+  Fault fault;
+  fault.status =
+      MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
+  w_.fault.Inject(fault);
+  EXPECT_THAT(w_.store->CheckIdentity(), HasReason(reason::kMountFailed));
+}
+
+TEST_F(StoreTest, TheProbeSeesAReadThatIsNotWhatWasWritten) {
+  ASSERT_OK(w_.store->Probe());
+  w_.mem.FailNextDatasync("probe");
+  EXPECT_THAT(w_.store->Probe(), HasReason(reason::kMountFailed));
+  w_.fault.Skip("pwrite");
+  EXPECT_THAT(w_.store->Probe(), HasReason(reason::kChecksumMismatch));
+}
+
+TEST_F(StoreTest, PublishAndRemovalOfOneIdExcludeEachOther) {
+  constexpr int kRounds = 40;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([this, t] {
+      for (int i = 0; i < kRounds; ++i) {
+        const UploadSpec spec = SpecOf(
+            1, static_cast<uint64_t>(t * kRounds + i), t * kRounds + i + 1);
+        const auto published = Upload(w_.store.get(), spec, "bytes");
+        if (published.ok()) {
+          EXPECT_TRUE(
+              w_.store->Remove(spec.image_id, spec.generation, spec.upload_id)
+                  ->removed);
+        } else {
+          EXPECT_THAT(published, HasReason(reason::kNameTaken));
+          EXPECT_OK(w_.store->Discard(spec.upload_id));
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_TRUE(ListAll(w_.store.get()).empty());
+  EXPECT_EQ(w_.store->image_count(), 0);
+}
+
+}  // namespace
+}  // namespace predella::agent
