@@ -22,6 +22,7 @@ struct KvCondition {
   std::optional<std::string> value;
 };
 
+// Deletes first, then puts.
 struct KvTransaction {
   std::vector<KvCondition> conditions;
   std::vector<std::pair<std::string, std::string>> puts;

@@ -1,6 +1,6 @@
 // The typed index over a KvStore: images, images by mount, uploads and their
 // outcomes, tombstones, mounts, events, epochs. The only code that knows keys
-// (docs/on-disk-format.md lists them).
+// (docs/index-format.md lists them).
 #ifndef PREDELLA_SERVER_INDEX_PLACEMENT_INDEX_H_
 #define PREDELLA_SERVER_INDEX_PLACEMENT_INDEX_H_
 
@@ -15,6 +15,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 #include "common/clock.h"
@@ -60,9 +62,10 @@ class IndexTxn {
   void RequireNoMount(const Uuid& mount_uid);
   void RequireTombstone(const storage::v1::TombstoneRow& row);
 
-  // Image row and its by-mount rows.
+  // Image row and its by-mount rows. What it replaces is taken from
+  // RequireImage or DeleteImage where those were called, else read by Commit.
   void PutImage(const storage::v1::ImageRow& row);
-  // Takes the row that is there, for its by-mount rows.
+  // Takes the row that is there, for its by-mount rows, and requires it.
   void DeleteImage(const storage::v1::ImageRow& row);
   void PutUpload(const storage::v1::UploadRow& row);
   void DeleteUpload(const storage::v1::UploadRow& row);
@@ -76,14 +79,32 @@ class IndexTxn {
  private:
   friend class PlacementIndex;
   explicit IndexTxn(const Generation& pair) : pair_(pair) {}
+  struct ImageChange {
+    Uuid id;
+    std::optional<storage::v1::ImageRow> old;  // required
+    bool required_none = false;
+    std::optional<storage::v1::ImageRow> put;
+    bool deleted = false;
+  };
   struct TotalsChange {
-    Uuid mount_uid;
+    Uuid mount_uid;  // none: all mounts together
     int64_t count;
     int64_t bytes;
   };
+  ImageChange* Change(absl::string_view image_id);
+  void Require(std::string key, std::optional<std::string> value);
+  // A put and a delete of one key: the later call counts.
+  void Put(std::string key, std::string value);
+  void Delete(std::string key);
+  // Image row and by-mount rows of one change, and what they add up to.
+  void Resolve(const ImageChange& change);
+  void AddTotals(const storage::v1::ImageRow& row, int sign);
+
   Generation pair_;
   KvTransaction kv_;
+  std::vector<ImageChange> images_;
   std::vector<TotalsChange> totals_;
+  int events_ = 0;
 };
 
 // Thread-safe. Reads never block on commits.
@@ -92,6 +113,9 @@ class PlacementIndex {
   struct OpenOptions {
     // A new cluster may be made when index and epoch file are both empty.
     bool create = true;
+    // Older events than these are dropped, a thousand at a time.
+    int64_t max_events = 100'000;
+    absl::Duration max_event_age = absl::Hours(24 * 30);
   };
 
   // Opens the index and begins a new epoch: one above everything in the index
@@ -99,7 +123,9 @@ class PlacementIndex {
   // returns. Consumes the mark of a clean close. FAILED_PRECONDITION when the
   // index is of a newer format, or is empty while the epoch file is not (the
   // index was lost: says what helps). `kv`, `epoch_file`, `clock` and `ids`
-  // must outlive it.
+  // must outlive it. A `kv` that takes no commits (its disk is full) is opened
+  // for reading, in the epoch it last had: read_only() says so, and every
+  // commit fails, INDEX_READ_ONLY, until it is opened again.
   static absl::StatusOr<std::unique_ptr<PlacementIndex>> Open(
       KvStore* kv, EpochFile* epoch_file, Clock* clock, IdGenerator* ids,
       const OpenOptions& options);
@@ -107,8 +133,9 @@ class PlacementIndex {
   const storage::v1::ClusterRow& cluster() const { return cluster_; }
   // Whether this start made the cluster.
   bool created() const { return created_; }
-  int64_t epoch() const { return epochs_.current_epoch(); }
-  uint32_t epoch_nonce() const { return epochs_.current_nonce(); }
+  int64_t epoch() const { return current_.epoch; }
+  uint32_t epoch_nonce() const { return current_.nonce; }
+  bool read_only() const { return !read_only_.empty(); }
   // The mark found at the start, when the last close was clean.
   const std::optional<storage::v1::CleanMarker>& clean_start() const {
     return clean_start_;
@@ -116,18 +143,21 @@ class PlacementIndex {
 
   // Highest pair that is synced: the only one agents may be told.
   Generation synced_pair() const;
-  // Whether somebody who heard `known` knows no more than this index.
+  // Whether somebody who heard `known` knows no more than this index. Two
+  // epochs of one number with different nonces are different epochs.
   bool Covers(absl::Span<const storage::v1::FenceEntry> known) const;
   // Raises the table to `known`, after RECOVERING.
   absl::Status RaiseTo(absl::Span<const storage::v1::FenceEntry> known);
 
   // Takes the next pair.
   IndexTxn Begin();
-  // Durable when OK. ABORTED: something required has changed.
+  // Durable when OK. ABORTED, COMMIT_CONFLICT: something required has changed.
+  // UNAVAILABLE as KvStore::Commit says: the outcome may be unknown.
   absl::Status Commit(IndexTxn txn);
   // Why commits fail; empty while they work.
-  std::string write_error() const { return kv_->write_error(); }
-  // Writes the mark of a clean close as the last commit.
+  std::string write_error() const;
+  // Waits for running commits and writes the mark of a clean close; commits
+  // that begin later fail.
   absl::Status CloseCleanly();
 
   absl::StatusOr<std::optional<storage::v1::ImageRow>> GetImage(
@@ -152,8 +182,12 @@ class PlacementIndex {
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()
       const;
+  // In the order they were written.
+  absl::Status ScanEvents(
+      const std::function<void(const storage::v1::EventRow&)>& row) const;
 
-  // Counted at the start and kept by every commit.
+  // Counted at the start and kept by every commit. Images with a copy on some
+  // mount; each counts once in totals().
   ImageTotals totals() const;
   ImageTotals mount_totals(const Uuid& mount_uid) const;
 
@@ -161,6 +195,25 @@ class PlacementIndex {
   PlacementIndex(KvStore* kv, EpochFile* epoch_file, Clock* clock,
                  IdGenerator* ids);
   absl::Status Load(const OpenOptions& options);
+  absl::Status LoadMeta(storage::v1::EpochTable* table, Generation* last);
+  absl::Status CheckEmpty(bool epoch_file_exists, bool create) const;
+  absl::Status BeginEpoch(const storage::v1::EpochTable& from_index,
+                          const Generation& last,
+                          const std::optional<storage::v1::EpochTable>& file);
+  absl::Status CountTotals();
+  absl::Status CountEvents();
+  // Highest n of an epoch that the slots hold; 0: none.
+  absl::StatusOr<int64_t> LastN(int64_t epoch, uint32_t nonce) const;
+
+  // Adds what a put without RequireImage needs, then all image rows.
+  absl::Status ResolveImages(IndexTxn* txn) const;
+  // Adds the sequence slot and commits.
+  absl::Status CommitPair(KvTransaction kv, int64_t n,
+                          absl::Span<const IndexTxn::TotalsChange> totals,
+                          int events);
+  absl::Status WritableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Drops the oldest events beyond the limits; one caller at a time.
+  absl::Status TrimEvents();
 
   KvStore* const kv_;
   EpochFile* const epoch_file_;
@@ -168,14 +221,25 @@ class PlacementIndex {
   IdGenerator* const ids_;
 
   // Constant after Open.
+  int64_t max_events_ = 0;
+  absl::Duration max_event_age_;
   storage::v1::ClusterRow cluster_;
   bool created_ = false;
   std::optional<storage::v1::CleanMarker> clean_start_;
+  Generation current_;  // n unused
+  std::string read_only_;
 
+  Mutex raise_mu_;  // held over RaiseTo, before mu_
   mutable Mutex mu_;
-  storage::v1::EpochTable epochs_;  // past raised by RaiseTo only
+  CondVar idle_;
+  storage::v1::EpochTable epochs_ ABSL_GUARDED_BY(mu_);
   int64_t next_n_ ABSL_GUARDED_BY(mu_) = 1;
+  int64_t issued_n_ ABSL_GUARDED_BY(mu_) = 0;  // last one given to the store
   int64_t synced_n_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t in_flight_ ABSL_GUARDED_BY(mu_) = 0;
+  bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  int64_t events_ ABSL_GUARDED_BY(mu_) = 0;
+  bool trimming_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<Uuid, ImageTotals> mount_totals_ ABSL_GUARDED_BY(mu_);
   ImageTotals totals_ ABSL_GUARDED_BY(mu_);
 };

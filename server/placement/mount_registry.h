@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 #include "common/clock.h"
@@ -41,8 +43,10 @@ class Reservation {
   bool held() const { return registry_ != nullptr; }
   const Uuid& mount_uid() const { return mount_uid_; }
   int64_t bytes() const { return bytes_; }
-  // The agent was told with this command: the promise ends with the first
-  // space snapshot that has done it, whatever happens to this object.
+  // The agent was told with this command of its present session: the promise
+  // ends with the first space snapshot that has done it, or with the first one
+  // after the mount attached anew, whatever happens to this object. Not held
+  // any more afterwards.
   void HandOver(int64_t command_number);
 
  private:
@@ -110,10 +114,11 @@ class MountRegistry {
     std::string mount_name;
     storage::v1::Decision decision;
   };
-  // RESOURCE_EXHAUSTED, NO_SPACE_IN_CLUSTER with the numbers when every mount
-  // that could take images is too full; UNAVAILABLE, MOUNTS_MISSING names the
-  // mounts that are not there when those might have had room; UNAVAILABLE,
-  // LEFTOVER_PENDING when only leftovers are in the way.
+  // UNAVAILABLE, LEFTOVER_PENDING when some mount is refused for nothing but a
+  // leftover; UNAVAILABLE, MOUNTS_MISSING names the mounts that are not there,
+  // not healthy, or "refused" this upload, when those might have had room;
+  // RESOURCE_EXHAUSTED, NO_SPACE_IN_CLUSTER with the numbers otherwise: every
+  // mount that could take images is too full.
   absl::StatusOr<Placed> Reserve(const PlacementRequest& request);
   v1::PlacementDecision Explain(const PlacementRequest& request) const;
 
@@ -122,9 +127,10 @@ class MountRegistry {
   // In the order of their names.
   std::vector<MountInfo> List() const;
   // Names of mounts that are neither attached nor excused (MAINTENANCE,
-  // RETIRED): what a NOT_FOUND would have to wait for.
+  // RETIRED), in order: what a NOT_FOUND would have to wait for. An
+  // unconfirmed mount is one of them unless it is RETIRED.
   std::vector<std::string> Missing() const;
-  // Whether the sessions of all mounts in this list are attached and trusted.
+  // Whether every mount that is not excused is attached and trusted.
   bool AllSettled() const;
 
   // Health that follows from time alone (UNKNOWN, UNREACHABLE, an ended
@@ -133,23 +139,68 @@ class MountRegistry {
  private:
   friend class Reservation;
   struct Promise {
-    Uuid mount_uid;
+    int64_t id = 0;
     int64_t bytes = 0;
     int64_t command_number = 0;  // 0: not yet handed over
+    int64_t session = 0;         // in which it was handed over
   };
+  static constexpr size_t kNoGroup = std::numeric_limits<size_t>::max();
   struct Entry {
     MountInfo info;
     int64_t session = 0;
     absl::Duration last_heard;
-    absl::Duration closed_at;
+    bool ever_heard = false;
+    bool health_seen = false;   // reported since the coordinator started
+    int64_t space_session = 0;  // session of the last snapshot
+    int64_t index_bytes = 0;    // of images, by the index
+    std::string boot_id;
+    int64_t device = 0;
+    size_t group = kNoGroup;
+    std::vector<Promise> promises;
+    int64_t promised_bytes = 0;  // sum over `promises`
+  };
+  // Mounts that share one space; most are alone in theirs.
+  struct Group {
+    std::vector<size_t> members;
   };
 
   void Release(int64_t reservation_id);
   void HandOver(int64_t reservation_id, int64_t command_number);
-  Entry* FindLocked(const Uuid& mount_uid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void DropDonePromisesLocked(const Uuid& mount_uid, int64_t command_number)
+
+  std::optional<size_t> IndexLocked(const Uuid& mount_uid) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The mount, if `session` is its present one.
+  std::optional<size_t> SessionLocked(const Uuid& mount_uid,
+                                      int64_t session) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t AddLocked(const Uuid& mount_uid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void HeardLocked(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ApplySpaceLocked(size_t i, const control::v1::Space& space)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static void ApplyHealth(const control::v1::MountHealth& health, Entry* entry);
+  void DropPromisesLocked(size_t i,
+                          const std::function<bool(const Promise&)>& done)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Puts the mount into the group its hello and report tell.
+  void RegroupLocked(size_t i) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Brings the views of a group, and what follows from time for them, up to
+  // date.
+  void UpdateGroupLocked(size_t group) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Only the group's numbers: after a change of its promises.
+  void UpdateSpaceLocked(size_t group) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void UpdateStateLocked(size_t i, absl::Duration now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Everything that time has changed since the last look; cheap when nothing.
   void RefreshLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  MountInfo InfoLocked(size_t i) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::string HealthDetailLocked(const Entry& entry) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // MAINTENANCE or RETIRED.
+  bool ExcusedLocked(size_t i) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status NowhereLocked(const PlacementRequest& request,
+                             const PlacementResult& result) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Clock* const clock_;
   IdGenerator* const ids_;
@@ -161,7 +212,15 @@ class MountRegistry {
   mutable std::vector<Entry> entries_ ABSL_GUARDED_BY(mu_);
   mutable std::vector<MountView> views_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<Uuid, size_t> by_uid_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_map<int64_t, Promise> promises_ ABSL_GUARDED_BY(mu_);
+  std::vector<Group> groups_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::string, size_t> group_by_key_ ABSL_GUARDED_BY(mu_);
+  // When the next state changes by time alone.
+  mutable absl::Duration next_change_ ABSL_GUARDED_BY(mu_) =
+      absl::InfiniteDuration();
+  mutable absl::Time next_wall_change_ ABSL_GUARDED_BY(mu_) =
+      absl::InfiniteFuture();
+  // Reservation -> mount, while its promise lasts.
+  absl::flat_hash_map<int64_t, size_t> promises_ ABSL_GUARDED_BY(mu_);
   int64_t next_reservation_ ABSL_GUARDED_BY(mu_) = 1;
 };
 

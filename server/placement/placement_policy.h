@@ -37,7 +37,13 @@ struct MountView {
   int64_t reserve_bytes = 0;
   int64_t promised_bytes = 0;
   int64_t available_inodes = 0;
-  int64_t image_bytes = 0;  // of ours, by the index
+  // Of ours: by the index, and promised to uploads. Decides on ties, where
+  // mounts share one space.
+  int64_t image_bytes = 0;
+  // Thresholds it has passed: it counts as beyond them until it is
+  // PlacementOptions::hysteresis_percent below.
+  bool was_near_full = false;
+  bool was_full = false;
   std::string failure_domain;
 };
 
@@ -47,6 +53,7 @@ struct PlacementOptions {
   bool highest_priority_first = false;
   double near_full_percent = 90;
   double full_percent = 98;
+  double hysteresis_percent = 2;
   // An upload of unknown size needs this much to begin; the step its ledger
   // grows by is the agent's (min(1 GiB, 1 %)).
   int64_t unknown_size_bytes = int64_t{64} << 20;
@@ -88,6 +95,19 @@ PlacementResult Place(const PlacementRequest& request,
 v1::PlacementDecision ExplainPlacement(const PlacementRequest& request,
                                        absl::Span<const MountView> mounts,
                                        const PlacementOptions& options);
+
+// Part of the mount in use, promises counted, 0 to 100.
+double UsedPercent(const MountView& view);
+bool IsNearFull(const MountView& view, const PlacementOptions& options);
+bool IsFull(const MountView& view, const PlacementOptions& options);
+// Bytes an upload needs to begin.
+int64_t NeededBytes(const PlacementRequest& request,
+                    const PlacementOptions& options);
+// Name of the hard constraint that refuses the mount; null: none does.
+const char* Refusal(const PlacementRequest& request, const MountView& view,
+                    const PlacementOptions& options);
+// "ONLINE", "READ_ONLY", ...
+std::string HealthName(v1::Health health);
 
 // A stored decision as the API shows it.
 v1::PlacementDecision ToApi(const storage::v1::Decision& decision);

@@ -1,0 +1,90 @@
+#include "server/coordinator_flags.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+#include "common/status_macros.h"
+
+namespace predella::server {
+namespace {
+
+std::string DefaultStateDir() {
+  const char* const home = std::getenv("HOME");
+  return geteuid() == 0 || home == nullptr
+             ? "/var/lib/predella"
+             : absl::StrCat(home, "/.local/state/predella");
+}
+
+absl::Status NotOneOf(absl::string_view flag, const std::string& value,
+                      absl::string_view values) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, " is \"", value, "\": it has to be ", values));
+}
+
+}  // namespace
+
+absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
+                                                      const char* const* argv,
+                                                      CoordinatorFlags* flags) {
+  CoordinatorOptions& options = flags->options;
+  PlacementOptions& placement = options.registry.placement;
+  options.state_dir = DefaultStateDir();
+  options.lifecycle.version = PREDELLA_VERSION;
+  options.listen = {"127.0.0.1:7400"};
+  std::string spread = "most-available";
+  std::string priority_order = "lowest-first";
+
+  Config config("predella-coordinator",
+                "Knows where images lie: index, placement, uploads, deletes.",
+                "/etc/predella/coordinator.yaml");
+  config.Add("state-dir", &options.state_dir,
+             "Directory of the index and the epoch; one coordinator at a time");
+  config.Add("listen", &options.listen,
+             "Address to serve on, unix:/PATH or HOST:PORT; repeatable");
+  config.Add("health-listen", &options.health_listen,
+             "Address for health checks alone, in plaintext; repeatable");
+  config.Add("spread", &spread,
+             "Among mounts of one priority: most-available takes the one with "
+             "most space, weighted draws at random by space");
+  config.Add("priority-order", &priority_order,
+             "Which priority is preferred: lowest-first, or highest-first as "
+             "filesystem_store_datadirs has it");
+  config.Add("near-full", &placement.near_full_percent,
+             "Per cent in use above which a mount is taken last");
+  config.AddDuration("upload-ttl", &options.lifecycle.upload_ttl,
+                     "An upload without a sign of life for this long ends");
+  config.AddDuration("outcome-ttl", &options.lifecycle.outcome_ttl,
+                     "How long an ended upload answers for itself");
+  config.AddDuration("unreachable-after", &options.registry.unreachable_after,
+                     "An agent silent for this long is UNREACHABLE");
+  config.Add("insecure-plaintext-on-network",
+             &options.insecure_plaintext_on_network,
+             "Allow addresses that are not loopback without TLS");
+  config.Add("parent-watch-fd", &flags->parent_watch_fd,
+             "Stop when this descriptor reads end of file; for a supervisor");
+  config.Add("die-with-parent", &flags->die_with_parent,
+             "Stop when the parent process ends; for a supervisor");
+  ASSIGN_OR_RETURN(const Config::Outcome outcome, config.Parse(argc, argv));
+  if (!outcome.run) {
+    return outcome;
+  }
+  if (spread == "weighted") {
+    placement.spread = PlacementOptions::Spread::kWeighted;
+  } else if (spread != "most-available") {
+    return NotOneOf("spread", spread, "most-available or weighted");
+  }
+  if (priority_order == "highest-first") {
+    placement.highest_priority_first = true;
+  } else if (priority_order != "lowest-first") {
+    return NotOneOf("priority-order", priority_order,
+                    "lowest-first or highest-first");
+  }
+  return outcome;
+}
+
+}  // namespace predella::server

@@ -1,0 +1,212 @@
+#include "server/index/placement_index.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "server/index/epoch_table.h"
+#include "server/index/index_keys.h"
+
+namespace predella::server {
+namespace {
+
+// How many events are dropped at once.
+constexpr int64_t kTrimStep = 1000;
+
+}  // namespace
+
+Generation PlacementIndex::synced_pair() const {
+  MutexLock lock(&mu_);
+  return {current_.epoch, synced_n_, current_.nonce};
+}
+
+bool PlacementIndex::Covers(
+    absl::Span<const storage::v1::FenceEntry> known) const {
+  MutexLock lock(&mu_);
+  return std::all_of(known.begin(), known.end(),
+                     [&](const storage::v1::FenceEntry& entry) {
+                       mu_.AssertHeld();
+                       if (entry.epoch() == current_.epoch &&
+                           entry.nonce() == current_.nonce) {
+                         return entry.max_n() <= synced_n_;
+                       }
+                       const storage::v1::FenceEntry* const past =
+                           FindEpoch(epochs_, entry.epoch(), entry.nonce());
+                       return past != nullptr && entry.max_n() <= past->max_n();
+                     });
+}
+
+absl::Status PlacementIndex::RaiseTo(
+    absl::Span<const storage::v1::FenceEntry> known) {
+  MutexLock raise_lock(&raise_mu_);
+  storage::v1::EpochTable table;
+  int64_t n = 0;
+  {
+    MutexLock lock(&mu_);
+    table = epochs_;
+    for (const storage::v1::FenceEntry& entry : known) {
+      if (entry.epoch() == current_.epoch && entry.nonce() == current_.nonce) {
+        // This very epoch went back under us: go on above what was heard.
+        next_n_ = std::max(next_n_, entry.max_n() + 1);
+      } else {
+        RaiseEpoch(entry, &table);
+      }
+    }
+    n = next_n_++;
+  }
+  KvTransaction kv;
+  kv.puts.emplace_back(keys::kEpochs, SerializeRow(table));
+  RETURN_IF_ERROR(CommitPair(std::move(kv), n, {}, 0));
+  MutexLock lock(&mu_);
+  epochs_ = std::move(table);
+  return absl::OkStatus();
+}
+
+IndexTxn PlacementIndex::Begin() {
+  MutexLock lock(&mu_);
+  return IndexTxn({current_.epoch, next_n_++, current_.nonce});
+}
+
+absl::Status PlacementIndex::ResolveImages(IndexTxn* txn) const {
+  for (IndexTxn::ImageChange& change : txn->images_) {
+    if (!change.put.has_value() && !change.deleted) {
+      continue;
+    }
+    if (!change.old.has_value() && !change.required_none) {
+      ASSIGN_OR_RETURN(change.old, GetImage(change.id));
+      txn->Require(keys::Image(change.id),
+                   change.old.has_value()
+                       ? std::make_optional(SerializeRow(*change.old))
+                       : std::nullopt);
+    }
+    txn->Resolve(change);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PlacementIndex::Commit(IndexTxn txn) {
+  RETURN_IF_ERROR(ResolveImages(&txn));
+  RETURN_IF_ERROR(
+      CommitPair(std::move(txn.kv_), txn.pair_.n, txn.totals_, txn.events_));
+  {
+    MutexLock lock(&mu_);
+    if (trimming_ || events_ < max_events_ + kTrimStep) {
+      return absl::OkStatus();
+    }
+    trimming_ = true;
+  }
+  LogIfError(TrimEvents(), "old events are dropped by a later commit");
+  MutexLock lock(&mu_);
+  trimming_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status PlacementIndex::WritableLocked() const {
+  if (!read_only_.empty()) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kIndexReadOnly,
+                     read_only_);
+  }
+  if (closed_) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kIndexUnavailable,
+                     "the coordinator is stopping: the index is closed");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PlacementIndex::CommitPair(
+    KvTransaction kv, int64_t n,
+    absl::Span<const IndexTxn::TotalsChange> totals, int events) {
+  {
+    MutexLock lock(&mu_);
+    RETURN_IF_ERROR(WritableLocked());
+    if (n <= issued_n_) {
+      // Overtaken: a further n for the slot, so that an index that lost this
+      // commit and no earlier one is seen to have lost something.
+      n = next_n_++;
+    }
+    issued_n_ = n;
+    ++in_flight_;
+  }
+  kv.puts.emplace_back(
+      keys::Sequence(n),
+      SerializeRow(Generation{current_.epoch, n, current_.nonce}.ToProto()));
+  const absl::Status status = kv_->Commit(std::move(kv));
+  MutexLock lock(&mu_);
+  --in_flight_;
+  idle_.SignalAll();
+  RETURN_IF_ERROR(status);
+  synced_n_ = std::max(synced_n_, n);
+  events_ += events;
+  for (const IndexTxn::TotalsChange& change : totals) {
+    ImageTotals& sum =
+        change.mount_uid.none() ? totals_ : mount_totals_[change.mount_uid];
+    sum.count += change.count;
+    sum.bytes += change.bytes;
+  }
+  return absl::OkStatus();
+}
+
+std::string PlacementIndex::write_error() const {
+  return read_only_.empty() ? kv_->write_error() : read_only_;
+}
+
+absl::Status PlacementIndex::CloseCleanly() {
+  storage::v1::CleanMarker marker;
+  int64_t n = 0;
+  {
+    MutexLock lock(&mu_);
+    RETURN_IF_ERROR(WritableLocked());
+    closed_ = true;
+    while (in_flight_ > 0) {
+      idle_.Wait(&mu_);
+    }
+    *marker.mutable_last() =
+        Generation{current_.epoch, synced_n_, current_.nonce}.ToProto();
+    n = next_n_++;
+  }
+  marker.set_close_time_us(clock_->NowMicros());
+  KvTransaction kv;
+  kv.puts.emplace_back(keys::kClean, SerializeRow(marker));
+  kv.puts.emplace_back(
+      keys::Sequence(n),
+      SerializeRow(Generation{current_.epoch, n, current_.nonce}.ToProto()));
+  return kv_->Commit(std::move(kv));
+}
+
+absl::Status PlacementIndex::TrimEvents() {
+  int64_t excess = 0;
+  {
+    MutexLock lock(&mu_);
+    excess = std::max<int64_t>(0, events_ - max_events_);
+  }
+  const int64_t oldest_us = absl::ToUnixMicros(clock_->Now() - max_event_age_);
+  KvTransaction kv;
+  absl::Status parsed;
+  RETURN_IF_ERROR(
+      kv_->Scan(keys::kEvents, "", 0,
+                [&](absl::string_view key, absl::string_view value) {
+                  storage::v1::EventRow row;
+                  parsed = ParseRow(key, value, &row);
+                  if (!parsed.ok() ||
+                      (static_cast<int64_t>(kv.deletes.size()) >= excess &&
+                       row.time_us() >= oldest_us)) {
+                    return false;
+                  }
+                  kv.deletes.emplace_back(key);
+                  return true;
+                }));
+  RETURN_IF_ERROR(parsed);
+  if (kv.deletes.empty()) {
+    return absl::OkStatus();
+  }
+  int64_t n = 0;
+  {
+    MutexLock lock(&mu_);
+    n = next_n_++;
+  }
+  const int dropped = static_cast<int>(kv.deletes.size());
+  return CommitPair(std::move(kv), n, {}, -dropped);
+}
+
+}  // namespace predella::server

@@ -1,0 +1,133 @@
+// PlacementIndex: reads.
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+#include "common/ids.h"
+#include "common/status_macros.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "server/index/index_keys.h"
+#include "server/index/kv_store.h"
+#include "server/index/placement_index.h"
+
+namespace predella::server {
+namespace {
+
+template <typename Row>
+absl::StatusOr<std::optional<Row>> GetRow(KvStore* kv, absl::string_view key) {
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, kv->Get(key));
+  if (!value.has_value()) {
+    return std::optional<Row>();
+  }
+  std::optional<Row> row(std::in_place);
+  RETURN_IF_ERROR(ParseRow(key, *value, &*row));
+  return row;
+}
+
+template <typename Row>
+absl::Status ScanRows(KvStore* kv, absl::string_view prefix,
+                      absl::string_view after, int64_t limit,
+                      const std::function<void(const Row&)>& each) {
+  absl::Status parsed;
+  RETURN_IF_ERROR(kv->Scan(prefix, after, limit,
+                           [&](absl::string_view key, absl::string_view value) {
+                             Row row;
+                             parsed = ParseRow(key, value, &row);
+                             if (parsed.ok()) {
+                               each(row);
+                             }
+                             return parsed.ok();
+                           }));
+  return parsed;
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<storage::v1::ImageRow>> PlacementIndex::GetImage(
+    const Uuid& image_id) const {
+  return GetRow<storage::v1::ImageRow>(kv_, keys::Image(image_id));
+}
+
+absl::StatusOr<std::vector<storage::v1::ImageRow>> PlacementIndex::ListImages(
+    const Uuid& after, int64_t limit) const {
+  std::vector<storage::v1::ImageRow> rows;
+  RETURN_IF_ERROR(ScanRows<storage::v1::ImageRow>(
+      kv_, keys::kImages, after.none() ? std::string() : keys::Image(after),
+      limit, [&](const storage::v1::ImageRow& row) { rows.push_back(row); }));
+  return rows;
+}
+
+absl::StatusOr<std::vector<Uuid>> PlacementIndex::ListMountImages(
+    const Uuid& mount_uid, const Uuid& after, int64_t limit) const {
+  std::vector<Uuid> ids;
+  RETURN_IF_ERROR(kv_->Scan(
+      keys::MountImages(mount_uid),
+      after.none() ? std::string() : keys::MountImage(mount_uid, after), limit,
+      [&](absl::string_view key, absl::string_view) {
+        ids.push_back(keys::ImageOfMountImage(key));
+        return true;
+      }));
+  return ids;
+}
+
+absl::StatusOr<std::optional<storage::v1::UploadRow>> PlacementIndex::GetUpload(
+    const Uuid& upload_id) const {
+  return GetRow<storage::v1::UploadRow>(kv_, keys::Upload(upload_id));
+}
+
+absl::Status PlacementIndex::ScanUploads(
+    const std::function<void(const storage::v1::UploadRow&)>& row) const {
+  return ScanRows<storage::v1::UploadRow>(kv_, keys::kUploads, "", 0, row);
+}
+
+absl::Status PlacementIndex::ScanTombstones(
+    const std::function<void(const storage::v1::TombstoneRow&)>& row) const {
+  return ScanRows<storage::v1::TombstoneRow>(kv_, keys::kTombstones, "", 0,
+                                             row);
+}
+
+absl::StatusOr<std::vector<storage::v1::TombstoneRow>>
+PlacementIndex::TombstonesOf(const Uuid& image_id) const {
+  std::vector<storage::v1::TombstoneRow> rows;
+  RETURN_IF_ERROR(ScanRows<storage::v1::TombstoneRow>(
+      kv_, keys::TombstonesOf(image_id), "", 0,
+      [&](const storage::v1::TombstoneRow& row) { rows.push_back(row); }));
+  return rows;
+}
+
+absl::StatusOr<std::vector<storage::v1::MountRow>> PlacementIndex::ListMounts()
+    const {
+  std::vector<storage::v1::MountRow> rows;
+  RETURN_IF_ERROR(ScanRows<storage::v1::MountRow>(
+      kv_, keys::kMounts, "", 0,
+      [&](const storage::v1::MountRow& row) { rows.push_back(row); }));
+  return rows;
+}
+
+absl::StatusOr<std::optional<storage::v1::RecoveringRow>>
+PlacementIndex::GetRecovering() const {
+  return GetRow<storage::v1::RecoveringRow>(kv_, keys::kRecovering);
+}
+
+absl::Status PlacementIndex::ScanEvents(
+    const std::function<void(const storage::v1::EventRow&)>& row) const {
+  return ScanRows<storage::v1::EventRow>(kv_, keys::kEvents, "", 0, row);
+}
+
+ImageTotals PlacementIndex::totals() const {
+  MutexLock lock(&mu_);
+  return totals_;
+}
+
+ImageTotals PlacementIndex::mount_totals(const Uuid& mount_uid) const {
+  MutexLock lock(&mu_);
+  const auto it = mount_totals_.find(mount_uid);
+  return it == mount_totals_.end() ? ImageTotals() : it->second;
+}
+
+}  // namespace predella::server

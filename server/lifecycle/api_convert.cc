@@ -1,0 +1,209 @@
+#include "server/lifecycle/api_convert.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+
+#include "common/capability.h"
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/resource_name.h"
+#include "server/placement/placement_policy.h"
+
+namespace predella::server {
+namespace {
+
+v1::Copy ToApiCopy(const Uuid& uid, const std::optional<MountInfo>& info) {
+  v1::Copy copy;
+  copy.set_mount_uid(uid.ToString());
+  if (info.has_value()) {
+    copy.set_mount(MountName(info->row.mount_name()));
+    copy.set_health(info->health);
+    CopyAddresses(*info, copy.mutable_addresses());
+  } else {
+    copy.set_health(v1::HEALTH_UNKNOWN);
+  }
+  return copy;
+}
+
+}  // namespace
+
+google::protobuf::Timestamp ToTimestamp(int64_t micros) {
+  google::protobuf::Timestamp out;
+  int64_t seconds = micros / 1'000'000;
+  int64_t rest = micros % 1'000'000;
+  if (rest < 0) {
+    seconds -= 1;
+    rest += 1'000'000;
+  }
+  out.set_seconds(seconds);
+  out.set_nanos(static_cast<int32_t>(rest * 1000));
+  return out;
+}
+
+int64_t FromTimestamp(const google::protobuf::Timestamp& timestamp) {
+  return timestamp.seconds() * 1'000'000 + timestamp.nanos() / 1000;
+}
+
+v1::UploadState ToUploadState(storage::v1::UploadOutcome outcome) {
+  switch (outcome) {
+    case storage::v1::UPLOAD_OUTCOME_COMMITTED:
+      return v1::UPLOAD_STATE_COMMITTED;
+    case storage::v1::UPLOAD_OUTCOME_SUPERSEDED:
+      return v1::UPLOAD_STATE_SUPERSEDED;
+    case storage::v1::UPLOAD_OUTCOME_ABORTED:
+      return v1::UPLOAD_STATE_ABORTED;
+    case storage::v1::UPLOAD_OUTCOME_EXPIRED:
+      return v1::UPLOAD_STATE_EXPIRED;
+    case storage::v1::UPLOAD_OUTCOME_DELETED:
+      return v1::UPLOAD_STATE_DELETED;
+    default:
+      return v1::UPLOAD_STATE_OPEN;
+  }
+}
+
+bool CountsAsDegraded(v1::Health health) {
+  return health == v1::HEALTH_HUNG || health == v1::HEALTH_FAILED ||
+         health == v1::HEALTH_ABSENT || health == v1::HEALTH_UNREACHABLE;
+}
+
+bool Readable(const MountInfo& info) {
+  return info.attached && info.health != v1::HEALTH_UNKNOWN &&
+         !CountsAsDegraded(info.health);
+}
+
+int ReadRank(v1::Health health) {
+  switch (health) {
+    case v1::HEALTH_ONLINE:
+      return 0;
+    case v1::HEALTH_SLOW:
+      return 1;
+    case v1::HEALTH_READ_ONLY:
+      return 2;
+    case v1::HEALTH_SUSPECT:
+      return 3;
+    case v1::HEALTH_FAILED:
+      return 4;
+    case v1::HEALTH_UNKNOWN:
+      return 5;
+    default:
+      return 6;
+  }
+}
+
+v1::Image ToApiImage(const storage::v1::ImageRow& row,
+                     const LifecycleDeps& deps, bool brief) {
+  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
+  const Generation generation = Generation::FromProto(row.generation());
+  v1::Image image;
+  image.set_name(ImageName(image_id));
+  image.set_generation(generation.ToString());
+  image.set_size_bytes(row.size_bytes());
+  image.set_crc32c_hex(absl::StrFormat("%08x", row.crc32c()));
+  for (const storage::v1::Hash& hash : row.hashes()) {
+    v1::Hash* out = image.add_hashes();
+    out->set_algorithm(hash.algorithm());
+    out->set_hex(ToHex(hash.value()));
+  }
+  std::vector<v1::Copy> copies;
+  bool degraded = row.copies().empty();
+  int retired = 0;
+  int readable = 0;
+  for (const storage::v1::CopyRow& held : row.copies()) {
+    const Uuid uid = Uuid::FromBytesOrNone(held.mount_uid());
+    const std::optional<MountInfo> info = deps.registry->Find(uid);
+    v1::Copy copy = ToApiCopy(uid, info);
+    const bool gone = info.has_value() && info->row.admin_state() ==
+                                              storage::v1::ADMIN_STATE_RETIRED;
+    retired += gone ? 1 : 0;
+    degraded = degraded || gone || CountsAsDegraded(copy.health());
+    readable += !gone && info.has_value() && Readable(*info) ? 1 : 0;
+    if (!brief) {
+      Capability capability;
+      capability.operation = Capability::Operation::kRead;
+      capability.image_id = image_id;
+      capability.generation = generation;
+      capability.mount_uid = uid;
+      capability.expire_time_us =
+          deps.clock->NowMicros() +
+          absl::ToInt64Microseconds(deps.options.read_capability_ttl);
+      copy.set_read_capability(SignCapability(
+          capability,
+          DeriveMountKey(deps.index->cluster().cluster_key(), uid)));
+    }
+    copies.push_back(std::move(copy));
+  }
+  std::stable_sort(copies.begin(), copies.end(),
+                   [](const v1::Copy& a, const v1::Copy& b) {
+                     return ReadRank(a.health()) < ReadRank(b.health());
+                   });
+  for (v1::Copy& copy : copies) {
+    *image.add_copies() = std::move(copy);
+  }
+  image.set_readable_copies(readable);
+  image.set_health(retired > 0 && retired == row.copies_size()
+                       ? v1::IMAGE_HEALTH_LOST
+                   : degraded ? v1::IMAGE_HEALTH_DEGRADED
+                              : v1::IMAGE_HEALTH_HEALTHY);
+  *image.mutable_create_time() = ToTimestamp(row.create_time_us());
+  image.set_location_key(ToHex(row.location_key()));
+  image.set_upload(UploadName(Uuid::FromBytesOrNone(row.upload_id())));
+  if (!brief) {
+    *image.mutable_placement() = ToApi(row.decision());
+  }
+  return image;
+}
+
+v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
+                     int64_t pending_removals) {
+  v1::Mount mount;
+  mount.set_name(MountName(info.row.mount_name()));
+  mount.set_uid(Uuid::FromBytesOrNone(info.row.mount_uid()).ToString());
+  mount.set_admin_state(static_cast<v1::AdminState>(info.view.admin_state));
+  mount.set_health(info.health);
+  mount.set_health_detail(info.health_detail);
+  if (info.hello.has_value()) {
+    mount.set_priority(info.hello->priority());
+    mount.set_path(info.hello->path());
+    mount.set_host(info.hello->host());
+    mount.set_agent_pid(info.hello->pid());
+    mount.set_agent_version(info.hello->agent_version());
+    CopyAddresses(info, mount.mutable_addresses());
+    mount.set_space_group(info.hello->space_group());
+  }
+  if (mount.space_group().empty() && info.view.space_group >= 0) {
+    mount.set_space_group(absl::StrFormat("shared-%d", info.view.space_group));
+  }
+  if (info.has_space) {
+    mount.set_size_bytes(info.space.size_bytes());
+    mount.set_allocated_bytes(info.space.size_bytes() -
+                              info.space.free_bytes());
+    mount.set_promised_bytes(info.view.promised_bytes);
+    mount.set_reserve_bytes(info.space.reserve_bytes());
+    mount.set_available_bytes(std::max<int64_t>(0, info.view.available_bytes));
+    mount.set_available_inodes(info.space.available_inodes());
+    if (info.space.size_bytes() > 0) {
+      mount.set_used_percent(100.0 * static_cast<double>(info.view.used_bytes) /
+                             static_cast<double>(info.space.size_bytes()));
+    }
+  }
+  mount.set_image_count(totals.count);
+  mount.set_image_bytes(totals.bytes);
+  *mount.mutable_create_time() = ToTimestamp(info.row.create_time_us());
+  if (info.heartbeat_time_us != 0) {
+    *mount.mutable_heartbeat_time() = ToTimestamp(info.heartbeat_time_us);
+  }
+  if (info.row.maintenance_until_us() != 0) {
+    *mount.mutable_maintenance_until_time() =
+        ToTimestamp(info.row.maintenance_until_us());
+  }
+  mount.set_pending_removal_count(pending_removals);
+  mount.set_trusted(info.trusted);
+  return mount;
+}
+
+}  // namespace predella::server

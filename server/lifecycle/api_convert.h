@@ -1,0 +1,47 @@
+// Rows as the public API shows them.
+#ifndef PREDELLA_SERVER_LIFECYCLE_API_CONVERT_H_
+#define PREDELLA_SERVER_LIFECYCLE_API_CONVERT_H_
+
+#include <cstdint>
+#include <string>
+
+#include "google/protobuf/timestamp.pb.h"
+
+#include "predella/storage/v1/storage.pb.h"
+#include "predella/v1/image_service.pb.h"
+#include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/lifecycle_options.h"
+
+namespace predella::server {
+
+google::protobuf::Timestamp ToTimestamp(int64_t micros);
+int64_t FromTimestamp(const google::protobuf::Timestamp& timestamp);
+
+v1::UploadState ToUploadState(storage::v1::UploadOutcome outcome);
+
+// Whether an image's copy on a mount of this health can be read now, and
+// whether it counts as degraded.
+bool Readable(const MountInfo& info);
+bool CountsAsDegraded(v1::Health health);
+// Smaller is read first.
+int ReadRank(v1::Health health);
+
+// With capabilities and the decision unless `brief`.
+v1::Image ToApiImage(const storage::v1::ImageRow& row,
+                     const LifecycleDeps& deps, bool brief);
+v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
+                     int64_t pending_removals);
+
+// The addresses an agent said it is reached at; empty while never seen.
+template <typename Repeated>
+void CopyAddresses(const MountInfo& info, Repeated* out) {
+  if (info.hello.has_value()) {
+    for (const std::string& address : info.hello->addresses()) {
+      *out->Add() = address;
+    }
+  }
+}
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_API_CONVERT_H_

@@ -1,0 +1,226 @@
+#include "server/lifecycle/cluster_view.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+#include "common/errors.h"
+#include "common/ids.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+#include "server/lifecycle/api_convert.h"
+
+namespace predella::server {
+namespace {
+
+void Add(v1::Cluster* cluster, absl::string_view code,
+         v1::ClusterHealth severity, absl::string_view detail,
+         absl::string_view next_step) {
+  v1::HealthCheck* check = cluster->add_checks();
+  check->set_code(std::string(code));
+  check->set_severity(severity);
+  check->set_detail(std::string(detail));
+  check->set_next_step(std::string(next_step));
+  cluster->set_health(std::max(cluster->health(), severity));
+}
+
+struct HealthText {
+  v1::Health health;
+  const char* code;
+  const char* what;
+  const char* next_step;
+};
+
+constexpr HealthText kHealthTexts[] = {
+    {v1::HEALTH_UNREACHABLE, "MOUNT_UNREACHABLE", "its agent is silent",
+     "see whether the agent runs and reaches the coordinator"},
+    {v1::HEALTH_ABSENT, "MOUNT_ABSENT",
+     "the directory does not bear its identity file",
+     "mount the file system that belongs there; the agent goes on by itself"},
+    {v1::HEALTH_FAILED, "MOUNT_FAILED", "reads of the probe fail",
+     "look at the kernel log of its host; what is on it: predella mount "
+     "impact"},
+    {v1::HEALTH_HUNG, "MOUNT_HUNG", "calls to the file system do not return",
+     "look at the device or the NFS server; what is on it: predella mount "
+     "impact"},
+    {v1::HEALTH_SUSPECT, "MOUNT_SUSPECT", "an error of the disk was seen",
+     "look at the kernel log of its host"},
+    {v1::HEALTH_READ_ONLY, "MOUNT_READ_ONLY", "it takes no writes",
+     "see why the file system became read-only, repair it and mount it again"},
+    {v1::HEALTH_SLOW, "MOUNT_SLOW", "it is slower than its limit",
+     "look at the load of the device"},
+    {v1::HEALTH_UNKNOWN, "MOUNT_UNKNOWN",
+     "its agent has not been heard since the coordinator started",
+     "wait half a minute, then start its agent"},
+};
+
+}  // namespace
+
+ClusterView::ClusterView(const LifecycleDeps& deps,
+                         const PlacementOptions& placement, TrustKeeper* trust,
+                         UploadTable* uploads, Tombstones* tombstones)
+    : deps_(deps),
+      placement_(placement),
+      trust_(trust),
+      uploads_(uploads),
+      tombstones_(tombstones),
+      start_time_us_(deps.clock->NowMicros()) {}
+
+void ClusterView::CheckMount(const MountInfo& info,
+                             v1::Cluster* cluster) const {
+  const std::string name = MountName(info.row.mount_name());
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const ImageTotals totals = deps_.index->mount_totals(uid);
+  for (const HealthText& text : kHealthTexts) {
+    if (info.health != text.health) {
+      continue;
+    }
+    const bool unreadable = CountsAsDegraded(info.health) && totals.count > 0;
+    Add(cluster, text.code,
+        unreadable ? v1::CLUSTER_HEALTH_ERROR : v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat(name, ": ", text.what,
+                     info.health_detail.empty() ? "" : " (", info.health_detail,
+                     info.health_detail.empty() ? "" : ")", "; ", totals.count,
+                     " images with ", FormatSize(totals.bytes), " lie there"),
+        text.next_step);
+  }
+  if (info.attached && !info.trusted && !trust_->recovering()) {
+    Add(cluster, "MOUNT_UNTRUSTED", v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat(name, " is not trusted: nothing on it is removed"),
+        info.row.unconfirmed()
+            ? "it was away when the index was rebuilt: look at what is on it"
+            : "it is compared again when its agent registers anew");
+  }
+  if (!info.has_space || info.space.size_bytes() <= 0) {
+    return;
+  }
+  const double used = 100.0 * static_cast<double>(info.view.used_bytes) /
+                      static_cast<double>(info.space.size_bytes());
+  const std::string numbers =
+      absl::StrCat(name, ": ", absl::StrFormat("%.1f %%", used), " in use, ",
+                   FormatSize(std::max<int64_t>(0, info.view.available_bytes)),
+                   " of ", FormatSize(info.space.size_bytes()), " available");
+  if (used >= placement_.full_percent) {
+    Add(cluster, "MOUNT_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
+        "delete images, or add a mount; what is on it stays readable");
+  } else if (used >= placement_.near_full_percent) {
+    Add(cluster, "MOUNT_NEAR_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
+        "plan for more space: other mounts are taken first from now on");
+  }
+}
+
+void ClusterView::CheckIndex(v1::Cluster* cluster) const {
+  const std::string error = deps_.index->write_error();
+  cluster->set_index_read_only(!error.empty());
+  if (!error.empty()) {
+    Add(cluster, "INDEX_READ_ONLY", v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat("the index takes no writes: ", error),
+        "free space where the state directory lies, then restart the "
+        "coordinator; reads go on");
+  }
+  cluster->set_recovering(trust_->recovering());
+  if (trust_->recovering()) {
+    Add(cluster, "RECOVERING", v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat("mount ", trust_->cause(),
+                     " knows of commits that the index does not have: the "
+                     "index was put back from an older copy; nothing is "
+                     "removed from any mount"),
+        "put back the newest copy of the state directory");
+  }
+}
+
+v1::Cluster ClusterView::Get() const {
+  v1::Cluster cluster;
+  cluster.set_health(v1::CLUSTER_HEALTH_OK);
+  cluster.set_uid(
+      Uuid::FromBytesOrNone(deps_.index->cluster().cluster_uid()).ToString());
+  cluster.set_coordinator_version(deps_.options.version);
+  cluster.set_epoch(deps_.index->epoch());
+  *cluster.mutable_start_time() = ToTimestamp(start_time_us_);
+  const ImageTotals totals = deps_.index->totals();
+  cluster.set_image_count(totals.count);
+  cluster.set_image_bytes(totals.bytes);
+  cluster.set_open_upload_count(uploads_->open_count());
+  cluster.set_tombstone_count(tombstones_->count());
+  CheckIndex(&cluster);
+  int writable = 0;
+  std::set<int> groups;  // mounts of one space are counted once
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    cluster.set_mount_count(cluster.mount_count() + 1);
+    const bool online =
+        info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW;
+    cluster.set_mounts_online(cluster.mounts_online() + (online ? 1 : 0));
+    writable +=
+        online && info.view.admin_state == storage::v1::ADMIN_STATE_ACTIVE ? 1
+                                                                           : 0;
+    const bool first_of_space = info.view.space_group < 0 ||
+                                groups.insert(info.view.space_group).second;
+    if (info.has_space && first_of_space) {
+      cluster.set_size_bytes(cluster.size_bytes() + info.space.size_bytes());
+      cluster.set_available_bytes(
+          cluster.available_bytes() +
+          std::max<int64_t>(0, info.view.available_bytes));
+    }
+    const bool excused =
+        info.view.admin_state == storage::v1::ADMIN_STATE_MAINTENANCE;
+    if (!excused) {
+      CheckMount(info, &cluster);
+    }
+  }
+  if (writable == 0) {
+    Add(&cluster, "NO_WRITABLE_MOUNT", v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat("none of ", cluster.mount_count(),
+                     " mounts takes new images"),
+        cluster.mount_count() == 0
+            ? "start an agent on a directory prepared by predella mount init"
+            : "see the other checks; uncordon a mount or start its agent");
+  }
+  return cluster;
+}
+
+absl::StatusOr<v1::PlacementDecision> ClusterView::Explain(
+    const v1::ExplainPlacementRequest& request) const {
+  PlacementRequest placement;
+  if (request.has_size_bytes()) {
+    if (request.size_bytes() < 0) {
+      return MakeError(absl::StatusCode::kInvalidArgument,
+                       reason::kInvalidArgument,
+                       absl::StrCat("size_bytes is ", request.size_bytes(),
+                                    ": it cannot be negative"));
+    }
+    placement.size_bytes = request.size_bytes();
+  }
+  if (!request.image().empty()) {
+    ASSIGN_OR_RETURN(const Uuid image_id, ParseImageName(request.image()));
+    for (const Uuid& uid : tombstones_->Leftovers(image_id)) {
+      placement.excluded.push_back({uid, "leftover"});
+    }
+    for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
+      for (const storage::v1::UploadTargetRow& target : entry.row.targets()) {
+        const Uuid uid = Uuid::FromBytesOrNone(target.mount_uid());
+        if (!entry.open() && entry.LeftoverOn(uid)) {
+          placement.excluded.push_back({uid, "leftover"});
+        }
+      }
+    }
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                     deps_.index->GetImage(image_id));
+    if (row.has_value()) {
+      for (const storage::v1::CopyRow& copy : row->copies()) {
+        placement.excluded.push_back(
+            {Uuid::FromBytesOrNone(copy.mount_uid()), "holds_copy"});
+      }
+    }
+  }
+  return deps_.registry->Explain(placement);
+}
+
+}  // namespace predella::server

@@ -1,0 +1,40 @@
+// The cluster as a whole: capacity, and what needs attention.
+#ifndef PREDELLA_SERVER_LIFECYCLE_CLUSTER_VIEW_H_
+#define PREDELLA_SERVER_LIFECYCLE_CLUSTER_VIEW_H_
+
+#include "absl/status/statusor.h"
+
+#include "predella/v1/cluster_service.pb.h"
+#include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/tombstones.h"
+#include "server/lifecycle/trust_keeper.h"
+#include "server/lifecycle/upload_table.h"
+
+namespace predella::server {
+
+// Thread-safe; never blocks on an agent.
+class ClusterView {
+ public:
+  ClusterView(const LifecycleDeps& deps, const PlacementOptions& placement,
+              TrustKeeper* trust, UploadTable* uploads, Tombstones* tombstones);
+
+  v1::Cluster Get() const;
+  // INVALID_ARGUMENT for a negative size or a name that is not an image's.
+  absl::StatusOr<v1::PlacementDecision> Explain(
+      const v1::ExplainPlacementRequest& request) const;
+
+ private:
+  void CheckMount(const MountInfo& info, v1::Cluster* cluster) const;
+  void CheckIndex(v1::Cluster* cluster) const;
+
+  const LifecycleDeps deps_;
+  const PlacementOptions placement_;
+  TrustKeeper* const trust_;
+  UploadTable* const uploads_;
+  Tombstones* const tombstones_;
+  const int64_t start_time_us_;
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_CLUSTER_VIEW_H_

@@ -1,0 +1,331 @@
+#include "server/lifecycle/image_catalog.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/page_token.h"
+
+namespace predella::server {
+namespace {
+
+absl::Status NotFound(const Uuid& image_id) {
+  return MakeError(absl::StatusCode::kNotFound, reason::kImageNotFound,
+                   absl::StrCat("there is no ", ImageName(image_id)),
+                   {{"image", ImageName(image_id)}});
+}
+
+absl::Status Unsure(const Uuid& image_id, absl::string_view reason,
+                    const std::vector<std::string>& mounts,
+                    absl::string_view why) {
+  const std::string names = absl::StrJoin(mounts, ", ");
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason,
+      absl::StrCat(ImageName(image_id), " is not in the index, but ", why,
+                   mounts.empty() ? "" : ": ", names),
+      {{"image", ImageName(image_id)}, {"mounts", names}});
+}
+
+}  // namespace
+
+ImageCatalog::ImageCatalog(const LifecycleDeps& deps, TrustKeeper* trust,
+                           UploadTable* uploads, UploadManager* upload_manager,
+                           Tombstones* tombstones)
+    : deps_(deps),
+      trust_(trust),
+      uploads_(uploads),
+      upload_manager_(upload_manager),
+      tombstones_(tombstones) {}
+
+void ImageCatalog::OnDeleted(std::function<void()> deleted) {
+  deleted_ = std::move(deleted);
+}
+
+absl::StatusOr<v1::Image> ImageCatalog::Get(const Uuid& image_id) {
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                   deps_.index->GetImage(image_id));
+  if (!row.has_value()) {
+    return WhyMissing(image_id);
+  }
+  return ToApiImage(*row, deps_, /*brief=*/false);
+}
+
+// Glance turns a NOT_FOUND into an image without bytes, so it is said only
+// when the index is all there is to know (docs/architecture.md, Trust).
+absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
+  for (const TombstoneEntry& entry : tombstones_->OfImage(image_id)) {
+    if (entry.written_here) {
+      return NotFound(image_id);
+    }
+  }
+  if (trust_->recovering()) {
+    std::vector<std::string> names;
+    for (const MountInfo& info : deps_.registry->List()) {
+      if (info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+        names.push_back(info.row.mount_name());
+      }
+    }
+    return Unsure(
+        image_id, reason::kRecovering, names,
+        absl::StrCat("the index is older than mount ", trust_->cause(),
+                     " and any of these may hold it"));
+  }
+  const std::vector<MountInfo> mounts = deps_.registry->List();
+  if (mounts.empty()) {
+    return Unsure(image_id, reason::kMountsMissing, {},
+                  "no mount has ever registered here");
+  }
+  std::vector<std::string> unconfirmed;
+  for (const MountInfo& info : mounts) {
+    if (info.row.unconfirmed()) {
+      unconfirmed.push_back(info.row.mount_name());
+    }
+  }
+  if (!unconfirmed.empty()) {
+    return Unsure(image_id, reason::kMountsMissing, unconfirmed,
+                  "these mounts were away when the index was rebuilt");
+  }
+  for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
+    if (entry.open() && entry.waiting) {
+      const std::optional<MountInfo> info =
+          deps_.registry->Find(entry.target());
+      return Unsure(
+          image_id, reason::kMountsMissing,
+          {info.has_value() ? info->row.mount_name()
+                            : entry.target().ToString()},
+          "an upload of it may have been published on a mount that is missing");
+    }
+  }
+  if (trust_->clean_start_counts()) {
+    return NotFound(image_id);
+  }
+  const std::vector<std::string> missing = deps_.registry->Missing();
+  if (!missing.empty()) {
+    return Unsure(image_id, reason::kMountsMissing, missing,
+                  "these mounts have not registered since the coordinator "
+                  "started");
+  }
+  return NotFound(image_id);
+}
+
+absl::StatusOr<v1::ListImagesResponse> ImageCatalog::List(
+    const v1::ListImagesRequest& request) {
+  ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
+  const std::string arguments = absl::StrCat("images\n", request.mount());
+  ASSIGN_OR_RETURN(const std::string last,
+                   DecodePageToken(arguments, request.page_token()));
+  const Uuid after = Uuid::FromBytesOrNone(last);
+  std::vector<storage::v1::ImageRow> rows;
+  if (request.mount().empty()) {
+    ASSIGN_OR_RETURN(rows, deps_.index->ListImages(after, page_size + 1));
+  } else {
+    ASSIGN_OR_RETURN(const std::string name, ParseMountName(request.mount()));
+    const std::optional<MountInfo> info = deps_.registry->FindByName(name);
+    if (!info.has_value()) {
+      return MakeError(absl::StatusCode::kNotFound, reason::kMountNotFound,
+                       absl::StrCat("there is no ", MountName(name)),
+                       {{"mount", MountName(name)}});
+    }
+    ASSIGN_OR_RETURN(const std::vector<Uuid> ids,
+                     deps_.index->ListMountImages(
+                         Uuid::FromBytesOrNone(info->row.mount_uid()), after,
+                         page_size + 1));
+    for (const Uuid& id : ids) {
+      ASSIGN_OR_RETURN(std::optional<storage::v1::ImageRow> row,
+                       deps_.index->GetImage(id));
+      if (row.has_value()) {  // else deleted between the two reads
+        rows.push_back(*std::move(row));
+      } else {
+        rows.emplace_back().set_image_id(id.bytes());
+      }
+    }
+  }
+  v1::ListImagesResponse response;
+  const size_t count = std::min(rows.size(), static_cast<size_t>(page_size));
+  for (size_t i = 0; i < count; ++i) {
+    if (rows[i].has_generation()) {
+      *response.add_images() = ToApiImage(rows[i], deps_, /*brief=*/true);
+    }
+  }
+  if (rows.size() > count) {
+    response.set_next_page_token(
+        EncodePageToken(arguments, rows[count - 1].image_id()));
+  }
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (!info.attached &&
+        info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+      response.add_unreachable(MountName(info.row.mount_name()));
+    }
+  }
+  return response;
+}
+
+absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
+                                     storage::v1::TombstoneRow* tombstone) {
+  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
+  const Uuid upload_id = Uuid::FromBytesOrNone(row.upload_id());
+  ASSIGN_OR_RETURN(std::optional<storage::v1::UploadRow> upload,
+                   deps_.index->GetUpload(upload_id));
+  std::vector<Uuid> holders;
+  for (const storage::v1::CopyRow& copy : row.copies()) {
+    holders.push_back(Uuid::FromBytesOrNone(copy.mount_uid()));
+  }
+  IndexTxn txn = deps_.index->Begin();
+  const Generation pair = txn.pair();
+  *tombstone = tombstones_->Make(image_id, row.generation(), holders);
+  txn.RequireImage(row);
+  txn.DeleteImage(row);
+  txn.PutTombstone(*tombstone);
+  const bool had_upload =
+      upload.has_value() &&
+      upload->outcome() == storage::v1::UPLOAD_OUTCOME_COMMITTED;
+  if (had_upload) {
+    txn.RequireUpload(*upload);
+    upload->set_outcome(storage::v1::UPLOAD_OUTCOME_DELETED);
+    upload->set_outcome_reason(std::string(reason::kUploadDeleted));
+    upload->set_outcome_detail("it was committed, and the image deleted since");
+    txn.PutUpload(*upload);
+  }
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  tombstones_->Committed(*tombstone, pair, /*written_here=*/true);
+  if (had_upload) {
+    uploads_->Put(*upload, pair, deps_.clock->Boot());
+  }
+  for (const Uuid& uid : holders) {
+    deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
+  }
+  LogInfo("image_deleted",
+          {{"image", image_id.ToString()},
+           {"generation", Generation::FromProto(row.generation()).ToString()}});
+  return absl::OkStatus();
+}
+
+absl::Status ImageCatalog::AbortWithTombstone(
+    const storage::v1::UploadRow& row) {
+  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
+  std::vector<Uuid> holders;
+  for (const storage::v1::UploadTargetRow& target : row.targets()) {
+    if (!target.clean()) {
+      holders.push_back(Uuid::FromBytesOrNone(target.mount_uid()));
+    }
+  }
+  IndexTxn txn = deps_.index->Begin();
+  const Generation pair = txn.pair();
+  const storage::v1::TombstoneRow tombstone =
+      tombstones_->Make(image_id, row.generation(), holders);
+  storage::v1::UploadRow ended = row;
+  ended.set_outcome(storage::v1::UPLOAD_OUTCOME_ABORTED);
+  ended.set_outcome_time_us(deps_.clock->NowMicros());
+  ended.set_outcome_reason(std::string(reason::kUploadDeleted));
+  ended.set_outcome_detail(
+      absl::StrCat(ImageName(image_id), " was deleted during the upload"));
+  txn.RequireUpload(row);
+  txn.PutUpload(ended);
+  txn.PutTombstone(tombstone);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  uploads_->Put(ended, pair, deps_.clock->Boot());
+  tombstones_->Committed(tombstone, pair, /*written_here=*/true);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id) {
+  int ended = 0;
+  for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
+    if (!entry.open()) {
+      continue;
+    }
+    ASSIGN_OR_RETURN(const UploadManager::Closed closed,
+                     upload_manager_->CloseIfIdle(entry.row, /*force=*/false));
+    if (closed == UploadManager::Closed::kOpen) {
+      const std::string upload =
+          UploadName(Uuid::FromBytesOrNone(entry.row.upload_id()));
+      return MakeError(
+          absl::StatusCode::kAborted, reason::kUploadInProgress,
+          absl::StrCat(ImageName(image_id), " is being uploaded by ", upload,
+                       ": abort that first"),
+          {{"image", ImageName(image_id)}, {"upload", upload}});
+    }
+    ++ended;
+    if (closed == UploadManager::Closed::kClosed) {
+      RETURN_IF_ERROR(AbortWithTombstone(entry.row));
+    }
+  }
+  return ended;
+}
+
+// A delete of this start that has no copy on a mount yet gets one now.
+absl::Status ImageCatalog::FinishCopies(const Uuid& image_id) {
+  for (const TombstoneEntry& entry : tombstones_->OfImage(image_id)) {
+    if (entry.row.copy_mount_uids().empty() &&
+        entry.row.settle_time_us() == 0) {
+      RETURN_IF_ERROR(tombstones_->EnsureCopy(
+          entry.row, deps_.options.tombstone_copy_wait));
+    }
+  }
+  if (deleted_) {
+    deleted_();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
+  RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  for (int i = 0; i < kMaxCommitTries; ++i) {
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                     deps_.index->GetImage(request.image_id));
+    if (row.has_value() && request.generation.has_value() &&
+        Generation::FromProto(row->generation()) != *request.generation) {
+      return MakeError(
+          absl::StatusCode::kAborted, reason::kGenerationMismatch,
+          absl::StrCat(ImageName(request.image_id), " is generation ",
+                       Generation::FromProto(row->generation()).ToString(),
+                       ", not ", request.generation->ToString()),
+          {{"image", ImageName(request.image_id)},
+           {"generation",
+            Generation::FromProto(row->generation()).ToString()}});
+    }
+    const auto ended = DeleteUploads(request.image_id);
+    if (!ended.ok()) {
+      if (ended.status().code() == absl::StatusCode::kAborted &&
+          !HasReason(ended.status(), reason::kUploadInProgress)) {
+        continue;  // the row was changed by somebody else: look again
+      }
+      return ended.status();
+    }
+    if (row.has_value()) {
+      storage::v1::TombstoneRow tombstone;
+      const absl::Status deleted = DeleteRow(*row, &tombstone);
+      if (absl::IsAborted(deleted)) {
+        continue;
+      }
+      RETURN_IF_ERROR(deleted);
+      return FinishCopies(request.image_id);
+    }
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> now,
+                     deps_.index->GetImage(request.image_id));
+    if (now.has_value()) {
+      continue;  // published while we asked
+    }
+    bool unfinished = *ended > 0;
+    for (const TombstoneEntry& entry : tombstones_->OfImage(request.image_id)) {
+      unfinished = unfinished || (entry.row.copy_mount_uids().empty() &&
+                                  entry.row.settle_time_us() == 0);
+    }
+    if (unfinished) {
+      return FinishCopies(request.image_id);
+    }
+    const absl::Status missing = WhyMissing(request.image_id);
+    return request.allow_missing && absl::IsNotFound(missing) ? absl::OkStatus()
+                                                              : missing;
+  }
+  return TooManyConflicts(ImageName(request.image_id));
+}
+
+}  // namespace predella::server

@@ -1,0 +1,69 @@
+// Images as clients ask for them: get, list, delete.
+#ifndef PREDELLA_SERVER_LIFECYCLE_IMAGE_CATALOG_H_
+#define PREDELLA_SERVER_LIFECYCLE_IMAGE_CATALOG_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/generation.h"
+#include "common/ids.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "predella/v1/image_service.pb.h"
+#include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/tombstones.h"
+#include "server/lifecycle/trust_keeper.h"
+#include "server/lifecycle/upload_manager.h"
+
+namespace predella::server {
+
+// Thread-safe; Delete blocks on agents.
+class ImageCatalog {
+ public:
+  ImageCatalog(const LifecycleDeps& deps, TrustKeeper* trust,
+               UploadTable* uploads, UploadManager* upload_manager,
+               Tombstones* tombstones);
+  // Called after a delete was acknowledged, to have the files unlinked soon.
+  void OnDeleted(std::function<void()> deleted);
+
+  // NOT_FOUND, IMAGE_NOT_FOUND only when that is sure; else UNAVAILABLE with
+  // MOUNTS_MISSING or RECOVERING, naming what is missing.
+  absl::StatusOr<v1::Image> Get(const Uuid& image_id);
+  // In the order of ids. NOT_FOUND, MOUNT_NOT_FOUND for an unknown mount.
+  absl::StatusOr<v1::ListImagesResponse> List(
+      const v1::ListImagesRequest& request);
+
+  struct DeleteRequest {
+    Uuid image_id;
+    std::optional<Generation> generation;
+    bool allow_missing = false;
+  };
+  // OK once the tombstone is synced in the index and on a mount. ABORTED with
+  // GENERATION_MISMATCH or UPLOAD_IN_PROGRESS; UNAVAILABLE, NO_TOMBSTONE_COPY:
+  // deleted in the index, repeat it; and the errors of Get.
+  absl::Status Delete(const DeleteRequest& request);
+
+ private:
+  absl::Status WhyMissing(const Uuid& image_id);
+  absl::Status DeleteRow(const storage::v1::ImageRow& row,
+                         storage::v1::TombstoneRow* tombstone);
+  // Ends the open uploads of an image; how many there were.
+  absl::StatusOr<int> DeleteUploads(const Uuid& image_id);
+  absl::Status AbortWithTombstone(const storage::v1::UploadRow& row);
+  absl::Status FinishCopies(const Uuid& image_id);
+
+  const LifecycleDeps deps_;
+  TrustKeeper* const trust_;
+  UploadTable* const uploads_;
+  UploadManager* const upload_manager_;
+  Tombstones* const tombstones_;
+  std::function<void()> deleted_;  // constant after OnDeleted
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_IMAGE_CATALOG_H_

@@ -1,0 +1,47 @@
+#include "server/lifecycle/lifecycle.h"
+
+#include <vector>
+
+#include "common/status_macros.h"
+
+namespace predella::server {
+
+Lifecycle::Lifecycle(const LifecycleDeps& deps,
+                     const PlacementOptions& placement)
+    : deps_(deps),
+      trust_(deps),
+      sessions_(deps, &trust_, &changed_),
+      tombstones_(deps, &sessions_, &uploads_, &changed_),
+      upload_manager_(deps, &sessions_, &uploads_, &tombstones_, &changed_),
+      reaper_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
+              &tombstones_),
+      images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_),
+      mounts_(deps, &reaper_, &changed_),
+      cluster_(deps, placement, &trust_, &uploads_, &tombstones_) {
+  sessions_.Bind(&upload_manager_, &tombstones_);
+  sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
+  images_.OnDeleted([this] { reaper_.SendRemovals(); });
+}
+
+absl::StatusOr<std::unique_ptr<Lifecycle>> Lifecycle::Create(
+    const LifecycleDeps& deps, const PlacementOptions& placement) {
+  // The constructor is private: make_unique cannot reach it.
+  std::unique_ptr<Lifecycle> lifecycle(new Lifecycle(deps, placement));
+  RETURN_IF_ERROR(lifecycle->Load());
+  return lifecycle;
+}
+
+absl::Status Lifecycle::Load() {
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::MountRow> mounts,
+                   deps_.index->ListMounts());
+  for (const storage::v1::MountRow& row : mounts) {
+    deps_.registry->SetRow(row);
+    const Uuid uid = Uuid::FromBytesOrNone(row.mount_uid());
+    deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
+  }
+  RETURN_IF_ERROR(trust_.Load());
+  RETURN_IF_ERROR(tombstones_.Load());
+  return upload_manager_.Load();
+}
+
+}  // namespace predella::server

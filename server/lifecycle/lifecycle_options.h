@@ -1,0 +1,58 @@
+// What every part of the lifecycle shares: its seams and its limits.
+#ifndef PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_OPTIONS_H_
+#define PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_OPTIONS_H_
+
+#include <string>
+
+#include "absl/time/time.h"
+
+#include "common/clock.h"
+#include "common/executor.h"
+#include "common/ids.h"
+#include "server/index/placement_index.h"
+#include "server/placement/mount_registry.h"
+
+namespace predella::server {
+
+struct LifecycleOptions {
+  std::string version;
+  // An upload without a sign of life for this long ends.
+  absl::Duration upload_ttl = absl::Hours(24);
+  // How long an ended upload answers for itself.
+  absl::Duration outcome_ttl = absl::Hours(24);
+  // How long a settled tombstone is kept.
+  absl::Duration tombstone_ttl = absl::Hours(24);
+  absl::Duration read_capability_ttl = absl::Minutes(10);
+  absl::Duration heartbeat_interval = absl::Seconds(2);
+  // For one command to one agent while a client waits.
+  absl::Duration command_timeout = absl::Seconds(1);
+  int mounts_per_start = 4;
+  // How long StartUpload waits for leftovers to go.
+  absl::Duration leftover_wait = absl::Seconds(2);
+  // How long DeleteImage waits for the first copy of its tombstone.
+  absl::Duration tombstone_copy_wait = absl::Seconds(2);
+};
+
+// All must outlive whoever is given them.
+struct LifecycleDeps {
+  PlacementIndex* index = nullptr;
+  MountRegistry* registry = nullptr;
+  Clock* clock = nullptr;
+  IdGenerator* ids = nullptr;
+  // Blocking work runs here.
+  Executor* pool = nullptr;
+  LifecycleOptions options;
+};
+
+// Tries of a transaction whose rows were changed by somebody else meanwhile.
+inline constexpr int kMaxCommitTries = 16;
+
+// UNAVAILABLE, INDEX_READ_ONLY while the index takes no writes.
+absl::Status CheckWritable(const PlacementIndex& index);
+
+// ABORTED, COMMIT_CONFLICT: the rows changed at every try.
+absl::Status TooManyConflicts(absl::string_view what);
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_OPTIONS_H_

@@ -1,0 +1,210 @@
+#include "server/lifecycle/mount_admin.h"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+#include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/page_token.h"
+
+namespace predella::server {
+namespace {
+
+absl::Status Retired(const storage::v1::MountRow& row) {
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   reason::kInvalidArgument,
+                   absl::StrCat(MountName(row.mount_name()),
+                                " was retired; that cannot be taken back"),
+                   {{"mount", MountName(row.mount_name())}});
+}
+
+}  // namespace
+
+MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
+                       Notifier* changed)
+    : deps_(deps), reaper_(reaper), changed_(changed) {}
+
+absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
+  ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
+  std::optional<MountInfo> info = deps_.registry->FindByName(bare);
+  if (!info.has_value()) {
+    return MakeError(absl::StatusCode::kNotFound, reason::kMountNotFound,
+                     absl::StrCat("there is no ", MountName(bare),
+                                  ": no agent has registered it"),
+                     {{"mount", MountName(bare)}});
+  }
+  return *std::move(info);
+}
+
+v1::Mount MountAdmin::ToApi(const MountInfo& info) {
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  return ToApiMount(info, deps_.index->mount_totals(uid),
+                    reaper_->PendingOn(uid));
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::Get(const v1::GetMountRequest& request) {
+  ASSIGN_OR_RETURN(const MountInfo info, Find(request.name()));
+  return ToApi(info);
+}
+
+absl::StatusOr<v1::ListMountsResponse> MountAdmin::List(
+    const v1::ListMountsRequest& request) {
+  ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
+  ASSIGN_OR_RETURN(const std::string last,
+                   DecodePageToken("mounts", request.page_token()));
+  v1::ListMountsResponse response;
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (!info.attached &&
+        info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+      response.add_unreachable(MountName(info.row.mount_name()));
+    }
+    if (!last.empty() && info.row.mount_name() <= last) {
+      continue;
+    }
+    if (response.mounts_size() < page_size) {
+      *response.add_mounts() = ToApi(info);
+    } else if (response.next_page_token().empty()) {
+      const std::string& name =
+          response.mounts(response.mounts_size() - 1).name();
+      ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
+      response.set_next_page_token(EncodePageToken("mounts", bare));
+    }
+  }
+  return response;
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::Change(
+    const std::string& name, bool validate_only, absl::string_view event,
+    const std::function<absl::Status(storage::v1::MountRow*)>& change) {
+  for (int i = 0; i < kMaxCommitTries; ++i) {
+    ASSIGN_OR_RETURN(MountInfo info, Find(name));
+    const storage::v1::MountRow old = info.row;
+    RETURN_IF_ERROR(change(&info.row));
+    if (validate_only ||
+        info.row.SerializeAsString() == old.SerializeAsString()) {
+      // As it would be.
+      info.view.admin_state = info.row.admin_state();
+      return ToApi(info);
+    }
+    RETURN_IF_ERROR(CheckWritable(*deps_.index));
+    info.row.set_update_time_us(deps_.clock->NowMicros());
+    storage::v1::EventRow row;
+    row.set_time_us(info.row.update_time_us());
+    row.set_kind(std::string(event));
+    row.set_mount_name(info.row.mount_name());
+    row.set_detail(info.row.admin_reason());
+    row.set_affected_images(
+        deps_.index->mount_totals(Uuid::FromBytesOrNone(old.mount_uid()))
+            .count);
+    IndexTxn txn = deps_.index->Begin();
+    txn.RequireMount(old);
+    txn.PutMount(info.row);
+    txn.PutEvent(row);
+    const absl::Status status = deps_.index->Commit(std::move(txn));
+    if (status.ok()) {
+      deps_.registry->SetRow(info.row);
+      LogInfo(event, {{"mount", info.row.mount_name()},
+                      {"reason", info.row.admin_reason()}});
+      changed_->Notify();
+      ASSIGN_OR_RETURN(const MountInfo now, Find(name));
+      return ToApi(now);
+    }
+    if (!absl::IsAborted(status)) {
+      return status;
+    }
+  }
+  return TooManyConflicts(name);
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::Cordon(
+    const v1::CordonMountRequest& request) {
+  return Change(request.name(), request.validate_only(), "mount_cordoned",
+                [&request](storage::v1::MountRow* row) {
+                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+                    return Retired(*row);
+                  }
+                  row->set_admin_state(storage::v1::ADMIN_STATE_CORDONED);
+                  row->clear_maintenance_until_us();
+                  row->set_admin_reason(request.reason());
+                  return absl::OkStatus();
+                });
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::Uncordon(
+    const v1::UncordonMountRequest& request) {
+  return Change(request.name(), request.validate_only(), "mount_uncordoned",
+                [](storage::v1::MountRow* row) {
+                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+                    return Retired(*row);
+                  }
+                  row->set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
+                  row->clear_maintenance_until_us();
+                  row->clear_admin_reason();
+                  return absl::OkStatus();
+                });
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::Maintain(
+    const v1::MaintainMountRequest& request) {
+  const int64_t until = FromTimestamp(request.until_time());
+  if (!request.has_until_time() || until <= deps_.clock->NowMicros()) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+        "until_time has to be in the future: an excuse without an end would "
+        "hide a lost mount");
+  }
+  return Change(request.name(), request.validate_only(), "mount_maintenance",
+                [&request, until](storage::v1::MountRow* row) {
+                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+                    return Retired(*row);
+                  }
+                  row->set_admin_state(storage::v1::ADMIN_STATE_MAINTENANCE);
+                  row->set_maintenance_until_us(until);
+                  row->set_admin_reason(request.reason());
+                  return absl::OkStatus();
+                });
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::Retire(
+    const v1::RetireMountRequest& request) {
+  auto mount = Change(
+      request.name(), request.validate_only(), "mount_retired",
+      [this, &request](storage::v1::MountRow* row) {
+        if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+          return absl::OkStatus();
+        }
+        const ImageTotals totals =
+            deps_.index->mount_totals(Uuid::FromBytesOrNone(row->mount_uid()));
+        if (request.accept_lost_image_count() != totals.count) {
+          const std::string name = MountName(row->mount_name());
+          return MakeError(
+              absl::StatusCode::kFailedPrecondition, reason::kMountNotEmpty,
+              absl::StrCat(name, " holds ", totals.count, " images with ",
+                           FormatSize(totals.bytes),
+                           ", which would be lost; to accept that, say "
+                           "accept_lost_image_count ",
+                           totals.count, " (it was ",
+                           request.accept_lost_image_count(), ")"),
+              {{"mount", name},
+               {"image_count", absl::StrCat(totals.count)},
+               {"image_bytes", absl::StrCat(totals.bytes)}});
+        }
+        row->set_admin_state(storage::v1::ADMIN_STATE_RETIRED);
+        row->clear_maintenance_until_us();
+        row->set_admin_reason(request.reason());
+        return absl::OkStatus();
+      });
+  if (mount.ok() && !request.validate_only()) {
+    reaper_->Tick();
+  }
+  return mount;
+}
+
+}  // namespace predella::server

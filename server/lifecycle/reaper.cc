@@ -1,0 +1,213 @@
+#include "server/lifecycle/reaper.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/generation.h"
+#include "common/logging.h"
+
+namespace predella::server {
+namespace {
+
+// A removal that failed on its mount is tried again after this.
+constexpr absl::Duration kRetryAfter = absl::Seconds(30);
+// Per mount and round; the next round goes on.
+constexpr size_t kRemovalsPerRound = 256;
+
+// Whether the index says that readers are sent to this very file: then no
+// bookkeeping of uploads and tombstones may have it removed.
+bool Serves(const PlacementIndex& index, const Uuid& mount_uid,
+            const Uuid& image_id, const storage::v1::Generation& generation) {
+  const auto image = index.GetImage(image_id);
+  if (!image.ok()) {
+    return true;
+  }
+  return image->has_value() &&
+         Generation::FromProto((*image)->generation()) ==
+             Generation::FromProto(generation) &&
+         std::any_of((*image)->copies().begin(), (*image)->copies().end(),
+                     [&](const storage::v1::CopyRow& copy) {
+                       return copy.mount_uid() == mount_uid.bytes();
+                     });
+}
+
+}  // namespace
+
+Reaper::Reaper(const LifecycleDeps& deps, AgentCommands* commands,
+               TrustKeeper* trust, UploadTable* uploads,
+               UploadManager* upload_manager, Tombstones* tombstones)
+    : deps_(deps),
+      commands_(commands),
+      trust_(trust),
+      uploads_(uploads),
+      upload_manager_(upload_manager),
+      tombstones_(tombstones),
+      confirmations_(deps.pool) {}
+
+void Reaper::Tick() {
+  {
+    MutexLock lock(&mu_);
+    if (ticking_) {
+      return;
+    }
+    ticking_ = true;
+  }
+  deps_.pool->Post([this] {
+    RunTick();
+    MutexLock lock(&mu_);
+    ticking_ = false;
+  });
+}
+
+void Reaper::RunTick() {
+  bool may_settle = !trust_->recovering();
+  std::set<int64_t> sessions;
+  for (const MountInfo& info : deps_.registry->List()) {
+    may_settle = may_settle && !info.row.unconfirmed();
+    sessions.insert(commands_->AttachedSession(
+        Uuid::FromBytesOrNone(info.row.mount_uid())));
+  }
+  {
+    MutexLock lock(&mu_);
+    for (auto it = sent_.begin(); it != sent_.end();) {
+      it = sessions.count(std::get<0>(it->first)) == 0 ? sent_.erase(it)
+                                                       : std::next(it);
+    }
+  }
+  if (!deps_.index->write_error().empty()) {
+    return;
+  }
+  upload_manager_->Tick();
+  SettleRetired();
+  for (const MountInfo& info : deps_.registry->List()) {
+    SendTo(Uuid::FromBytesOrNone(info.row.mount_uid()));
+  }
+  tombstones_->Tick(may_settle);
+}
+
+void Reaper::SendRemovals() {
+  deps_.pool->Post([this] {
+    for (const MountInfo& info : deps_.registry->List()) {
+      SendTo(Uuid::FromBytesOrNone(info.row.mount_uid()));
+    }
+  });
+}
+
+std::vector<Reaper::Removal> Reaper::WaitingOn(const Uuid& mount_uid) const {
+  const std::string uid = mount_uid.bytes();
+  std::vector<Removal> out;
+  std::set<std::pair<std::string, std::string>> seen;
+  const auto add = [&](const std::string& image_id,
+                       const storage::v1::Generation& generation,
+                       const Uuid& upload_id) {
+    if (seen.emplace(image_id, Generation::FromProto(generation).ToString())
+            .second) {
+      out.push_back({Uuid::FromBytesOrNone(image_id), generation, upload_id});
+    }
+  };
+  for (const UploadEntry& entry :
+       uploads_->Select([&](const UploadEntry& candidate) {
+         return !candidate.open() && candidate.LeftoverOn(mount_uid);
+       })) {
+    add(entry.row.image_id(), entry.row.generation(),
+        Uuid::FromBytesOrNone(entry.row.upload_id()));
+  }
+  for (const TombstoneEntry& entry :
+       tombstones_->Select([&](const TombstoneEntry& candidate) {
+         const auto& pending = candidate.row.pending_mount_uids();
+         return std::find(pending.begin(), pending.end(), uid) != pending.end();
+       })) {
+    add(entry.row.image_id(), entry.row.generation(), Uuid());
+  }
+  return out;
+}
+
+int64_t Reaper::PendingOn(const Uuid& mount_uid) const {
+  return static_cast<int64_t>(WaitingOn(mount_uid).size());
+}
+
+void Reaper::SendTo(const Uuid& mount_uid) {
+  const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
+  const int64_t session = commands_->AttachedSession(mount_uid);
+  // Nothing is unlinked on a mount that may know more than the index.
+  if (!info.has_value() || !info->trusted || trust_->recovering() ||
+      session == 0) {
+    return;
+  }
+  size_t sent = 0;
+  for (const Removal& removal : WaitingOn(mount_uid)) {
+    const SentKey key(session, removal.image_id.bytes(),
+                      Generation::FromProto(removal.generation).ToString());
+    {
+      MutexLock lock(&mu_);
+      const auto [it, inserted] =
+          sent_.try_emplace(key, absl::InfiniteDuration());
+      if (!inserted) {
+        if (it->second > deps_.clock->Boot()) {
+          continue;
+        }
+        it->second = absl::InfiniteDuration();
+      }
+    }
+    if (Serves(*deps_.index, mount_uid, removal.image_id, removal.generation)) {
+      LogError("removal_withheld", {{"image", removal.image_id.ToString()},
+                                    {"mount", mount_uid.ToString()}});
+      continue;
+    }
+    control::v1::Command command;
+    control::v1::Remove* remove = command.mutable_remove();
+    remove->set_image_id(removal.image_id.bytes());
+    *remove->mutable_generation() = removal.generation;
+    if (!removal.upload_id.none()) {
+      remove->set_upload_id(removal.upload_id.bytes());
+    }
+    *remove->mutable_heard() = deps_.index->synced_pair().ToProto();
+    commands_->CallAsync(
+        mount_uid, std::move(command),
+        [this, mount_uid, removal,
+         key](const absl::StatusOr<control::v1::CommandResult>& result) {
+          if (!result.ok()) {
+            LogIfError(result.status(), "the removal is sent again");
+            MutexLock lock(&mu_);
+            sent_[key] = deps_.clock->Boot() + kRetryAfter;
+            return;
+          }
+          confirmations_.Post(
+              [this, mount_uid, removal] { Confirm(mount_uid, removal); });
+        });
+    if (++sent >= kRemovalsPerRound) {
+      return;
+    }
+  }
+}
+
+void Reaper::Confirm(const Uuid& mount_uid, const Removal& removal) {
+  LogIfError(tombstones_->ConfirmRemoved(removal.image_id, removal.generation,
+                                         mount_uid),
+             "the removal is sent again at the mount's next session");
+  const Generation generation = Generation::FromProto(removal.generation);
+  for (const UploadEntry& entry : uploads_->OfImage(removal.image_id)) {
+    if (!entry.open() && entry.LeftoverOn(mount_uid) &&
+        Generation::FromProto(entry.row.generation()) == generation) {
+      LogIfError(upload_manager_->ConfirmClean(
+                     Uuid::FromBytesOrNone(entry.row.upload_id()), mount_uid),
+                 "the removal is sent again at the mount's next session");
+    }
+  }
+}
+
+void Reaper::SettleRetired() {
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    for (const Removal& removal : WaitingOn(uid)) {
+      Confirm(uid, removal);
+    }
+  }
+}
+
+}  // namespace predella::server

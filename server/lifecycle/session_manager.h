@@ -1,0 +1,128 @@
+// Agents' sessions: who may register, what is said at registration, commands
+// and their results, and where reports go.
+//
+// One session goes through these states; only a message or its end moves it:
+//
+//   kNew --Hello--> kWelcomed --MountReport--> kAttaching --AttachDone-->
+//   kAttached; from each: --closed--> gone
+#ifndef PREDELLA_SERVER_LIFECYCLE_SESSION_MANAGER_H_
+#define PREDELLA_SERVER_LIFECYCLE_SESSION_MANAGER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "common/executor.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "server/lifecycle/agent_session.h"
+#include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/notifier.h"
+#include "server/lifecycle/tombstones.h"
+#include "server/lifecycle/trust_keeper.h"
+#include "server/lifecycle/upload_manager.h"
+
+namespace predella::server {
+
+// Thread-safe. Messages of one session must be delivered one after the other;
+// delivering never blocks: what writes or waits runs on the pool, in order per
+// upload.
+class SessionManager final : public AgentCommands {
+ public:
+  SessionManager(const LifecycleDeps& deps, TrustKeeper* trust,
+                 Notifier* changed);
+  ~SessionManager() override;
+
+  // Before the first session; both must outlive this.
+  void Bind(UploadManager* uploads, Tombstones* tombstones);
+  // Called on the pool whenever a mount has attached and is trusted.
+  void OnTrusted(std::function<void(const Uuid&)> trusted);
+
+  int64_t NextSessionNumber();
+  // `session` is kept until Closed.
+  void Opened(std::shared_ptr<AgentSession> session);
+  void Deliver(int64_t session, const control::v1::AgentMessage& message);
+  void Closed(int64_t session);
+
+  // AgentCommands.
+  absl::StatusOr<control::v1::CommandResult> Call(const Uuid& mount_uid,
+                                                  control::v1::Command command,
+                                                  absl::Duration timeout,
+                                                  const Sent& sent) override;
+  void CallAsync(const Uuid& mount_uid, control::v1::Command command,
+                 Done done) override;
+  int64_t AttachedSession(const Uuid& mount_uid) override;
+
+  // Tells every agent the highest synced pair now, not at its next heartbeat.
+  void TellSyncedPair();
+  // Ends every session, with what the agents are told.
+  void CloseAll(const absl::Status& status);
+  // Whether any mount is attached.
+  bool any_attached();
+
+ private:
+  enum class State { kNew, kWelcomed, kAttaching, kAttached, kClosed };
+  struct Session;
+  using SessionPtr = std::shared_ptr<Session>;  // map, and tasks under way
+
+  SessionPtr Find(int64_t number);
+  void Send(Session* session, control::v1::CoordinatorMessage message);
+  void Refuse(Session* session, const absl::Status& status);
+  void SendCommand(const SessionPtr& session, const Uuid& mount_uid,
+                   control::v1::Command command, const Sent& sent, Done done);
+
+  // session_registration.cc; on the session's control strand.
+  void HandleHello(const SessionPtr& session, const control::v1::Hello& hello);
+  absl::Status CheckHello(const SessionPtr& session,
+                          const control::v1::Hello& hello);
+  void ForgetIfClosed(const SessionPtr& session, const Uuid& mount_uid);
+  absl::Status TakeName(const SessionPtr& session,
+                        const control::v1::Hello& hello);
+  void HandleReport(const SessionPtr& session,
+                    const control::v1::MountReport& report);
+  absl::Status CheckReport(const SessionPtr& session,
+                           const control::v1::MountReport& report);
+  absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
+                                                       const std::string& name);
+  void SendAttach(const SessionPtr& session, bool claim_label);
+  void HandleAttachDone(const SessionPtr& session,
+                        const control::v1::AttachDone& done);
+
+  void HandleHeartbeat(const SessionPtr& session,
+                       const control::v1::Heartbeat& heartbeat);
+  void HandleResult(const SessionPtr& session,
+                    const control::v1::CommandResult& result);
+  void HandlePublished(const SessionPtr& session,
+                       const control::v1::Published& published);
+  void HandleFull(const SessionPtr& session,
+                  const control::v1::UploadFull& full);
+
+  const LifecycleDeps deps_;
+  TrustKeeper* const trust_;
+  Notifier* const changed_;
+  UploadManager* uploads_ = nullptr;          // constant after Bind
+  Tombstones* tombstones_ = nullptr;          // constant after Bind
+  std::function<void(const Uuid&)> trusted_;  // constant after OnTrusted
+
+  Mutex mu_;
+  int64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;
+  std::map<int64_t, SessionPtr> sessions_ ABSL_GUARDED_BY(mu_);
+  // The session that holds a mount's name, and the one a mount is attached by.
+  std::map<std::string, SessionPtr> by_name_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, SessionPtr> attached_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_SESSION_MANAGER_H_

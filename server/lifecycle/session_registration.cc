@@ -1,0 +1,389 @@
+// How an agent registers: Hello, MountReport, Attach, AttachDone.
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/capability.h"
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/session_manager.h"
+#include "server/lifecycle/session_state.h"
+
+namespace predella::server {
+namespace {
+
+constexpr int kProtocolVersion = 1;
+
+absl::Status IdentityMismatch(const std::string& name, const Uuid& bound,
+                              const Uuid& got) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+      absl::StrCat(MountName(name), " is bound to the mount ", bound.ToString(),
+                   ", this directory is ", got.ToString(),
+                   ": start the agent on the right directory, or give it "
+                   "another name"),
+      {{"mount", MountName(name)},
+       {"bound_uid", bound.ToString()},
+       {"uid", got.ToString()}});
+}
+
+absl::Status NameMismatch(const std::string& name, const std::string& bound,
+                          const Uuid& uid) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+      absl::StrCat("the mount ", uid.ToString(), " is known as ",
+                   MountName(bound), ", its agent calls it ", MountName(name),
+                   ": start it with the name ", bound),
+      {{"mount", MountName(name)}, {"bound_mount", MountName(bound)}});
+}
+
+// Whether a name and an identity may go together.
+absl::Status CheckBinding(const MountRegistry& registry,
+                          const std::string& name, const Uuid& uid) {
+  const std::optional<MountInfo> named = registry.FindByName(name);
+  if (named.has_value()) {
+    const Uuid bound = Uuid::FromBytesOrNone(named->row.mount_uid());
+    if (named->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+          absl::StrCat(MountName(name),
+                       " was retired, its name stays taken: init the "
+                       "directory anew under another name"),
+          {{"mount", MountName(name)}});
+    }
+    if (!uid.none() && bound != uid) {
+      return IdentityMismatch(name, bound, uid);
+    }
+  }
+  const std::optional<MountInfo> known =
+      uid.none() ? std::nullopt : registry.Find(uid);
+  if (known.has_value() && known->row.mount_name() != name) {
+    return NameMismatch(name, known->row.mount_name(), uid);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status SessionManager::CheckHello(const SessionPtr& session,
+                                        const control::v1::Hello& hello) {
+  {
+    MutexLock lock(&session->mu);
+    if (session->state != State::kNew) {
+      return absl::InvalidArgumentError("Hello comes once, and first");
+    }
+  }
+  if (hello.protocol_version() != kProtocolVersion) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kInvalidArgument,
+        absl::StrCat("the agent speaks version ", hello.protocol_version(),
+                     " of the session protocol, this coordinator version ",
+                     kProtocolVersion, ": install the same release on both"));
+  }
+  RETURN_IF_ERROR(ValidateMountName(hello.mount_name()));
+  RETURN_IF_ERROR(CheckBinding(*deps_.registry, hello.mount_name(),
+                               Uuid::FromBytesOrNone(hello.mount_uid())));
+  return TakeName(session, hello);
+}
+
+// One session holds a name. A newer one of the same agent process follows one
+// whose end has not been noticed yet; any other is a second agent.
+absl::Status SessionManager::TakeName(const SessionPtr& session,
+                                      const control::v1::Hello& hello) {
+  SessionPtr old;
+  {
+    MutexLock lock(&mu_);
+    const auto it = by_name_.find(hello.mount_name());
+    old = it == by_name_.end() ? nullptr : it->second;
+  }
+  if (old != nullptr && old != session) {
+    control::v1::Hello holder;
+    {
+      MutexLock lock(&old->mu);
+      holder = old->hello;
+    }
+    if (hello.incarnation().empty() ||
+        holder.incarnation() != hello.incarnation()) {
+      const std::string name = MountName(hello.mount_name());
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, reason::kMountInUse,
+          absl::StrCat(name, " is served by the agent on ", holder.host(),
+                       " with pid ", holder.pid(), ", path ", holder.path(),
+                       ": two agents never share a mount"),
+          {{"mount", name},
+           {"host", holder.host()},
+           {"pid", absl::StrCat(holder.pid())}});
+    }
+    old->session->Close(absl::AbortedError("the agent opened a newer session"));
+    Closed(old->number());
+  }
+  {
+    MutexLock lock(&session->mu);
+    if (session->state == State::kClosed) {
+      return absl::CancelledError("the session has ended");
+    }
+    session->hello = hello;
+  }
+  MutexLock lock(&mu_);
+  const auto [it, inserted] = by_name_.try_emplace(hello.mount_name(), session);
+  if (!inserted && it->second != session) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kMountInUse,
+                     absl::StrCat(MountName(hello.mount_name()),
+                                  " was taken by another agent just now"));
+  }
+  if (sessions_.count(session->number()) == 0) {
+    by_name_.erase(hello.mount_name());
+    return absl::CancelledError("the session has ended");
+  }
+  return absl::OkStatus();
+}
+
+// A session that ended while it was being registered must not stay open in the
+// registry.
+void SessionManager::ForgetIfClosed(const SessionPtr& session,
+                                    const Uuid& mount_uid) {
+  bool closed = false;
+  {
+    MutexLock lock(&session->mu);
+    closed = session->state == State::kClosed;
+  }
+  if (closed) {
+    deps_.registry->SessionClosed(mount_uid, session->number());
+  }
+}
+
+void SessionManager::HandleHello(const SessionPtr& session,
+                                 const control::v1::Hello& hello) {
+  const absl::Status status = CheckHello(session, hello);
+  if (!status.ok()) {
+    Refuse(session.get(), status);
+    return;
+  }
+  // A mount that hangs when its agent starts is known by its name alone.
+  Uuid uid = Uuid::FromBytesOrNone(hello.mount_uid());
+  const std::optional<MountInfo> named =
+      deps_.registry->FindByName(hello.mount_name());
+  if (uid.none() && named.has_value()) {
+    uid = Uuid::FromBytesOrNone(named->row.mount_uid());
+  }
+  const bool known = !uid.none() && deps_.registry->Find(uid).has_value();
+  {
+    MutexLock lock(&session->mu);
+    if (session->state == State::kClosed) {
+      return;
+    }
+    session->state = State::kWelcomed;
+    session->mount_uid = known ? uid : Uuid();
+  }
+  if (known) {
+    deps_.registry->SessionOpened(uid, session->number(), hello);
+    ForgetIfClosed(session, uid);
+  }
+  control::v1::CoordinatorMessage message;
+  control::v1::Welcome* welcome = message.mutable_welcome();
+  welcome->set_protocol_version(kProtocolVersion);
+  welcome->set_coordinator_version(deps_.options.version);
+  welcome->set_cluster_uid(deps_.index->cluster().cluster_uid());
+  welcome->set_epoch(deps_.index->epoch());
+  welcome->set_epoch_nonce(deps_.index->epoch_nonce());
+  welcome->set_heartbeat_interval_ms(
+      absl::ToInt64Milliseconds(deps_.options.heartbeat_interval));
+  welcome->set_coordinator_time_us(deps_.clock->NowMicros());
+  Send(session.get(), std::move(message));
+}
+
+absl::Status SessionManager::CheckReport(
+    const SessionPtr& session, const control::v1::MountReport& report) {
+  std::string name;
+  Uuid said;
+  {
+    MutexLock lock(&session->mu);
+    if (session->state != State::kWelcomed) {
+      return absl::InvalidArgumentError(
+          "MountReport comes after Welcome, and once");
+    }
+    name = session->hello.mount_name();
+    said = session->mount_uid;
+  }
+  ASSIGN_OR_RETURN(const Uuid uid, Uuid::FromBytes(report.label().mount_uid()));
+  if (!said.none() && said != uid) {
+    return IdentityMismatch(name, said, uid);
+  }
+  RETURN_IF_ERROR(CheckBinding(*deps_.registry, name, uid));
+  const std::string& ours = deps_.index->cluster().cluster_uid();
+  if (!report.label().cluster_uid().empty() &&
+      report.label().cluster_uid() != ours) {
+    const std::string theirs =
+        Uuid::FromBytesOrNone(report.label().cluster_uid()).ToString();
+    const std::string here = Uuid::FromBytesOrNone(ours).ToString();
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kClusterMismatch,
+        absl::StrCat("mount ", name, " belongs to cluster ", theirs,
+                     ", this coordinator is ", here,
+                     "; start it with the --state-dir that belongs to ",
+                     theirs),
+        {{"mount", MountName(name)}, {"cluster", theirs}, {"ours", here}});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
+    const Uuid& mount_uid, const std::string& name) {
+  const std::optional<MountInfo> known = deps_.registry->Find(mount_uid);
+  if (known.has_value()) {
+    return known->row;
+  }
+  RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  storage::v1::MountRow row;
+  row.set_mount_uid(mount_uid.bytes());
+  row.set_mount_name(name);
+  row.set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
+  row.set_create_time_us(deps_.clock->NowMicros());
+  row.set_update_time_us(row.create_time_us());
+  storage::v1::EventRow event;
+  event.set_time_us(row.create_time_us());
+  event.set_kind("mount_registered");
+  event.set_mount_name(name);
+  IndexTxn txn = deps_.index->Begin();
+  txn.RequireNoMount(mount_uid);
+  txn.PutMount(row);
+  txn.PutEvent(event);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  deps_.registry->SetRow(row);
+  LogInfo("mount_registered", {{"mount", name}, {"uid", mount_uid.ToString()}});
+  return row;
+}
+
+void SessionManager::HandleReport(const SessionPtr& session,
+                                  const control::v1::MountReport& report) {
+  const absl::Status checked = CheckReport(session, report);
+  if (!checked.ok()) {
+    Refuse(session.get(), checked);
+    return;
+  }
+  control::v1::Hello hello;
+  {
+    MutexLock lock(&session->mu);
+    hello = session->hello;
+  }
+  const Uuid uid = Uuid::FromBytesOrNone(report.label().mount_uid());
+  // Compared before the mount is told any pair, and before its row is written:
+  // a first row of a mount that knows more belongs to RECOVERING too.
+  const std::vector<storage::v1::FenceEntry> known(report.known().begin(),
+                                                   report.known().end());
+  const absl::Status compared = trust_->Compare(uid, known);
+  if (!compared.ok()) {
+    Refuse(session.get(),
+           Annotate(compared, "RECOVERING could not be written"));
+    return;
+  }
+  const auto row = EnsureMountRow(uid, hello.mount_name());
+  if (!row.ok()) {
+    Refuse(session.get(), row.status());
+    return;
+  }
+  {
+    MutexLock lock(&session->mu);
+    if (session->state == State::kClosed) {
+      return;
+    }
+    session->mount_uid = uid;
+  }
+  deps_.registry->SessionOpened(uid, session->number(), hello);
+  deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
+  deps_.registry->Reported(uid, session->number(), report);
+  ForgetIfClosed(session, uid);
+  const absl::Status merged = tombstones_->Merge(
+      uid, {report.tombstones().begin(), report.tombstones().end()});
+  if (!merged.ok() && !HasReason(merged, reason::kIndexReadOnly) &&
+      !HasReason(merged, reason::kIndexUnavailable)) {
+    Refuse(session.get(), merged);
+    return;
+  }
+  // While the index takes no writes the mount is read from all the same; what
+  // its tombstones say is written at the next start.
+  LogIfError(merged, "the index is read-only and answers reads only");
+  SendAttach(session, report.label().cluster_uid().empty());
+}
+
+void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
+  Uuid uid;
+  {
+    MutexLock lock(&session->mu);
+    if (session->state == State::kClosed) {
+      return;
+    }
+    session->state = State::kAttaching;
+    uid = session->mount_uid;
+  }
+  control::v1::CoordinatorMessage message;
+  control::v1::Attach* attach = message.mutable_attach();
+  attach->set_claim_label(claim_label);
+  attach->set_mount_key(
+      DeriveMountKey(deps_.index->cluster().cluster_key(), uid));
+  *attach->mutable_heard() = deps_.index->synced_pair().ToProto();
+  for (control::v1::OpenUpload& open : uploads_->OpenUploadsOn(uid)) {
+    *attach->add_open_uploads() = std::move(open);
+  }
+  for (const MountInfo& info : deps_.registry->List()) {
+    storage::v1::RosterEntry* entry = attach->add_roster();
+    entry->set_mount_uid(info.row.mount_uid());
+    entry->set_mount_name(info.row.mount_name());
+  }
+  Send(session.get(), std::move(message));
+}
+
+void SessionManager::HandleAttachDone(const SessionPtr& session,
+                                      const control::v1::AttachDone& done) {
+  Uuid uid;
+  {
+    MutexLock lock(&session->mu);
+    if (session->state != State::kAttaching) {
+      return;
+    }
+    session->state = State::kAttached;
+    uid = session->mount_uid;
+  }
+  // Uploads first: while one is undecided, no NOT_FOUND may pass.
+  for (const control::v1::UploadStatus& status : done.uploads()) {
+    if (status.has_published()) {
+      HandlePublished(session, status.published());
+    }
+  }
+  bool current = false;
+  {
+    MutexLock lock(&mu_);
+    current = sessions_.count(session->number()) != 0;
+    if (current) {
+      attached_[uid] = session;
+    }
+  }
+  if (!current) {
+    return;
+  }
+  for (const control::v1::UploadStatus& status : done.uploads()) {
+    uploads_->OnStatus(uid, status);
+  }
+  const std::optional<MountInfo> info = deps_.registry->Find(uid);
+  const bool trusted = info.has_value() && !info->row.unconfirmed() &&
+                       !trust_->recovering() &&
+                       deps_.index->Covers(info->known);
+  deps_.registry->Attached(uid, session->number(), trusted);
+  ForgetIfClosed(session, uid);
+  LogInfo("mount_attached", {{"mount", info.has_value() ? info->row.mount_name()
+                                                        : uid.ToString()},
+                             {"session", session->number()},
+                             {"trusted", trusted ? 1 : 0}});
+  changed_->Notify();
+  if (trusted && trusted_) {
+    trusted_(uid);
+  }
+}
+
+}  // namespace predella::server

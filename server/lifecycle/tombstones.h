@@ -1,0 +1,128 @@
+// Deletes that must not be forgotten: the only writer of tombstone rows.
+#ifndef PREDELLA_SERVER_LIFECYCLE_TOMBSTONES_H_
+#define PREDELLA_SERVER_LIFECYCLE_TOMBSTONES_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "server/lifecycle/agent_session.h"
+#include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/notifier.h"
+#include "server/lifecycle/upload_table.h"
+
+namespace predella::server {
+
+struct TombstoneEntry {
+  storage::v1::TombstoneRow row;
+  int64_t pair_n = 0;
+  // Written since this start by a delete of ours, not merged from a mount:
+  // only such a one answers NOT_FOUND at once.
+  bool written_here = false;
+};
+
+// Thread-safe. All tombstones are in memory too; the index is the truth.
+class Tombstones {
+ public:
+  // `commands`, `uploads` must outlive it. `changed` is told whenever a mount
+  // confirms a removal or attaches.
+  Tombstones(const LifecycleDeps& deps, AgentCommands* commands,
+             UploadTable* uploads, Notifier* changed);
+
+  absl::Status Load();
+
+  // A tombstone for `txn`; call Committed with it after the commit.
+  storage::v1::TombstoneRow Make(const Uuid& image_id,
+                                 const storage::v1::Generation& generation,
+                                 const std::vector<Uuid>& pending) const;
+  void Committed(const storage::v1::TombstoneRow& row, const Generation& pair,
+                 bool written_here);
+
+  // Whether a delete of this or a later generation of the image is known.
+  bool Covers(const Uuid& image_id, const Generation& generation) const;
+  std::vector<TombstoneEntry> OfImage(const Uuid& image_id) const;
+  std::vector<TombstoneEntry> Select(
+      const std::function<bool(const TombstoneEntry&)>& want) const;
+  // Mounts that may still hold a deleted generation of the image.
+  std::vector<Uuid> Leftovers(const Uuid& image_id) const;
+  int64_t count() const;
+
+  // Has a copy synced on at least one attached mount; blocks.
+  // UNAVAILABLE, NO_TOMBSTONE_COPY when there is none in time: the tombstone
+  // itself stays.
+  absl::Status EnsureCopy(const storage::v1::TombstoneRow& row,
+                          absl::Duration wait);
+
+  // A mount has confirmed that nothing of this generation is left on it.
+  absl::Status ConfirmRemoved(const Uuid& image_id,
+                              const storage::v1::Generation& generation,
+                              const Uuid& mount_uid);
+
+  // Takes in the copies that a mount brought at its registration: they rule
+  // over image rows and open uploads, for their generation and every lower
+  // one of the id.
+  absl::Status Merge(const Uuid& mount_uid,
+                     const std::vector<storage::v1::Tombstone>& copies);
+
+  // Second copies, settling, and forgetting what was settled long ago.
+  // `may_settle`: not in RECOVERING and no mount is unconfirmed.
+  void Tick(bool may_settle);
+
+ private:
+  using Key = std::pair<std::string, std::string>;  // image, generation
+  static Key KeyOf(const storage::v1::TombstoneRow& row);
+
+  // Reads the row, lets `change` edit it (false: nothing to do), commits.
+  absl::Status Update(
+      const Uuid& image_id, const storage::v1::Generation& generation,
+      const std::function<bool(storage::v1::TombstoneRow*)>& change);
+  // What a copy brought by a mount rules over at this moment.
+  struct Ruled {
+    bool known = false;  // the index has this very tombstone
+    std::optional<storage::v1::ImageRow> image;
+    std::vector<storage::v1::UploadRow> uploads;
+  };
+  absl::StatusOr<Ruled> WhatItRules(const storage::v1::Tombstone& copy) const;
+  absl::Status CommitMerge(const Uuid& mount_uid,
+                           const storage::v1::Tombstone& copy, Ruled ruled);
+  std::vector<Uuid> AllMounts() const;
+  absl::Status MergeOne(const Uuid& mount_uid,
+                        const storage::v1::Tombstone& copy);
+  absl::Status RecordCopy(const storage::v1::Tombstone& tombstone,
+                          const Uuid& mount_uid);
+  std::vector<Uuid> CopyTargets(const storage::v1::TombstoneRow& row) const;
+  void SendSecondCopy(const storage::v1::TombstoneRow& row);
+  void Forget(const std::vector<TombstoneEntry>& settled);
+  bool LoserWaits(const Uuid& image_id) const;
+
+  const LifecycleDeps deps_;
+  AgentCommands* const commands_;
+  UploadTable* const uploads_;
+  Notifier* const changed_;
+
+  mutable Mutex mu_;
+  std::map<Key, TombstoneEntry> entries_ ABSL_GUARDED_BY(mu_);
+  std::set<Key> copying_ ABSL_GUARDED_BY(mu_);
+};
+
+// As a command's or a report's message has it.
+storage::v1::Tombstone ToCopy(const storage::v1::TombstoneRow& row);
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_TOMBSTONES_H_

@@ -1,0 +1,269 @@
+// Tombstones over time: copies brought by mounts, settling, forgetting.
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/tombstones.h"
+
+namespace predella::server {
+namespace {
+
+constexpr int kCopiesWanted = 2;
+constexpr size_t kSecondCopiesPerTick = 64;
+constexpr size_t kDropsPerCommand = 500;
+
+}  // namespace
+
+absl::Status Tombstones::Merge(
+    const Uuid& mount_uid, const std::vector<storage::v1::Tombstone>& copies) {
+  for (const storage::v1::Tombstone& copy : copies) {
+    RETURN_IF_ERROR(MergeOne(mount_uid, copy));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Uuid> Tombstones::AllMounts() const {
+  std::vector<Uuid> out;
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+      out.push_back(Uuid::FromBytesOrNone(info.row.mount_uid()));
+    }
+  }
+  return out;
+}
+
+absl::StatusOr<Tombstones::Ruled> Tombstones::WhatItRules(
+    const storage::v1::Tombstone& copy) const {
+  const Uuid image_id = Uuid::FromBytesOrNone(copy.image_id());
+  const Generation generation = Generation::FromProto(copy.generation());
+  Ruled ruled;
+  for (const TombstoneEntry& entry : OfImage(image_id)) {
+    ruled.known = ruled.known ||
+                  Generation::FromProto(entry.row.generation()) == generation;
+  }
+  ASSIGN_OR_RETURN(std::optional<storage::v1::ImageRow> image,
+                   deps_.index->GetImage(image_id));
+  if (image.has_value() &&
+      !Generation::FromProto(image->generation()).After(generation)) {
+    ruled.image = std::move(image);
+  }
+  for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
+    if (entry.open() &&
+        !Generation::FromProto(entry.row.generation()).After(generation)) {
+      ruled.uploads.push_back(entry.row);
+    }
+  }
+  return ruled;
+}
+
+absl::Status Tombstones::CommitMerge(const Uuid& mount_uid,
+                                     const storage::v1::Tombstone& copy,
+                                     Ruled ruled) {
+  const Uuid image_id = Uuid::FromBytesOrNone(copy.image_id());
+  IndexTxn txn = deps_.index->Begin();
+  const Generation pair = txn.pair();
+  std::vector<storage::v1::TombstoneRow> written;
+  bool same_file = false;
+  if (ruled.image.has_value()) {
+    // Removals are by exact generation, so a file of a lower one than the
+    // copy's gets a tombstone of its own.
+    std::vector<Uuid> holders;
+    for (const storage::v1::CopyRow& held : ruled.image->copies()) {
+      holders.push_back(Uuid::FromBytesOrNone(held.mount_uid()));
+    }
+    same_file = Generation::FromProto(ruled.image->generation()) ==
+                Generation::FromProto(copy.generation());
+    written.push_back(Make(image_id, ruled.image->generation(), holders));
+    txn.RequireImage(*ruled.image);
+    txn.DeleteImage(*ruled.image);
+  }
+  if (!ruled.known && !same_file) {
+    // The index knows nothing of this delete: any mount may hold the file.
+    written.push_back(Make(image_id, copy.generation(), AllMounts()));
+  }
+  for (storage::v1::TombstoneRow& row : written) {
+    if (Generation::FromProto(row.generation()) ==
+        Generation::FromProto(copy.generation())) {
+      row.set_create_time_us(copy.create_time_us());
+      row.add_copy_mount_uids(mount_uid.bytes());
+    }
+    txn.PutTombstone(row);
+  }
+  for (storage::v1::UploadRow& upload : ruled.uploads) {
+    txn.RequireUpload(upload);
+    upload.set_outcome(storage::v1::UPLOAD_OUTCOME_ABORTED);
+    upload.set_outcome_time_us(deps_.clock->NowMicros());
+    upload.set_outcome_detail(absl::StrCat(
+        ImageName(image_id), " was deleted: a mount brought the tombstone"));
+    upload.set_outcome_reason(std::string(reason::kUploadDeleted));
+    txn.PutUpload(upload);
+  }
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  for (const storage::v1::TombstoneRow& row : written) {
+    Committed(row, pair, /*written_here=*/false);
+  }
+  for (const storage::v1::UploadRow& upload : ruled.uploads) {
+    uploads_->Put(upload, pair, deps_.clock->Boot());
+  }
+  LogInfo("tombstone_merged",
+          {{"image", image_id.ToString()},
+           {"generation", Generation::FromProto(copy.generation()).ToString()},
+           {"row_deleted", ruled.image.has_value() ? 1 : 0}});
+  return absl::OkStatus();
+}
+
+absl::Status Tombstones::MergeOne(const Uuid& mount_uid,
+                                  const storage::v1::Tombstone& copy) {
+  const Uuid image_id = Uuid::FromBytesOrNone(copy.image_id());
+  if (image_id.none() || Generation::FromProto(copy.generation()).none()) {
+    return absl::OkStatus();
+  }
+  for (int i = 0; i < kMaxCommitTries; ++i) {
+    ASSIGN_OR_RETURN(Ruled ruled, WhatItRules(copy));
+    if (ruled.known && !ruled.image.has_value() && ruled.uploads.empty()) {
+      return RecordCopy(copy, mount_uid);
+    }
+    const absl::Status status = CommitMerge(mount_uid, copy, std::move(ruled));
+    if (!absl::IsAborted(status)) {
+      return status;
+    }
+  }
+  return TooManyConflicts(ImageName(image_id));
+}
+
+void Tombstones::SendSecondCopy(const storage::v1::TombstoneRow& row) {
+  const std::vector<Uuid> targets = CopyTargets(row);
+  if (targets.empty()) {
+    return;
+  }
+  {
+    MutexLock lock(&mu_);
+    if (!copying_.insert(KeyOf(row)).second) {
+      return;
+    }
+  }
+  control::v1::Command command;
+  *command.mutable_store_tombstone()->mutable_tombstone() = ToCopy(row);
+  *command.mutable_store_tombstone()->mutable_heard() =
+      deps_.index->synced_pair().ToProto();
+  commands_->CallAsync(
+      targets.front(), std::move(command),
+      [this, row, uid = targets.front()](
+          const absl::StatusOr<control::v1::CommandResult>& result) {
+        deps_.pool->Post([this, row, uid, ok = result.ok()] {
+          if (ok) {
+            LogIfError(
+                RecordCopy(ToCopy(row), uid),
+                "the copy is on the mount; the next tick writes another");
+          }
+          MutexLock lock(&mu_);
+          copying_.erase(KeyOf(row));
+        });
+      });
+}
+
+// Copies are dropped before the row, so a forgotten tombstone never comes back
+// from a mount that was there.
+void Tombstones::Forget(const std::vector<TombstoneEntry>& settled) {
+  std::map<Uuid, std::vector<TombstoneEntry>> by_mount;
+  for (const TombstoneEntry& entry : settled) {
+    for (const std::string& uid : entry.row.copy_mount_uids()) {
+      auto& list = by_mount[Uuid::FromBytesOrNone(uid)];
+      if (list.size() < kDropsPerCommand) {
+        list.push_back(entry);
+      }
+    }
+    if (entry.row.copy_mount_uids().empty()) {
+      IndexTxn txn = deps_.index->Begin();
+      txn.RequireTombstone(entry.row);
+      txn.DeleteTombstone(entry.row);
+      if (deps_.index->Commit(std::move(txn)).ok()) {
+        MutexLock lock(&mu_);
+        entries_.erase(KeyOf(entry.row));
+      }
+    }
+  }
+  for (const auto& entry_of_mount : by_mount) {
+    const Uuid& uid = entry_of_mount.first;
+    const std::vector<TombstoneEntry>& list = entry_of_mount.second;
+    const std::optional<MountInfo> info = deps_.registry->Find(uid);
+    const bool retired =
+        !info.has_value() ||
+        info->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED;
+    if (!retired) {
+      control::v1::Command command;
+      for (const TombstoneEntry& entry : list) {
+        *command.mutable_drop_tombstones()->add_tombstones() =
+            ToCopy(entry.row);
+      }
+      if (!commands_->Call(uid, command, deps_.options.command_timeout, {})
+               .ok()) {
+        continue;  // away or refusing: a later tick asks again
+      }
+    }
+    for (const TombstoneEntry& entry : list) {
+      LogIfError(Update(Uuid::FromBytesOrNone(entry.row.image_id()),
+                        entry.row.generation(),
+                        [&](storage::v1::TombstoneRow* row) {
+                          auto* copies = row->mutable_copy_mount_uids();
+                          const auto end = std::remove(
+                              copies->begin(), copies->end(), uid.bytes());
+                          const bool changed = end != copies->end();
+                          copies->erase(end, copies->end());
+                          return changed;
+                        }),
+                 "the next tick drops the copy again");
+    }
+  }
+}
+
+void Tombstones::Tick(bool may_settle) {
+  const int64_t now = deps_.clock->NowMicros();
+  const std::vector<TombstoneEntry> thin =
+      Select([](const TombstoneEntry& entry) {
+        return entry.row.settle_time_us() == 0 &&
+               entry.row.copy_mount_uids_size() < kCopiesWanted;
+      });
+  for (size_t i = 0; i < thin.size() && i < kSecondCopiesPerTick; ++i) {
+    SendSecondCopy(thin[i].row);
+  }
+  if (!may_settle) {
+    return;
+  }
+  for (const TombstoneEntry& entry :
+       Select([](const TombstoneEntry& candidate) {
+         return candidate.row.settle_time_us() == 0 &&
+                candidate.row.pending_mount_uids().empty();
+       })) {
+    const Uuid image_id = Uuid::FromBytesOrNone(entry.row.image_id());
+    if (LoserWaits(image_id)) {
+      continue;
+    }
+    LogIfError(Update(image_id, entry.row.generation(),
+                      [now](storage::v1::TombstoneRow* row) {
+                        if (row->settle_time_us() != 0 ||
+                            !row->pending_mount_uids().empty()) {
+                          return false;
+                        }
+                        row->set_settle_time_us(now);
+                        return true;
+                      }),
+               "the next tick settles it");
+  }
+  const int64_t keep = absl::ToInt64Microseconds(deps_.options.tombstone_ttl);
+  Forget(Select([now, keep](const TombstoneEntry& entry) {
+    return entry.row.settle_time_us() != 0 &&
+           entry.row.settle_time_us() + keep <= now;
+  }));
+}
+
+}  // namespace predella::server

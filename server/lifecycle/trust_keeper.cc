@@ -1,0 +1,118 @@
+#include "server/lifecycle/trust_keeper.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/generation.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+
+namespace predella::server {
+namespace {
+
+std::string MountText(const MountRegistry& registry, const Uuid& uid) {
+  const std::optional<MountInfo> info = registry.Find(uid);
+  return info.has_value() ? info->row.mount_name() : uid.ToString();
+}
+
+// The highest pair in `known` that the table does not have, for the row.
+storage::v1::Generation HighestOf(
+    absl::Span<const storage::v1::FenceEntry> known) {
+  storage::v1::Generation out;
+  for (const storage::v1::FenceEntry& entry : known) {
+    if (entry.epoch() >= out.epoch()) {
+      out.set_epoch(entry.epoch());
+      out.set_n(entry.max_n());
+      out.set_nonce(entry.nonce());
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+TrustKeeper::TrustKeeper(const LifecycleDeps& deps) : deps_(deps) {}
+
+absl::Status TrustKeeper::Load() {
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::RecoveringRow> row,
+                   deps_.index->GetRecovering());
+  if (row.has_value()) {
+    MutexLock lock(&mu_);
+    recovering_ = true;
+    cause_ = MountText(*deps_.registry,
+                       Uuid::FromBytesOrNone(row->cause_mount_uid()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrustKeeper::Compare(
+    const Uuid& mount_uid, absl::Span<const storage::v1::FenceEntry> known) {
+  if (deps_.index->Covers(known)) {
+    const auto& clean = deps_.index->clean_start();
+    for (const storage::v1::FenceEntry& entry : known) {
+      if (clean.has_value() && entry.epoch() == clean->last().epoch() &&
+          entry.nonce() == clean->last().nonce() &&
+          entry.max_n() >= clean->last().n()) {
+        MutexLock lock(&mu_);
+        clean_confirmed_ = true;
+      }
+    }
+    return absl::OkStatus();
+  }
+  const std::string name = MountText(*deps_.registry, mount_uid);
+  {
+    MutexLock lock(&mu_);
+    if (recovering_) {
+      return absl::OkStatus();
+    }
+    recovering_ = true;
+    cause_ = name;
+  }
+  Distrust();
+  storage::v1::RecoveringRow row;
+  row.set_since_us(deps_.clock->NowMicros());
+  *row.mutable_cause() = HighestOf(known);
+  row.set_cause_mount_uid(mount_uid.bytes());
+  storage::v1::EventRow event;
+  event.set_time_us(row.since_us());
+  event.set_kind("recovering");
+  event.set_mount_name(name);
+  event.set_detail(absl::StrCat(
+      "the mount knows generation ",
+      Generation::FromProto(row.cause()).ToString(),
+      ", which this index never gave: the index was put back from an older "
+      "copy"));
+  LogError("recovering", {{"mount", name}, {"detail", event.detail()}});
+  IndexTxn txn = deps_.index->Begin();
+  txn.PutRecovering(row);
+  txn.PutEvent(event);
+  return deps_.index->Commit(std::move(txn));
+}
+
+// Removals that wait are looked up anew at each send, so taking the trust
+// withdraws them.
+void TrustKeeper::Distrust() {
+  for (const MountInfo& info : deps_.registry->List()) {
+    deps_.registry->SetTrusted(Uuid::FromBytesOrNone(info.row.mount_uid()),
+                               false);
+  }
+}
+
+bool TrustKeeper::recovering() const {
+  MutexLock lock(&mu_);
+  return recovering_;
+}
+
+std::string TrustKeeper::cause() const {
+  MutexLock lock(&mu_);
+  return cause_;
+}
+
+bool TrustKeeper::clean_start_counts() const {
+  MutexLock lock(&mu_);
+  return clean_confirmed_ && !recovering_;
+}
+
+}  // namespace predella::server

@@ -1,0 +1,52 @@
+// Whether the index can be believed against what the mounts know.
+#ifndef PREDELLA_SERVER_LIFECYCLE_TRUST_KEEPER_H_
+#define PREDELLA_SERVER_LIFECYCLE_TRUST_KEEPER_H_
+
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "server/lifecycle/lifecycle_options.h"
+
+namespace predella::server {
+
+// Thread-safe.
+class TrustKeeper {
+ public:
+  explicit TrustKeeper(const LifecycleDeps& deps);
+
+  // Reads whether an earlier start was left RECOVERING.
+  absl::Status Load();
+
+  // Compares what a mount knows with the index. When the mount knows more the
+  // index was rolled back: RECOVERING is synced before this returns, and no
+  // mount is trusted from then on. Returns an error only when that row could
+  // not be written; RECOVERING holds in memory even then.
+  absl::Status Compare(const Uuid& mount_uid,
+                       absl::Span<const storage::v1::FenceEntry> known);
+
+  bool recovering() const;
+  // The mount whose knowledge gave it away, for people.
+  std::string cause() const;
+  // The last close was clean, a mount that holds its last pair has registered
+  // and no mount knew more: the index is all there is.
+  bool clean_start_counts() const;
+
+ private:
+  void Distrust();
+
+  const LifecycleDeps deps_;
+  mutable Mutex mu_;
+  bool recovering_ ABSL_GUARDED_BY(mu_) = false;
+  bool clean_confirmed_ ABSL_GUARDED_BY(mu_) = false;
+  std::string cause_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_TRUST_KEEPER_H_

@@ -1,0 +1,24 @@
+#include "server/service/cluster_service_impl.h"
+
+#include "absl/status/statusor.h"
+
+namespace predella::server {
+
+grpc::ServerUnaryReactor* ClusterServiceImpl::GetCluster(
+    grpc::CallbackServerContext* context, const v1::GetClusterRequest*,
+    v1::Cluster* response) {
+  return runner_->Run<v1::Cluster>(
+      context, response,
+      [this]() -> absl::StatusOr<v1::Cluster> { return cluster_->Get(); });
+}
+
+grpc::ServerUnaryReactor* ClusterServiceImpl::ExplainPlacement(
+    grpc::CallbackServerContext* context,
+    const v1::ExplainPlacementRequest* request,
+    v1::PlacementDecision* response) {
+  return runner_->Run<v1::PlacementDecision>(
+      context, response,
+      [this, request] { return cluster_->Explain(*request); });
+}
+
+}  // namespace predella::server

@@ -1,0 +1,49 @@
+#include "server/service/mount_service_impl.h"
+
+namespace predella::server {
+
+grpc::ServerUnaryReactor* MountServiceImpl::GetMount(
+    grpc::CallbackServerContext* context, const v1::GetMountRequest* request,
+    v1::Mount* response) {
+  return runner_->Run<v1::Mount>(
+      context, response, [this, request] { return mounts_->Get(*request); });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::ListMounts(
+    grpc::CallbackServerContext* context, const v1::ListMountsRequest* request,
+    v1::ListMountsResponse* response) {
+  return runner_->Run<v1::ListMountsResponse>(
+      context, response, [this, request] { return mounts_->List(*request); });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::CordonMount(
+    grpc::CallbackServerContext* context, const v1::CordonMountRequest* request,
+    v1::Mount* response) {
+  return runner_->Run<v1::Mount>(
+      context, response, [this, request] { return mounts_->Cordon(*request); });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::UncordonMount(
+    grpc::CallbackServerContext* context,
+    const v1::UncordonMountRequest* request, v1::Mount* response) {
+  return runner_->Run<v1::Mount>(context, response, [this, request] {
+    return mounts_->Uncordon(*request);
+  });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::MaintainMount(
+    grpc::CallbackServerContext* context,
+    const v1::MaintainMountRequest* request, v1::Mount* response) {
+  return runner_->Run<v1::Mount>(context, response, [this, request] {
+    return mounts_->Maintain(*request);
+  });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::RetireMount(
+    grpc::CallbackServerContext* context, const v1::RetireMountRequest* request,
+    v1::Mount* response) {
+  return runner_->Run<v1::Mount>(
+      context, response, [this, request] { return mounts_->Retire(*request); });
+}
+
+}  // namespace predella::server

@@ -1,0 +1,46 @@
+// predella.v1.MountService.
+#ifndef PREDELLA_SERVER_SERVICE_MOUNT_SERVICE_IMPL_H_
+#define PREDELLA_SERVER_SERVICE_MOUNT_SERVICE_IMPL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include "predella/v1/mount_service.grpc.pb.h"
+#include "server/lifecycle/mount_admin.h"
+#include "server/service/call_runner.h"
+
+namespace predella::server {
+
+class MountServiceImpl final : public v1::MountService::CallbackService {
+ public:
+  // Both must outlive the server this is registered with.
+  MountServiceImpl(CallRunner* runner, MountAdmin* mounts)
+      : runner_(runner), mounts_(mounts) {}
+
+  grpc::ServerUnaryReactor* GetMount(grpc::CallbackServerContext* context,
+                                     const v1::GetMountRequest* request,
+                                     v1::Mount* response) override;
+  grpc::ServerUnaryReactor* ListMounts(
+      grpc::CallbackServerContext* context,
+      const v1::ListMountsRequest* request,
+      v1::ListMountsResponse* response) override;
+  grpc::ServerUnaryReactor* CordonMount(grpc::CallbackServerContext* context,
+                                        const v1::CordonMountRequest* request,
+                                        v1::Mount* response) override;
+  grpc::ServerUnaryReactor* UncordonMount(
+      grpc::CallbackServerContext* context,
+      const v1::UncordonMountRequest* request, v1::Mount* response) override;
+  grpc::ServerUnaryReactor* MaintainMount(
+      grpc::CallbackServerContext* context,
+      const v1::MaintainMountRequest* request, v1::Mount* response) override;
+  grpc::ServerUnaryReactor* RetireMount(grpc::CallbackServerContext* context,
+                                        const v1::RetireMountRequest* request,
+                                        v1::Mount* response) override;
+
+ private:
+  CallRunner* const runner_;
+  MountAdmin* const mounts_;
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_SERVICE_MOUNT_SERVICE_IMPL_H_

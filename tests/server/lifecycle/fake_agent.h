@@ -1,0 +1,129 @@
+// An agent in memory: speaks the session's protocol over AgentSession, keeps
+// files, inflight bytes, tombstones and a fence, and fails on demand.
+#ifndef PREDELLA_TESTS_SERVER_LIFECYCLE_FAKE_AGENT_H_
+#define PREDELLA_TESTS_SERVER_LIFECYCLE_FAKE_AGENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+
+#include "common/executor.h"
+#include "common/generation.h"
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "server/lifecycle/session_manager.h"
+
+namespace predella::testing {
+
+// Thread-safe.
+class FakeAgent {
+ public:
+  struct File {
+    storage::v1::Generation generation;
+    std::string upload_id;
+    int64_t size_bytes = 0;
+  };
+
+  FakeAgent(std::string name, Uuid uid, Executor* pool);
+  ~FakeAgent();
+
+  // Opens a session and begins to register with it.
+  void Connect(server::SessionManager* manager);
+  // The session ends, as when the connection breaks.
+  void Lose();
+  // Sends a heartbeat with the present space and the uploads that live.
+  void Beat(const std::vector<std::string>& live_upload_ids = {});
+
+  // A stream brings bytes; false when the upload is not on the list.
+  bool Write(const Uuid& upload_id, int64_t bytes, bool leave_open);
+  // Publishes what was written: file and record are there from now on, and
+  // are reported if there is a session. Files of other uploads stay.
+  bool Publish(const Uuid& upload_id);
+  // Reports a publish again, of any upload.
+  void Report(const control::v1::Published& published);
+  void ReportFull(const Uuid& upload_id, int64_t received);
+
+  // What came back; absent: nothing yet.
+  std::optional<control::v1::PublishedAck> ack(const Uuid& upload_id);
+  std::optional<control::v1::UploadFullAck> full_ack(const Uuid& upload_id);
+  std::optional<control::v1::Attach> attach();
+  // Why the coordinator ended the last session; OK while it lives.
+  absl::Status closed();
+  bool Has(const Uuid& image_id);
+  std::optional<File> file(const Uuid& image_id);
+  bool HasInflight(const Uuid& upload_id);
+  size_t tombstone_count();
+  std::vector<control::v1::Command> commands();
+
+  const Uuid& uid() const { return uid_; }
+  const std::string& name() const { return name_; }
+
+  // What it says and does; change it between calls.
+  struct Behaviour {
+    int priority = 100;
+    int64_t size_bytes = int64_t{100} << 30;
+    int64_t available_bytes = int64_t{50} << 30;
+    absl::Status refuse_prepare;
+    absl::Status refuse_tombstone;
+    bool ignore_commands = false;
+    bool answer_attach = true;
+    std::string cluster_uid;  // as in the label
+    std::string incarnation;
+    Uuid hello_uid;
+    std::vector<storage::v1::Tombstone> extra_tombstones;
+    std::vector<storage::v1::FenceEntry> extra_known;
+    int health = 2;  // ONLINE
+  };
+  void Behave(const std::function<void(Behaviour*)>& change);
+
+ private:
+  class Session;
+  struct Inflight {
+    control::v1::OpenUpload upload;
+    int64_t received = 0;
+    bool open = false;
+  };
+
+  void Handle(int64_t session, const control::v1::CoordinatorMessage& message);
+  control::v1::CommandResult Do(const control::v1::Command& command)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Hear(const storage::v1::Generation& pair)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  control::v1::Space SpaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  control::v1::MountReport ReportLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Send(const control::v1::AgentMessage& message);
+
+  const std::string name_;
+  const Uuid uid_;
+  Executor* const pool_;
+
+  Mutex mu_;
+  server::SessionManager* manager_ ABSL_GUARDED_BY(mu_) = nullptr;
+  std::shared_ptr<Session> session_ ABSL_GUARDED_BY(mu_);
+  absl::Status closed_ ABSL_GUARDED_BY(mu_);
+  Behaviour behaviour_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, File> files_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, Inflight> inflight_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, control::v1::Published> published_ ABSL_GUARDED_BY(mu_);
+  std::vector<storage::v1::Tombstone> tombstones_ ABSL_GUARDED_BY(mu_);
+  std::map<int64_t, storage::v1::FenceEntry> fence_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, control::v1::PublishedAck> acks_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, control::v1::UploadFullAck> full_acks_
+      ABSL_GUARDED_BY(mu_);
+  std::optional<control::v1::Attach> attach_ ABSL_GUARDED_BY(mu_);
+  std::vector<control::v1::Command> commands_ ABSL_GUARDED_BY(mu_);
+  int64_t last_command_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace predella::testing
+
+#endif  // PREDELLA_TESTS_SERVER_LIFECYCLE_FAKE_AGENT_H_

@@ -1,0 +1,184 @@
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class MountAdminTest : public LifecycleFixture {
+ protected:
+  std::vector<std::string> Checks() {
+    std::vector<std::string> codes;
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const v1::HealthCheck& check : cluster.checks()) {
+      EXPECT_FALSE(check.detail().empty());
+      EXPECT_FALSE(check.next_step().empty());
+      codes.push_back(check.code());
+    }
+    return codes;
+  }
+};
+
+TEST_F(MountAdminTest, CordonKeepsImagesAwayAndUncordonTakesItBack) {
+  AddConnected("a", 1);
+  AddConnected("b", 2);
+  v1::CordonMountRequest cordon;
+  cordon.set_name("mounts/a");
+  cordon.set_reason("new disk");
+  cordon.set_validate_only(true);
+  ASSERT_OK_AND_ASSIGN(v1::Mount mount, lifecycle_->mounts().Cordon(cordon));
+  EXPECT_EQ(Start(ids_.NextUuid(), ids_.NextUuid())->target().mount(),
+            "mounts/a");
+  cordon.set_validate_only(false);
+  ASSERT_OK_AND_ASSIGN(mount, lifecycle_->mounts().Cordon(cordon));
+  EXPECT_EQ(mount.admin_state(), v1::ADMIN_STATE_CORDONED);
+  EXPECT_EQ(Start(ids_.NextUuid(), ids_.NextUuid())->target().mount(),
+            "mounts/b");
+  Restart();
+  EXPECT_EQ(registry_->FindByName("a")->row.admin_state(),
+            storage::v1::ADMIN_STATE_CORDONED);
+  v1::UncordonMountRequest uncordon;
+  uncordon.set_name("mounts/a");
+  ASSERT_OK_AND_ASSIGN(mount, lifecycle_->mounts().Uncordon(uncordon));
+  EXPECT_EQ(mount.admin_state(), v1::ADMIN_STATE_ACTIVE);
+}
+
+TEST_F(MountAdminTest, MaintenanceNeedsAnEndInTheFuture) {
+  AddConnected("a");
+  v1::MaintainMountRequest maintain;
+  maintain.set_name("mounts/a");
+  EXPECT_THAT(lifecycle_->mounts().Maintain(maintain),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  maintain.mutable_until_time()->set_seconds(1);
+  EXPECT_THAT(lifecycle_->mounts().Maintain(maintain),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  maintain.set_name("mounts/none");
+  maintain.mutable_until_time()->set_seconds(4'000'000'000);
+  EXPECT_THAT(lifecycle_->mounts().Maintain(maintain),
+              HasReason(reason::kMountNotFound));
+}
+
+TEST_F(MountAdminTest, RetireNeedsTheNumberOfWhatIsLost) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const Uuid image = ids_.NextUuid();
+  const Uuid deleted = ids_.NextUuid();
+  Upload(a, image, ids_.NextUuid());
+  Upload(a, deleted, ids_.NextUuid());
+  a->Lose();
+  ASSERT_OK(Delete(deleted));
+  EXPECT_EQ(lifecycle_->reaper().PendingOn(a->uid()), 1);
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  const auto refused = lifecycle_->mounts().Retire(retire);
+  EXPECT_THAT(refused, HasReason(reason::kMountNotEmpty));
+  EXPECT_EQ(MetadataOf(refused.status())["image_count"], "1");
+  retire.set_accept_lost_image_count(1);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Settle();
+  EXPECT_EQ(lifecycle_->images().Get(image)->health(), v1::IMAGE_HEALTH_LOST);
+  EXPECT_EQ(lifecycle_->reaper().PendingOn(a->uid()), 0)
+      << "a retired mount settles what waited for it";
+  v1::UncordonMountRequest uncordon;
+  uncordon.set_name("mounts/a");
+  EXPECT_THAT(lifecycle_->mounts().Uncordon(uncordon),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  Connect(a);
+  EXPECT_THAT(a->closed(), HasReason(reason::kMountIdentityMismatch));
+  EXPECT_OK(b->closed());
+}
+
+TEST_F(MountAdminTest, NothingIsAcknowledgedOnAMountThatWasRetired) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const Uuid image = ids_.NextUuid();
+  const Uuid upload = ids_.NextUuid();
+  ASSERT_OK(Start(image, upload));
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  ASSERT_TRUE(a->Publish(upload));
+  Settle();
+  EXPECT_EQ(StateOf(upload), v1::UPLOAD_STATE_ABORTED);
+  EXPECT_FALSE(lifecycle_->images().Get(image).ok());
+}
+
+TEST_F(MountAdminTest, MountsAreListedWithTheirNumbers) {
+  FakeAgent* const a = AddConnected("a", 1);
+  AddConnected("b", 2)->Lose();
+  Upload(a, ids_.NextUuid(), ids_.NextUuid(), 4096);
+  v1::ListMountsRequest request;
+  request.set_page_size(1);
+  ASSERT_OK_AND_ASSIGN(const v1::ListMountsResponse first,
+                       lifecycle_->mounts().List(request));
+  ASSERT_EQ(first.mounts_size(), 1);
+  EXPECT_EQ(first.mounts(0).name(), "mounts/a");
+  EXPECT_EQ(first.mounts(0).image_count(), 1);
+  EXPECT_EQ(first.mounts(0).image_bytes(), 4096);
+  EXPECT_EQ(first.mounts(0).path(), "/mnt/a");
+  EXPECT_TRUE(first.mounts(0).trusted());
+  request.set_page_token(first.next_page_token());
+  ASSERT_OK_AND_ASSIGN(const v1::ListMountsResponse second,
+                       lifecycle_->mounts().List(request));
+  ASSERT_EQ(second.mounts_size(), 1);
+  EXPECT_EQ(second.mounts(0).name(), "mounts/b");
+  EXPECT_TRUE(second.next_page_token().empty());
+  EXPECT_EQ(second.unreachable(0), "mounts/b");
+}
+
+TEST_F(MountAdminTest, TheClusterSaysWhatNeedsAttention) {
+  EXPECT_THAT(Checks(), Contains("NO_WRITABLE_MOUNT"));
+  FakeAgent* const a = AddConnected("a");
+  EXPECT_TRUE(Checks().empty());
+  EXPECT_EQ(lifecycle_->cluster().Get().health(), v1::CLUSTER_HEALTH_OK);
+  const struct {
+    int64_t available;
+    int health;
+    const char* code;
+  } cases[] = {
+      {int64_t{5} << 30, v1::HEALTH_ONLINE, "MOUNT_NEAR_FULL"},
+      {int64_t{1} << 30, v1::HEALTH_ONLINE, "MOUNT_FULL"},
+      {int64_t{50} << 30, v1::HEALTH_ABSENT, "MOUNT_ABSENT"},
+      {int64_t{50} << 30, v1::HEALTH_HUNG, "MOUNT_HUNG"},
+  };
+  for (const auto& c : cases) {
+    a->Behave([&](FakeAgent::Behaviour* b) {
+      b->available_bytes = c.available;
+      b->health = c.health;
+    });
+    a->Beat();
+    EXPECT_THAT(Checks(), Contains(c.code));
+  }
+  a->Lose();
+  clock_.Advance(absl::Seconds(16));
+  EXPECT_THAT(Checks(), Contains("MOUNT_UNREACHABLE"));
+  kv_->FailCommit(1, server::MemKvStore::Fault::kBeforeApplying, true);
+  EXPECT_FALSE(index_->Commit(index_->Begin()).ok());
+  EXPECT_THAT(Checks(), Contains("INDEX_READ_ONLY"));
+}
+
+TEST_F(MountAdminTest, PlacementIsExplained) {
+  AddConnected("a", 1);
+  AddConnected("b", 2);
+  v1::ExplainPlacementRequest request;
+  request.set_size_bytes(1 << 20);
+  ASSERT_OK_AND_ASSIGN(const v1::PlacementDecision decision,
+                       lifecycle_->cluster().Explain(request));
+  EXPECT_EQ(decision.winner(), "mounts/a");
+  EXPECT_EQ(decision.runner_up(), "mounts/b");
+  EXPECT_EQ(decision.verdicts_size(), 2);
+  request.set_size_bytes(-1);
+  EXPECT_THAT(lifecycle_->cluster().Explain(request),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+}  // namespace
+}  // namespace predella::testing
