@@ -1,0 +1,101 @@
+#include "client/cli/exit_code.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/string_view.h"
+
+#include "common/errors.h"
+
+namespace predella::cli {
+namespace {
+
+struct Hint {
+  absl::string_view reason;
+  absl::string_view text;
+};
+
+constexpr Hint kHints[] = {
+    {reason::kImageNotFound, "predella image ls lists the images there are"},
+    {reason::kMountNotFound, "predella mount ls lists the mounts there are"},
+    {reason::kMountsMissing,
+     "predella mount ls shows which mount is missing; bring it back, or "
+     "excuse it with predella mount maintenance NAME --for 2h"},
+    {reason::kRecovering,
+     "the coordinator is listing its mounts; predella cluster status shows "
+     "how far it is"},
+    {reason::kNoSpaceInCluster,
+     "predella placement explain shows the verdict on every mount"},
+    {reason::kUploadInProgress,
+     "another upload of this image is running; wait for it to end, or stop it"},
+    {reason::kImageExists,
+     "an image is never replaced; delete it first, or use another id"},
+    {reason::kMountNotEmpty,
+     "predella image ls --mount NAME lists them; --accept-lost COUNT gives "
+     "them up"},
+    {reason::kIndexReadOnly,
+     "free space on the disk of the coordinator's --state-dir"},
+    {reason::kLeftoverPending,
+     "a mount still holds a deleted image of this id; try again shortly"},
+    {reason::kNoTombstoneCopy,
+     "no mount could note the deletion; repeat the command when one is back"},
+    {reason::kChecksumMismatch,
+     "predella image stat ID shows the mounts with its copies"},
+    {reason::kAgentUnreachable,
+     "predella doctor checks which agents can be reached from here"},
+    {reason::kMountInUse, "another agent serves this directory; stop it first"},
+};
+
+}  // namespace
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kExitDone;
+    case absl::StatusCode::kInvalidArgument:
+      return kExitUsage;
+    case absl::StatusCode::kNotFound:
+      return kExitNotFound;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+      return kExitUnavailable;
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+      return kExitConflict;
+    default:
+      return kExitFailed;
+  }
+}
+
+std::string HintFor(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  for (const Hint& hint : kHints) {
+    if (hint.reason == reason) {
+      return std::string(hint.text);
+    }
+  }
+  if (status.code() == absl::StatusCode::kUnavailable ||
+      status.code() == absl::StatusCode::kDeadlineExceeded) {
+    return "predella doctor says what can be reached from here";
+  }
+  if (status.code() == absl::StatusCode::kInvalidArgument) {
+    return "predella --help, or --help after a command, shows what it takes";
+  }
+  return "";
+}
+
+void PrintError(const absl::Status& status, std::ostream* err) {
+  *err << "error: " << status.message();
+  const std::string reason = ReasonOf(status);
+  if (!reason.empty()) {
+    *err << " (" << reason << ")";
+  } else if (status.message().empty()) {
+    *err << absl::StatusCodeToString(status.code());
+  }
+  *err << "\n";
+  const std::string hint = HintFor(status);
+  if (!hint.empty() && !absl::StrContains(status.message(), hint)) {
+    *err << "hint: " << hint << "\n";
+  }
+}
+
+}  // namespace predella::cli

@@ -1,0 +1,31 @@
+// Exit codes and error messages.
+#ifndef PREDELLA_CLIENT_CLI_EXIT_CODE_H_
+#define PREDELLA_CLIENT_CLI_EXIT_CODE_H_
+
+#include <ostream>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace predella::cli {
+
+// Scripts rely on the numbers.
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitNotFound = 3;
+inline constexpr int kExitUnavailable = 4;
+inline constexpr int kExitConflict = 5;
+inline constexpr int kExitUnhealthy = 6;
+
+int ExitCodeOf(const absl::Status& status);
+
+// What to do next about an error; empty if there is nothing to say.
+std::string HintFor(const absl::Status& status);
+
+// "error: sentence (REASON)" and, on a line of its own, "hint: ...".
+void PrintError(const absl::Status& status, std::ostream* err);
+
+}  // namespace predella::cli
+
+#endif  // PREDELLA_CLIENT_CLI_EXIT_CODE_H_

@@ -1,0 +1,200 @@
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+#include "client/cli/context.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+#include "client/cli/transfer.h"
+#include "common/ids.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+
+namespace predella::cli {
+namespace {
+
+struct ImageArguments {
+  std::string id;
+  std::vector<std::string> ids;
+  std::string file;
+  std::string size;
+  std::string offset = "0";
+  std::string length = "0";
+  std::string mount;
+  int page_size = 0;
+  bool dry_run = false;
+};
+
+absl::StatusOr<int> Put(const ImageArguments& a, const Context& context) {
+  PutOptions put;
+  put.file = a.file;
+  if (!a.size.empty()) {
+    ASSIGN_OR_RETURN(put.size_bytes, ParseSize(a.size));
+  }
+  put.image = a.id.empty() ? RandomIds()->NextUuid().ToString() : a.id;
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Image image, PutImage(&client, put, context));
+  *context.err << "stored " << FormatSize(image.size_bytes()) << " on "
+               << (image.copies().empty() ? "its mount"
+                                          : Bare(image.copies(0).mount()))
+               << "; predella image explain " << Bare(image.name())
+               << " says why there\n";
+  *context.out << Bare(image.name()) << "\n";
+  return kExitDone;
+}
+
+absl::StatusOr<int> Get(const ImageArguments& a, const Context& context) {
+  GetOptions get;
+  get.read.image = a.id;
+  ASSIGN_OR_RETURN(get.read.offset, ParseSize(a.offset));
+  ASSIGN_OR_RETURN(get.read.length, ParseSize(a.length));
+  get.file = a.file.empty() ? "-" : a.file;
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  RETURN_IF_ERROR(GetImageBytes(&client, get, context));
+  return kExitDone;
+}
+
+absl::StatusOr<int> List(const ImageArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ImageList list = client.ListImages(a.mount, a.page_size);
+  v1::ListImagesResponse all;
+  while (true) {
+    ASSIGN_OR_RETURN(std::optional<v1::Image> image, list.Next());
+    if (!image.has_value()) {
+      break;
+    }
+    *all.add_images() = *std::move(image);
+  }
+  for (const std::string& name : list.unreachable()) {
+    all.add_unreachable(name);
+  }
+  if (context.format() == Format::kJson) {
+    PrintJson(all, context.out);
+  } else {
+    PrintImages(all, context.format() == Format::kWide, absl::Now(),
+                context.out);
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<int> Stat(const ImageArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Image image, client.GetImage(a.id));
+  if (context.format() == Format::kJson) {
+    PrintJson(image, context.out);
+  } else {
+    PrintImage(image, context.out);
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<int> Explain(const ImageArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Image image, client.GetImage(a.id));
+  if (context.format() == Format::kJson) {
+    PrintJson(image.placement(), context.out);
+  } else {
+    *context.out << Bare(image.name()) << " was placed "
+                 << Moment(image.placement().decide_time()) << "\n";
+    PrintDecision(image.placement(), context.format() == Format::kWide,
+                  context.out);
+  }
+  return kExitDone;
+}
+
+// Goes on after an error, so that one missing image does not keep the rest.
+absl::StatusOr<int> Remove(const ImageArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  absl::Status first_error;
+  for (const std::string& id : a.ids) {
+    absl::Status status;
+    if (a.dry_run) {
+      const absl::StatusOr<v1::Image> image = client.GetImage(id);
+      status = image.status();
+      if (image.ok()) {
+        std::string mounts;
+        for (const v1::Copy& copy : image->copies()) {
+          absl::StrAppend(&mounts, mounts.empty() ? "" : ",",
+                          Bare(copy.mount()));
+        }
+        *context.out << "would delete " << Bare(image->name()) << " ("
+                     << FormatSize(image->size_bytes()) << " on " << mounts
+                     << ")\n";
+      }
+    } else {
+      status = client.DeleteImage(id);
+      if (status.ok()) {
+        *context.out << "deleted " << Bare(id) << "\n";
+      }
+    }
+    if (!status.ok()) {
+      PrintError(status, context.err);
+      if (first_error.ok()) {
+        first_error = status;
+      }
+    }
+  }
+  return ExitCodeOf(first_error);
+}
+
+}  // namespace
+
+void AddImageCommands(CLI::App* app, Context* context) {
+  CLI::App* image = app->add_subcommand("image", "Store and read images.");
+  image->require_subcommand(1);
+  // Lives as long as the callbacks that share it.
+  const auto a = std::make_shared<ImageArguments>();
+  const auto run = [context, a](absl::StatusOr<int> (*f)(const ImageArguments&,
+                                                         const Context&)) {
+    return [context, a, f] {
+      context->run = [context, a, f] { return f(*a, *context); };
+    };
+  };
+
+  CLI::App* put = image->add_subcommand(
+      "put", "Store a file; prints the image's id on standard output.");
+  put->add_option("FILE", a->file, "File to store, - for standard input.")
+      ->required();
+  put->add_option("--id", a->id, "UUID of the image; default: a random one.");
+  put->add_option("--size", a->size,
+                  "Size, where the input is a pipe and it is known.");
+  put->callback(run(Put));
+
+  CLI::App* get = image->add_subcommand("get", "Read an image.");
+  get->add_option("ID", a->id, "UUID of the image.")->required();
+  get->add_option("-o,--output-file", a->file,
+                  "File to write; default: standard output.");
+  get->add_option("--offset", a->offset, "First byte (4096, 1MiB).");
+  get->add_option("--length", a->length, "Bytes to read; 0: to the end.");
+  get->callback(run(Get));
+
+  CLI::App* ls = image->add_subcommand("ls", "List images.");
+  ls->add_option("--mount", a->mount, "Only images with a copy there.");
+  ls->add_option("--page-size", a->page_size, "Images fetched at a time.")
+      ->check(CLI::Range(1, 1000));
+  AddOutputOption(ls, context);
+  ls->callback(run(List));
+
+  CLI::App* stat = image->add_subcommand("stat", "Show one image.");
+  stat->add_option("ID", a->id, "UUID of the image.")->required();
+  AddOutputOption(stat, context);
+  stat->callback(run(Stat));
+
+  CLI::App* rm = image->add_subcommand("rm", "Delete images.");
+  rm->add_option("ID", a->ids, "UUIDs of the images.")->required();
+  rm->add_flag("--dry-run", a->dry_run, "Only say what would be deleted.");
+  rm->callback(run(Remove));
+
+  CLI::App* explain =
+      image->add_subcommand("explain", "Say why an image lies where it lies.");
+  explain->add_option("ID", a->id, "UUID of the image.")->required();
+  AddOutputOption(explain, context);
+  explain->callback(run(Explain));
+}
+
+}  // namespace predella::cli

@@ -1,0 +1,24 @@
+#include <unistd.h>
+
+#include <csignal>
+#include <iostream>
+#include <string_view>
+
+#include "client/cli/context.h"
+#include "client/cli/serve/serve.h"
+#include "common/malloc_tuning.h"
+
+int main(int argc, char** argv) {
+  predella::TuneMalloc();
+  // A closed pipe is an error of a write, not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+  if (argc > 1 && std::string_view(argv[1]) == "serve") {
+    return predella::cli::ServeMain(argc - 1, argv + 1);
+  }
+  predella::cli::Context context;
+  context.out = &std::cout;
+  context.err = &std::cerr;
+  context.progress = isatty(STDERR_FILENO) == 1;
+  context.connect = predella::cli::ConnectByEndpoint;
+  return predella::cli::RunCli(argc, argv, &context);
+}

@@ -1,0 +1,214 @@
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+#include "client/cli/context.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+
+namespace predella::cli {
+namespace {
+
+struct MountArguments {
+  std::string name;
+  std::string path;
+  std::string reason;
+  std::string duration;
+  int64_t accept_lost = 0;
+  bool dry_run = false;
+  bool yes = false;
+};
+
+// The agent's binary knows the format on disk; this one does not.
+absl::StatusOr<int> Init(const MountArguments& a, const Context& /*context*/) {
+  std::vector<std::string> arguments = {SiblingBinary("predella-agent"), "init",
+                                        "--path", a.path};
+  if (!a.name.empty()) {
+    arguments.insert(arguments.end(), {"--name", a.name});
+  }
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) {
+    argv.push_back(argument.data());
+  }
+  argv.push_back(nullptr);
+  execvp(argv[0], argv.data());
+  return absl::NotFoundError(
+      absl::StrCat("cannot run ", arguments[0], ": ", std::strerror(errno)));
+}
+
+absl::StatusOr<int> List(const MountArguments& /*a*/, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::ListMountsResponse mounts, client.ListMounts());
+  if (context.format() == Format::kJson) {
+    PrintJson(mounts, context.out);
+  } else {
+    PrintMounts(mounts, context.format() == Format::kWide, absl::Now(),
+                context.out);
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<int> Stat(const MountArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount mount, client.GetMount(a.name));
+  if (context.format() == Format::kJson) {
+    PrintJson(mount, context.out);
+  } else {
+    PrintMount(mount, absl::Now(), context.out);
+  }
+  return kExitDone;
+}
+
+// Says what was done, or would be, and what comes next.
+int Report(const Context& context, bool dry_run, const std::string& done,
+           const v1::Mount& mount, const std::string& next) {
+  *context.out << (dry_run ? "would be " : "") << Bare(mount.name()) << ": "
+               << done << " (" << Short(mount.admin_state()) << ", "
+               << Short(mount.health()) << ", " << mount.image_count()
+               << " images)\n";
+  if (!dry_run) {
+    *context.err << "next: " << next << "\n";
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<int> Cordon(const MountArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   client.CordonMount(a.name, a.reason, a.dry_run));
+  return Report(context, a.dry_run, "takes no new images", mount,
+                absl::StrCat("predella mount uncordon ", a.name,
+                             " when it shall take images again"));
+}
+
+absl::StatusOr<int> Uncordon(const MountArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   client.UncordonMount(a.name, a.dry_run));
+  return Report(context, a.dry_run, "takes new images", mount,
+                "predella mount ls shows how it fills");
+}
+
+absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(const absl::Duration duration, ParseDuration(a.duration));
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  const absl::Time until = absl::Now() + duration;
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   client.MaintainMount(a.name, until, a.reason, a.dry_run));
+  return Report(
+      context, a.dry_run,
+      absl::StrCat("excused until ", Moment(mount.maintenance_until_time())),
+      mount,
+      absl::StrCat("predella mount uncordon ", a.name,
+                   " when it is back before that"));
+}
+
+absl::StatusOr<int> Retire(const MountArguments& a, const Context& context) {
+  if (!a.dry_run && !a.yes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a retired mount never comes back: look at predella mount retire ",
+        a.name, " --dry-run, then say --yes"));
+  }
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(
+      const v1::Mount mount,
+      client.RetireMount(a.name, a.accept_lost, a.reason, a.dry_run));
+  return Report(context, a.dry_run, "given up for good", mount,
+                "stop its agent and take it out of the configuration");
+}
+
+}  // namespace
+
+std::string SiblingBinary(const std::string& name) {
+  std::error_code error;
+  const std::filesystem::path self =
+      std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path beside = self.parent_path() / name;
+  if (!error && access(beside.c_str(), X_OK) == 0) {
+    return beside.string();
+  }
+  return name;
+}
+
+void AddMountCommands(CLI::App* app, Context* context) {
+  CLI::App* mount = app->add_subcommand("mount", "See and steer mounts.");
+  mount->require_subcommand(1);
+  const auto a = std::make_shared<MountArguments>();
+  const auto run = [context, a](absl::StatusOr<int> (*f)(const MountArguments&,
+                                                         const Context&)) {
+    return [context, a, f] {
+      context->run = [context, a, f] { return f(*a, *context); };
+    };
+  };
+  const auto add_name = [&a](CLI::App* command) {
+    command->add_option("NAME", a->name, "Name of the mount.")->required();
+  };
+  const auto add_change = [&a](CLI::App* command) {
+    command->add_flag("--dry-run", a->dry_run, "Only say what would be.");
+  };
+  const auto add_reason = [&a](CLI::App* command) {
+    command->add_option("--reason", a->reason, "Shown with the mount.");
+  };
+
+  CLI::App* init = mount->add_subcommand(
+      "init", "Make a directory a mount: writes its identity file.");
+  init->add_option("PATH", a->path, "The mounted directory.")->required();
+  init->add_option("--name", a->name, "Default: the last part of PATH.");
+  init->callback(run(Init));
+
+  CLI::App* ls = mount->add_subcommand("ls", "List mounts.");
+  AddOutputOption(ls, context);
+  ls->callback(run(List));
+
+  CLI::App* stat = mount->add_subcommand("stat", "Show one mount.");
+  add_name(stat);
+  AddOutputOption(stat, context);
+  stat->callback(run(Stat));
+
+  CLI::App* cordon =
+      mount->add_subcommand("cordon", "Keep new images away from a mount.");
+  add_name(cordon);
+  add_reason(cordon);
+  add_change(cordon);
+  cordon->callback(run(Cordon));
+
+  CLI::App* uncordon = mount->add_subcommand(
+      "uncordon", "Take a mount back from cordon or maintenance.");
+  add_name(uncordon);
+  add_change(uncordon);
+  uncordon->callback(run(Uncordon));
+
+  CLI::App* maintenance = mount->add_subcommand(
+      "maintenance", "Excuse a mount for a time: nothing waits for it.");
+  add_name(maintenance);
+  maintenance->add_option("--for", a->duration, "For how long (30m, 2h).")
+      ->required();
+  add_reason(maintenance);
+  add_change(maintenance);
+  maintenance->callback(run(Maintain));
+
+  CLI::App* retire =
+      mount->add_subcommand("retire", "Give a mount up for good.");
+  add_name(retire);
+  retire->add_option("--accept-lost", a->accept_lost,
+                     "How many images are lost with it.");
+  retire->add_flag("--yes", a->yes, "Do it.");
+  add_reason(retire);
+  add_change(retire);
+  retire->callback(run(Retire));
+}
+
+}  // namespace predella::cli

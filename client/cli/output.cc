@@ -1,0 +1,376 @@
+#include "client/cli/output.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "google/protobuf/util/json_util.h"
+
+#include "common/units.h"
+
+namespace predella::cli {
+namespace {
+
+absl::Time ToTime(const google::protobuf::Timestamp& time) {
+  return absl::FromUnixSeconds(time.seconds()) +
+         absl::Nanoseconds(time.nanos());
+}
+
+bool IsSet(const google::protobuf::Timestamp& time) {
+  return time.seconds() != 0 || time.nanos() != 0;
+}
+
+std::string OrDash(std::string text) {
+  return text.empty() ? "-" : std::move(text);
+}
+
+std::string Percent(double value) { return absl::StrFormat("%.0f%%", value); }
+
+std::string MountsOf(const v1::Image& image) {
+  std::vector<std::string> names;
+  for (const v1::Copy& copy : image.copies()) {
+    names.push_back(Bare(copy.mount()));
+  }
+  return OrDash(absl::StrJoin(names, ","));
+}
+
+std::string SpaceBefore(const std::string& text) { return "  " + text; }
+
+void PrintUnreachable(const std::vector<std::string>& mounts,
+                      std::ostream* out) {
+  if (!mounts.empty()) {
+    *out << "not heard from: " << absl::StrJoin(mounts, ", ") << "\n";
+  }
+}
+
+template <typename Names>
+std::vector<std::string> BareAll(const Names& names) {
+  std::vector<std::string> out;
+  for (const std::string& name : names) {
+    out.push_back(Bare(name));
+  }
+  return out;
+}
+
+// "key      value", aligned.
+class Facts {
+ public:
+  void Add(const std::string& key, const std::string& value) {
+    facts_.emplace_back(key, OrDash(value));
+  }
+  void Print(std::ostream* out) const {
+    size_t width = 0;
+    for (const auto& [key, value] : facts_) {
+      width = std::max(width, key.size());
+    }
+    for (const auto& [key, value] : facts_) {
+      *out << key << std::string(width - key.size() + 2, ' ') << value << "\n";
+    }
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> facts_;
+};
+
+}  // namespace
+
+Table::Table(std::vector<std::string> header) { Add(std::move(header)); }
+
+void Table::Add(std::vector<std::string> row) {
+  for (std::string& cell : row) {
+    cell = OrDash(std::move(cell));
+  }
+  rows_.push_back(std::move(row));
+}
+
+void Table::Print(std::ostream* out) const {
+  std::vector<size_t> widths(rows_[0].size());
+  for (const auto& row : rows_) {
+    for (size_t i = 0; i < row.size(); ++i) {
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  for (const auto& row : rows_) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      line += row[i];
+      if (i + 1 < row.size()) {
+        line.append(widths[i] - row[i].size() + 2, ' ');
+      }
+    }
+    *out << line << "\n";
+  }
+}
+
+std::string ShortSize(int64_t bytes) {
+  if (bytes < 0) {
+    return absl::StrCat("-", ShortSize(-bytes));
+  }
+  if (bytes < kKiB) {
+    return absl::StrCat(bytes);
+  }
+  constexpr std::array<char, 5> kUnits = {'K', 'M', 'G', 'T', 'P'};
+  double value = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  while (value >= 1023.5 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  // Two digits are enough to compare by eye.
+  const double tenths = std::round(value * 10) / 10;
+  if (tenths >= 10 || tenths == std::floor(tenths)) {
+    return absl::StrFormat("%.0f%c", std::round(value), kUnits[unit]);
+  }
+  return absl::StrFormat("%.1f%c", tenths, kUnits[unit]);
+}
+
+std::string Age(const google::protobuf::Timestamp& time, absl::Time now) {
+  if (!IsSet(time)) {
+    return "-";
+  }
+  const int64_t seconds =
+      std::max<int64_t>(0, absl::ToInt64Seconds(now - ToTime(time)));
+  if (seconds < 120) {
+    return absl::StrCat(seconds, "s");
+  }
+  if (seconds < 2 * 3600) {
+    return absl::StrCat(seconds / 60, "m");
+  }
+  if (seconds < 48 * 3600) {
+    return absl::StrCat(seconds / 3600, "h");
+  }
+  return absl::StrCat(seconds / 86400, "d");
+}
+
+std::string Moment(const google::protobuf::Timestamp& time) {
+  if (!IsSet(time)) {
+    return "-";
+  }
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", ToTime(time),
+                          absl::UTCTimeZone());
+}
+
+std::string Short(v1::Health health) {
+  return std::string(absl::StripPrefix(v1::Health_Name(health), "HEALTH_"));
+}
+std::string Short(v1::ImageHealth health) {
+  return std::string(
+      absl::StripPrefix(v1::ImageHealth_Name(health), "IMAGE_HEALTH_"));
+}
+std::string Short(v1::AdminState state) {
+  return std::string(
+      absl::StripPrefix(v1::AdminState_Name(state), "ADMIN_STATE_"));
+}
+std::string Short(v1::ClusterHealth health) {
+  return std::string(
+      absl::StripPrefix(v1::ClusterHealth_Name(health), "CLUSTER_HEALTH_"));
+}
+
+std::string Bare(const std::string& name) {
+  const size_t slash = name.find('/');
+  return slash == std::string::npos ? name : name.substr(slash + 1);
+}
+
+void PrintJson(const google::protobuf::Message& message, std::ostream* out) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  std::string json;
+  const auto status =
+      google::protobuf::util::MessageToJsonString(message, &json, options);
+  // Fails only for messages with Any or wild enum values; ours have none.
+  *out << (status.ok() ? json : std::string("{}\n"));
+}
+
+void PrintImages(const v1::ListImagesResponse& images, bool wide,
+                 absl::Time now, std::ostream* out) {
+  std::vector<std::string> header = {"ID", "SIZE", "HEALTH", "MOUNTS"};
+  if (wide) {
+    header.insert(header.end(), {"GENERATION", "CRC32C", "READABLE"});
+  }
+  header.push_back("AGE");
+  Table table(header);
+  for (const v1::Image& image : images.images()) {
+    std::vector<std::string> row = {Bare(image.name()),
+                                    ShortSize(image.size_bytes()),
+                                    Short(image.health()), MountsOf(image)};
+    if (wide) {
+      row.insert(row.end(), {image.generation(), image.crc32c_hex(),
+                             absl::StrCat(image.readable_copies())});
+    }
+    row.push_back(Age(image.create_time(), now));
+    table.Add(std::move(row));
+  }
+  table.Print(out);
+  PrintUnreachable(BareAll(images.unreachable()), out);
+}
+
+void PrintImage(const v1::Image& image, std::ostream* out) {
+  Facts facts;
+  facts.Add("id", Bare(image.name()));
+  facts.Add("size", absl::StrCat(image.size_bytes(), " (",
+                                 FormatSize(image.size_bytes()), ")"));
+  facts.Add("health",
+            absl::StrCat(Short(image.health()), ", ", image.readable_copies(),
+                         " of ", image.copies_size(), " copies readable"));
+  for (const v1::Copy& copy : image.copies()) {
+    facts.Add("copy",
+              absl::StrCat(Bare(copy.mount()), " ", Short(copy.health())));
+  }
+  facts.Add("crc32c", image.crc32c_hex());
+  for (const v1::Hash& hash : image.hashes()) {
+    facts.Add(hash.algorithm(), hash.hex());
+  }
+  facts.Add("generation", image.generation());
+  facts.Add("upload", Bare(image.upload()));
+  facts.Add("created", Moment(image.create_time()));
+  facts.Print(out);
+}
+
+void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
+                 absl::Time now, std::ostream* out) {
+  std::vector<std::string> header = {"NAME", "HEALTH", "ADMIN",
+                                     "SIZE", "ALLOC",  "RSVD",
+                                     "FREE", "CAP",    "IMAGES"};
+  if (wide) {
+    header.insert(header.end(), {"PRIO", "STORED", "HOST", "PATH", "HEARD"});
+  }
+  header.push_back("AGE");
+  Table table(header);
+  for (const v1::Mount& mount : mounts.mounts()) {
+    std::vector<std::string> row = {
+        Bare(mount.name()),
+        Short(mount.health()),
+        Short(mount.admin_state()),
+        ShortSize(mount.size_bytes()),
+        ShortSize(mount.allocated_bytes()),
+        ShortSize(mount.promised_bytes() + mount.reserve_bytes()),
+        ShortSize(mount.available_bytes()),
+        Percent(mount.used_percent()),
+        absl::StrCat(mount.image_count())};
+    if (wide) {
+      row.insert(row.end(), {absl::StrCat(mount.priority()),
+                             ShortSize(mount.image_bytes()), mount.host(),
+                             mount.path(), Age(mount.heartbeat_time(), now)});
+    }
+    row.push_back(Age(mount.create_time(), now));
+    table.Add(std::move(row));
+  }
+  table.Print(out);
+  for (const v1::Mount& mount : mounts.mounts()) {
+    if (!mount.health_detail().empty()) {
+      *out << Bare(mount.name()) << ": " << mount.health_detail() << "\n";
+    }
+  }
+}
+
+void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
+  Facts facts;
+  facts.Add("name", Bare(mount.name()));
+  facts.Add("health", mount.health_detail().empty()
+                          ? Short(mount.health())
+                          : absl::StrCat(Short(mount.health()), ": ",
+                                         mount.health_detail()));
+  facts.Add("admin state", Short(mount.admin_state()));
+  if (IsSet(mount.maintenance_until_time())) {
+    facts.Add("maintenance until", Moment(mount.maintenance_until_time()));
+  }
+  facts.Add("uid", mount.uid());
+  facts.Add("path", absl::StrCat(mount.host(), ":", mount.path()));
+  facts.Add("agent", absl::StrCat("pid ", mount.agent_pid(), ", version ",
+                                  OrDash(mount.agent_version()), ", heard ",
+                                  Age(mount.heartbeat_time(), now), " ago"));
+  facts.Add("addresses", absl::StrJoin(mount.addresses(), " "));
+  facts.Add("priority", absl::StrCat(mount.priority()));
+  facts.Add("size", FormatSize(mount.size_bytes()));
+  facts.Add("allocated", FormatSize(mount.allocated_bytes()));
+  facts.Add("promised", FormatSize(mount.promised_bytes()));
+  facts.Add("reserve", FormatSize(mount.reserve_bytes()));
+  facts.Add("available", absl::StrCat(FormatSize(mount.available_bytes()), ", ",
+                                      mount.available_inodes(), " inodes"));
+  facts.Add("used", Percent(mount.used_percent()));
+  facts.Add("images", absl::StrCat(mount.image_count(), " (",
+                                   FormatSize(mount.image_bytes()), ")"));
+  facts.Add("removals pending", absl::StrCat(mount.pending_removal_count()));
+  facts.Add("trusted", mount.trusted() ? "yes" : "no");
+  facts.Add("registered", Moment(mount.create_time()));
+  facts.Print(out);
+}
+
+void PrintCluster(const v1::Cluster& cluster, absl::Time now,
+                  std::ostream* out) {
+  Facts facts;
+  facts.Add("health", Short(cluster.health()));
+  facts.Add("uid", cluster.uid());
+  facts.Add("coordinator",
+            absl::StrCat("version ", OrDash(cluster.coordinator_version()),
+                         ", epoch ", cluster.epoch(), ", up ",
+                         Age(cluster.start_time(), now)));
+  facts.Add("mounts", absl::StrCat(cluster.mounts_online(), " of ",
+                                   cluster.mount_count(), " online"));
+  facts.Add("images", absl::StrCat(cluster.image_count(), " (",
+                                   FormatSize(cluster.image_bytes()), ")"));
+  facts.Add("space",
+            absl::StrCat(FormatSize(cluster.available_bytes()), " of ",
+                         FormatSize(cluster.size_bytes()), " available"));
+  facts.Add("open uploads", absl::StrCat(cluster.open_upload_count()));
+  facts.Add("tombstones", absl::StrCat(cluster.tombstone_count()));
+  facts.Print(out);
+  for (const v1::HealthCheck& check : cluster.checks()) {
+    *out << Short(check.severity()) << " " << check.code() << ": "
+         << check.detail() << "\n";
+    if (!check.next_step().empty()) {
+      *out << SpaceBefore(check.next_step()) << "\n";
+    }
+  }
+}
+
+void PrintDecision(const v1::PlacementDecision& decision, bool wide,
+                   std::ostream* out) {
+  if (decision.winner().empty()) {
+    *out << "no mount can take the image; " << decision.considered()
+         << " were considered\n";
+  } else {
+    *out << Bare(decision.winner()) << " takes the image";
+    if (!decision.runner_up().empty()) {
+      *out << ", before " << Bare(decision.runner_up());
+    }
+    if (!decision.rule().empty()) {
+      *out << ": " << decision.rule();
+    }
+    *out << "\n";
+  }
+  std::vector<std::string> header = {"MOUNT", "VERDICT", "PRIO", "AVAILABLE"};
+  if (wide) {
+    header.push_back("NEEDED");
+  }
+  header.push_back("DETAIL");
+  Table table(header);
+  for (const v1::MountVerdict& verdict : decision.verdicts()) {
+    std::vector<std::string> row = {Bare(verdict.mount()), verdict.verdict(),
+                                    absl::StrCat(verdict.priority()),
+                                    ShortSize(verdict.available_bytes())};
+    if (wide) {
+      row.push_back(ShortSize(verdict.needed_bytes()));
+    }
+    row.push_back(verdict.detail());
+    table.Add(std::move(row));
+  }
+  table.Print(out);
+  // A map has no order; people want one.
+  std::vector<std::string> refused;
+  for (const auto& [reason, count] : decision.refused_by_reason()) {
+    refused.push_back(absl::StrCat(reason, " ", count));
+  }
+  std::sort(refused.begin(), refused.end());
+  if (!refused.empty()) {
+    *out << "refused: " << absl::StrJoin(refused, ", ") << "\n";
+  }
+}
+
+}  // namespace predella::cli

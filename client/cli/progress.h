@@ -1,0 +1,48 @@
+// How far a transfer is: one line, drawn over and over.
+#ifndef PREDELLA_CLIENT_CLI_PROGRESS_H_
+#define PREDELLA_CLIENT_CLI_PROGRESS_H_
+
+#include <cstdint>
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include "absl/time/time.h"
+
+#include "common/clock.h"
+
+namespace predella::cli {
+
+// " 45%  9 GiB of 20 GiB  110 MiB/s  ETA 1m40s"; without a total only what
+// was done and the rate.
+std::string ProgressLine(int64_t done, std::optional<int64_t> total,
+                         absl::Duration elapsed);
+
+// "1m40s", "12s", "2h05m".
+std::string ShortDuration(absl::Duration duration);
+
+class Progress {
+ public:
+  // `out` null: nothing is drawn.
+  Progress(std::ostream* out, std::optional<int64_t> total, Clock* clock);
+  // Ends the line.
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // Draws at most five times a second.
+  void Update(int64_t done);
+
+ private:
+  std::ostream* const out_;
+  const std::optional<int64_t> total_;
+  Clock* const clock_;
+  const absl::Duration start_;
+  absl::Duration drawn_;
+  int64_t done_ = 0;
+  bool anything_drawn_ = false;
+};
+
+}  // namespace predella::cli
+
+#endif  // PREDELLA_CLIENT_CLI_PROGRESS_H_

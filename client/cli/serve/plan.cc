@@ -1,0 +1,168 @@
+#include "client/cli/serve/plan.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+#include "client/cli/serve/process_runner.h"
+#include "common/errors.h"
+#include "common/rpc/listen.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+
+namespace predella::cli {
+namespace {
+
+// The kernel takes 107 bytes; ours stay below a round number.
+constexpr size_t kMostSocketPath = 99;
+
+absl::Status Invalid(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+                   message);
+}
+
+absl::StatusOr<std::string> SocketAddress(const ServeOptions& options,
+                                          const std::string& file) {
+  const std::string path = absl::StrCat(options.state_dir, "/run/", file);
+  if (path.size() > kMostSocketPath) {
+    return Invalid(absl::StrCat(
+        "the socket path ", path, " has ", path.size(),
+        " bytes, more than the kernel takes (", kMostSocketPath,
+        " here); give a shorter --state-dir or a shorter name: NAME=PATH"));
+  }
+  return absl::StrCat("unix:", path);
+}
+
+absl::StatusOr<std::map<std::string, std::string>> ParseReserves(
+    const ServeOptions& options, const std::vector<Datadir>& datadirs) {
+  std::map<std::string, std::string> reserves;
+  for (const std::string& text : options.reserve) {
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(text, absl::MaxSplits('=', 1));
+    const absl::StatusOr<int64_t> size = ParseSize(parts.second);
+    if (!size.ok()) {
+      return Invalid(absl::StrCat("--reserve ", text,
+                                  ": write NAME=SIZE, such as store-1=10GiB"));
+    }
+    bool known = false;
+    for (const Datadir& datadir : datadirs) {
+      known = known || datadir.name == parts.first;
+    }
+    if (!known) {
+      return Invalid(absl::StrCat("--reserve ", text,
+                                  ": there is no directory named \"",
+                                  parts.first, "\""));
+    }
+    reserves[parts.first] = absl::StrCat(*size);
+  }
+  return reserves;
+}
+
+std::vector<std::string> CommonArguments(const ServeOptions& options) {
+  std::vector<std::string> out = {
+      "--die-with-parent", absl::StrCat("--parent-watch-fd=", kParentWatchFd)};
+  if (options.insecure_plaintext_on_network) {
+    out.push_back("--insecure-plaintext-on-network");
+  }
+  return out;
+}
+
+bool IsWildcard(const Address& address) {
+  return address.host == "0.0.0.0" || address.host == "::";
+}
+
+// Addresses of an agent beside each of the coordinator's on the network.
+void AddNetworkListen(const ServeOptions& options,
+                      const std::vector<Address>& coordinator, int offset,
+                      const std::string& host, ChildSpec* agent,
+                      std::vector<std::string>* advertise) {
+  for (Address address : coordinator) {
+    if (address.unix_socket) {
+      continue;
+    }
+    if (address.port != 0) {
+      address.port += kAgentPortDistance + offset;
+    }
+    agent->argv.push_back(absl::StrCat("--listen=", address.ToString()));
+    if (!options.advertise_host.empty() || IsWildcard(address)) {
+      address.host =
+          options.advertise_host.empty() ? host : options.advertise_host;
+    }
+    advertise->push_back(address.ToString());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
+                              const std::vector<Datadir>& datadirs,
+                              const std::string& coordinator_binary,
+                              const std::string& agent_binary,
+                              const std::string& host, ServeState* state) {
+  Plan plan;
+  ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
+  ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
+  const std::vector<std::string> common = CommonArguments(options);
+
+  ChildSpec coordinator;
+  coordinator.name = "coordinator";
+  coordinator.stops_last = true;
+  coordinator.argv = {coordinator_binary,
+                      absl::StrCat("--state-dir=", options.state_dir),
+                      absl::StrCat("--listen=", plan.endpoint)};
+  std::vector<Address> network;
+  bool any_port = false;
+  for (const std::string& text : options.listen) {
+    ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
+    RETURN_IF_ERROR(
+        CheckPlaintextAllowed(address, options.insecure_plaintext_on_network));
+    network.push_back(address);
+    any_port = any_port || (!address.unix_socket && address.port == 0);
+    plan.also.push_back(address.ToString());
+    coordinator.argv.push_back(absl::StrCat("--listen=", address.ToString()));
+  }
+  if (!options.spread.empty()) {
+    coordinator.argv.push_back(absl::StrCat("--spread=", options.spread));
+  }
+  if (!options.priority_order.empty()) {
+    coordinator.argv.push_back(
+        absl::StrCat("--priority-order=", options.priority_order));
+  }
+  if (options.near_full > 0) {
+    coordinator.argv.push_back(absl::StrCat("--near-full=", options.near_full));
+  }
+  coordinator.argv.insert(coordinator.argv.end(), common.begin(), common.end());
+  plan.children.push_back(std::move(coordinator));
+
+  for (const Datadir& datadir : datadirs) {
+    ASSIGN_OR_RETURN(
+        const std::string socket,
+        SocketAddress(options, absl::StrCat("agent-", datadir.name, ".sock")));
+    ChildSpec agent;
+    agent.name = absl::StrCat("agent ", datadir.name);
+    agent.argv = {agent_binary,
+                  absl::StrCat("--name=", datadir.name),
+                  absl::StrCat("--path=", datadir.path),
+                  absl::StrCat("--priority=", datadir.priority),
+                  absl::StrCat("--coordinator=", plan.endpoint),
+                  absl::StrCat("--listen=", socket)};
+    std::vector<std::string> advertise = {socket};
+    AddNetworkListen(options, network, state->OffsetOf(datadir.name), host,
+                     &agent, &advertise);
+    // With a port that is still to be drawn only the agent knows what to say.
+    for (const std::string& address :
+         any_port ? std::vector<std::string>() : advertise) {
+      agent.argv.push_back(absl::StrCat("--advertise=", address));
+    }
+    if (const auto reserve = reserves.find(datadir.name);
+        reserve != reserves.end()) {
+      agent.argv.push_back(absl::StrCat("--reserve=", reserve->second));
+    }
+    agent.argv.insert(agent.argv.end(), common.begin(), common.end());
+    plan.children.push_back(std::move(agent));
+  }
+  return plan;
+}
+
+}  // namespace predella::cli

@@ -1,0 +1,55 @@
+// From options to command lines.
+#ifndef PREDELLA_CLIENT_CLI_SERVE_PLAN_H_
+#define PREDELLA_CLIENT_CLI_SERVE_PLAN_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "client/cli/serve/datadirs.h"
+#include "client/cli/serve/serve_state.h"
+#include "client/cli/serve/supervisor.h"
+
+namespace predella::cli {
+
+struct ServeOptions {
+  std::string datadirs;
+  std::string glance_conf;
+  bool init = false;
+  std::string state_dir;
+  std::vector<std::string> listen;
+  std::string advertise_host;
+  std::vector<std::string> reserve;  // NAME=SIZE
+  // Empty or 0: the coordinator's default.
+  std::string spread;
+  std::string priority_order;
+  double near_full = 0;
+  bool insecure_plaintext_on_network = false;
+  std::string endpoint_file;
+};
+
+struct Plan {
+  std::string endpoint;           // "unix:<state-dir>/run/coordinator.sock"
+  std::vector<std::string> also;  // the addresses of --listen
+  std::vector<ChildSpec> children;
+};
+
+// Distance between the coordinator's port and that of the first agent:
+// 7400 and 7410.
+inline constexpr int kAgentPortDistance = 10;
+
+// INVALID_ARGUMENT with a sentence: a socket path that is too long for the
+// kernel, a wrong address, plaintext on the network without leave, a reserve
+// for a mount that is not there. Gives new mounts their port in `state`.
+// `host` is this machine's name.
+absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
+                              const std::vector<Datadir>& datadirs,
+                              const std::string& coordinator_binary,
+                              const std::string& agent_binary,
+                              const std::string& host, ServeState* state);
+
+}  // namespace predella::cli
+
+#endif  // PREDELLA_CLIENT_CLI_SERVE_PLAN_H_

@@ -1,0 +1,227 @@
+#include "client/cli/serve/prepare.h"
+
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <sstream>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+#include "client/cli/serve/directory_check.h"
+#include "client/cli/serve/glance_conf.h"
+#include "client/cli/serve/process_runner.h"
+#include "common/clock.h"
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+
+namespace predella::cli {
+namespace {
+
+constexpr absl::Duration kLookTimeout = absl::Seconds(5);
+constexpr absl::Duration kOldChildrenWait = absl::Seconds(5);
+constexpr int kExitNoLabel = 3;
+
+// A child of a serve on this state directory has its sockets on its command
+// line.
+bool IsOurs(int64_t pid, const std::string& state_dir) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/cmdline"));
+  std::stringstream text;
+  text << file.rdbuf();
+  return absl::StrContains(text.str(),
+                           absl::StrCat("unix:", state_dir, "/run/"));
+}
+
+absl::Status AwaitRelease(const std::string& lock, const std::string& state_dir,
+                          absl::Duration deadline, const std::string& what) {
+  std::optional<int64_t> holder = LockHolder(lock);
+  while (holder.has_value() && RealClock()->Boot() < deadline) {
+    absl::SleepFor(absl::Milliseconds(50));
+    holder = LockHolder(lock);
+  }
+  if (!holder.has_value()) {
+    return absl::OkStatus();
+  }
+  if (*holder > 0 && IsOurs(*holder, state_dir)) {
+    // It drains for a serve that is gone. Being killed is what all of this
+    // is made for.
+    LogWarning("old_child_killed", {{"pid", *holder}, {"of", what}});
+    kill(static_cast<pid_t>(*holder), SIGKILL);
+    for (int i = 0; i < 40 && LockHolder(lock).has_value(); ++i) {
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    holder = LockHolder(lock);
+  }
+  if (!holder.has_value()) {
+    return absl::OkStatus();
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountInUse,
+      absl::StrCat(what, " is held by another process",
+                   *holder > 0 ? absl::StrCat(" (", *holder, ")")
+                               : std::string(" that cannot be named")),
+      {{"pid", absl::StrCat(*holder)}});
+}
+
+absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
+                                               const Datadir& datadir) {
+  const std::vector<std::string> command = {
+      agent_binary, "label", absl::StrCat("--path=", datadir.path)};
+  absl::StatusOr<Captured> run =
+      RunAndCapture(command, kLookTimeout, /*quiet=*/true);
+  if (absl::IsDeadlineExceeded(run.status())) {
+    std::cerr << "warning: " << datadir.path
+              << " does not answer; its label was not checked\n";
+    return std::optional<Label>(Label{datadir.name, "", ""});
+  }
+  RETURN_IF_ERROR(run.status());
+  if (run->exit_code == kExitNoLabel) {
+    return std::optional<Label>();
+  }
+  if (run->exit_code != 0) {
+    // Once more, for its sentence.
+    LogIfError(RunAndCapture(command, kLookTimeout).status(),
+               "the error is returned all the same");
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
+                     absl::StrCat("the label of ", datadir.path,
+                                  " cannot be read; what predella-agent said "
+                                  "stands above"));
+  }
+  ASSIGN_OR_RETURN(Label label, ParseLabel(run->out));
+  return std::optional<Label>(std::move(label));
+}
+
+absl::Status InitDirectory(const std::string& agent_binary,
+                           const Datadir& datadir, bool init) {
+  if (!init) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+        absl::StrCat(datadir.path,
+                     " is not a mount of Predella: nothing is mounted there, "
+                     "or it is new. If it is the right directory, run "
+                     "predella mount init ",
+                     datadir.path, " --name ", datadir.name,
+                     " or start serve with --init"));
+  }
+  if (const int64_t count = CountEntries(datadir.path); count > 0) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kMountNotEmpty,
+        absl::StrCat("--init labels empty directories only, and ", datadir.path,
+                     " holds ", count, count == 1 ? " entry" : " entries",
+                     ". Move them away, or see predella-agent init --help"),
+        {{"count", absl::StrCat(count)}});
+  }
+  ASSIGN_OR_RETURN(const Captured run,
+                   RunAndCapture({agent_binary, "init",
+                                  absl::StrCat("--path=", datadir.path),
+                                  absl::StrCat("--name=", datadir.name)},
+                                 absl::Minutes(1)));
+  if (run.exit_code != 0) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
+                     absl::StrCat(datadir.path,
+                                  " could not be made a mount; what "
+                                  "predella-agent said stands above"));
+  }
+  LogInfo("mount_initialised",
+          {{"path", datadir.path}, {"mount", datadir.name}});
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options) {
+  if (!options.datadirs.empty() && !options.glance_conf.empty()) {
+    return MakeError(absl::StatusCode::kInvalidArgument,
+                     reason::kInvalidArgument,
+                     "give --datadirs or --glance-conf, not both");
+  }
+  if (options.glance_conf.empty()) {
+    return ParseDatadirs(options.datadirs);
+  }
+  std::ifstream file(options.glance_conf);
+  if (!file.is_open()) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+        absl::StrCat("the file ", options.glance_conf, " cannot be read"));
+  }
+  std::stringstream text;
+  text << file.rdbuf();
+  ASSIGN_OR_RETURN(const std::string value,
+                   FindDatadirs(text.str(), options.glance_conf));
+  return ParseDatadirs(value);
+}
+
+absl::Status CheckDirectories(const std::vector<Datadir>& datadirs) {
+  std::vector<DirectoryFacts> facts;
+  for (const Datadir& datadir : datadirs) {
+    facts.push_back(LookAtDirectory(datadir.path, kLookTimeout));
+  }
+  ASSIGN_OR_RETURN(const DirectoryReport report,
+                   JudgeDirectories(datadirs, facts));
+  for (const std::string& warning : report.warnings) {
+    std::cerr << "warning: " << warning << "\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AwaitOldChildren(const ServeOptions& options,
+                              const std::vector<Datadir>& datadirs) {
+  const absl::Duration deadline = RealClock()->Boot() + kOldChildrenWait;
+  RETURN_IF_ERROR(AwaitRelease(absl::StrCat(options.state_dir, "/lock"),
+                               options.state_dir, deadline, options.state_dir));
+  for (const Datadir& datadir : datadirs) {
+    const DirectoryFacts facts = LookAtDirectory(datadir.path, kLookTimeout);
+    if (!facts.answered) {
+      continue;
+    }
+    RETURN_IF_ERROR(AwaitRelease(absl::StrCat(datadir.path, "/.predella/lock"),
+                                 options.state_dir, deadline, datadir.path));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PrepareLabels(const ServeOptions& options,
+                           const std::vector<Datadir>& datadirs,
+                           const std::string& agent_binary, ServeState* state) {
+  std::vector<LabelledDirectory> labelled;
+  for (const Datadir& datadir : datadirs) {
+    ASSIGN_OR_RETURN(std::optional<Label> label,
+                     ReadLabel(agent_binary, datadir));
+    labelled.push_back({datadir, std::move(label)});
+  }
+  std::error_code error;
+  const bool index_exists =
+      std::filesystem::exists(options.state_dir + "/index", error);
+  RETURN_IF_ERROR(CheckLabels(labelled, options.state_dir, state->cluster_uid,
+                              index_exists));
+  for (LabelledDirectory& directory : labelled) {
+    const Datadir& datadir = directory.datadir;
+    const auto known = state->mount_uids.find(datadir.name);
+    if (!directory.label.has_value() && known != state->mount_uids.end()) {
+      // Never labelled anew: what bears its label is not mounted.
+      std::cerr << "warning: " << datadir.path << " bears no label, but mount "
+                << datadir.name << " (" << known->second
+                << ") was served from it: is it not mounted? It takes part "
+                   "as soon as it is back\n";
+      continue;
+    }
+    if (!directory.label.has_value()) {
+      RETURN_IF_ERROR(InitDirectory(agent_binary, datadir, options.init));
+      ASSIGN_OR_RETURN(directory.label, ReadLabel(agent_binary, datadir));
+    }
+    if (directory.label.has_value() && !directory.label->mount_uid.empty()) {
+      state->mount_uids[datadir.name] = directory.label->mount_uid;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace predella::cli

@@ -1,0 +1,40 @@
+// What stands between options and the first child: directories, labels, the
+// state directory, and what an earlier serve left running.
+#ifndef PREDELLA_CLIENT_CLI_SERVE_PREPARE_H_
+#define PREDELLA_CLIENT_CLI_SERVE_PREPARE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "client/cli/serve/datadirs.h"
+#include "client/cli/serve/plan.h"
+#include "client/cli/serve/serve_state.h"
+
+namespace predella::cli {
+
+// From --datadirs or --glance-conf, whichever is given.
+absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options);
+
+// Looks at the directories; prints warnings. Changes nothing.
+absl::Status CheckDirectories(const std::vector<Datadir>& datadirs);
+
+// Waits up to 5 s for the children of a serve that was killed, then ends
+// those that are provably of this state directory. FAILED_PRECONDITION,
+// MOUNT_IN_USE names a process that is not.
+absl::Status AwaitOldChildren(const ServeOptions& options,
+                              const std::vector<Datadir>& datadirs);
+
+// Reads all labels, refuses mixed-up clusters, and with --init labels empty
+// directories. A directory without a label from which `state` knows a mount
+// is served all the same, and never labelled: its mount is absent. Notes the
+// mounts it saw in `state`.
+absl::Status PrepareLabels(const ServeOptions& options,
+                           const std::vector<Datadir>& datadirs,
+                           const std::string& agent_binary, ServeState* state);
+
+}  // namespace predella::cli
+
+#endif  // PREDELLA_CLIENT_CLI_SERVE_PREPARE_H_

@@ -1,0 +1,41 @@
+// When serve says READY.
+#ifndef PREDELLA_CLIENT_CLI_SERVE_READINESS_H_
+#define PREDELLA_CLIENT_CLI_SERVE_READINESS_H_
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+
+#include "predella/v1/mount_service.pb.h"
+
+namespace predella::cli {
+
+// Ready is: every configured mount takes uploads, or was excused by an
+// operator, or has had ten seconds to come.
+class Readiness {
+ public:
+  static constexpr absl::Duration kWait = absl::Seconds(10);
+
+  explicit Readiness(std::vector<std::string> names)
+      : names_(std::move(names)) {}
+
+  struct Report {
+    // "store-3 (ABSENT: its directory bears no label)".
+    std::vector<std::string> absent;
+  };
+  // `mounts` is what the coordinator says at `now` (Clock::Boot); the wait
+  // begins with its first answer.
+  std::optional<Report> Update(const v1::ListMountsResponse& mounts,
+                               absl::Duration now);
+
+ private:
+  const std::vector<std::string> names_;
+  std::optional<absl::Duration> first_answer_;
+};
+
+}  // namespace predella::cli
+
+#endif  // PREDELLA_CLIENT_CLI_SERVE_READINESS_H_

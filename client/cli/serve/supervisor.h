@@ -1,0 +1,80 @@
+// Keeps one coordinator and its agents running.
+#ifndef PREDELLA_CLIENT_CLI_SERVE_SUPERVISOR_H_
+#define PREDELLA_CLIENT_CLI_SERVE_SUPERVISOR_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+#include "client/cli/serve/process_runner.h"
+#include "common/backoff.h"
+#include "common/clock.h"
+#include "common/ids.h"
+
+namespace predella::cli {
+
+// Exit code by which a child says that starting it again is of no use.
+inline constexpr int kExitConfiguration = 2;
+
+struct ChildSpec {
+  std::string name;  // for the log
+  std::vector<std::string> argv;
+  // Stopped after the others are gone: agents that drain need it.
+  bool stops_last = false;
+};
+
+// Driven by Tick() every 200 ms or so. Not safe for concurrent use.
+class Supervisor {
+ public:
+  static constexpr absl::Duration kFirstBackoff = absl::Milliseconds(500);
+  static constexpr absl::Duration kMostBackoff = absl::Seconds(30);
+  static constexpr absl::Duration kResetAfter = absl::Seconds(60);
+  // What daemons take to drain, and a little.
+  static constexpr absl::Duration kStopFor = absl::Seconds(35);
+
+  // `runner`, `clock` and `ids` must outlive this.
+  Supervisor(std::vector<ChildSpec> specs, ProcessRunner* runner, Clock* clock,
+             IdGenerator* ids);
+
+  // Takes note of children that ended, starts those that are due, and takes
+  // stopping forward.
+  void Tick();
+  // SIGTERM to all but the last, then to that; SIGKILL to what is left after
+  // kStopFor. Again: SIGKILL at once.
+  void RequestStop();
+  // Asked to stop, or a child said that it cannot run, and nothing is left.
+  bool stopped() const;
+  // Why it stopped by itself: FAILED_PRECONDITION names the child.
+  const absl::Status& status() const { return status_; }
+
+ private:
+  struct Child {
+    ChildSpec spec;
+    Backoff backoff;
+    int64_t pid = 0;  // 0: not running
+    absl::Duration started;
+    absl::Duration due;  // when to start it
+  };
+  void Ended(Child* child, const ChildExit& exit);
+  void Start(Child* child);
+  void Retry(Child* child, const std::string& why);
+  void ContinueStop();
+  bool AnyRunning(bool last) const;
+  void SignalAll(bool last, int signal);
+
+  ProcessRunner* const runner_;
+  Clock* const clock_;
+  std::vector<Child> children_;
+  bool stopping_ = false;
+  bool last_stopping_ = false;
+  bool killed_ = false;
+  absl::Duration stop_begun_;
+  absl::Status status_;
+};
+
+}  // namespace predella::cli
+
+#endif  // PREDELLA_CLIENT_CLI_SERVE_SUPERVISOR_H_

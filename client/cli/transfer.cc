@@ -1,0 +1,206 @@
+#include "client/cli/transfer.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <ostream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "client/cli/progress.h"
+#include "common/clock.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+
+namespace predella::cli {
+namespace {
+
+absl::Status FileError(const std::string& what, int error) {
+  return absl::Status(error == ENOENT ? absl::StatusCode::kInvalidArgument
+                                      : absl::StatusCode::kUnknown,
+                      absl::StrCat(what, ": ", std::strerror(error)));
+}
+
+// Closes what it opened.
+class File {
+ public:
+  File(int fd, bool owned) : fd_(fd), owned_(owned) {}
+  ~File() {
+    if (owned_) {
+      close(fd_);
+    }
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  int fd() const { return fd_; }
+
+ private:
+  const int fd_;
+  const bool owned_;
+};
+
+// Up to a MiB, less only at the end.
+absl::StatusOr<size_t> ReadFully(int fd, std::vector<char>* buffer) {
+  size_t got = 0;
+  while (got < buffer->size()) {
+    const ssize_t n = read(fd, buffer->data() + got, buffer->size() - got);
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      return FileError("reading failed", errno);
+    }
+    if (n == 0) {
+      break;
+    }
+    got += static_cast<size_t>(n);
+  }
+  return got;
+}
+
+absl::Status WriteFully(int fd, absl::string_view data) {
+  while (!data.empty()) {
+    const ssize_t n = write(fd, data.data(), data.size());
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n < 0) {
+      return FileError("writing failed", errno);
+    }
+    data.remove_prefix(static_cast<size_t>(n));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SendAll(int fd, std::optional<int64_t> size, ImageWriter* writer,
+                     Progress* progress) {
+  std::vector<char> buffer(static_cast<size_t>(kMiB));
+  while (true) {
+    ASSIGN_OR_RETURN(const size_t got, ReadFully(fd, &buffer));
+    if (size.has_value() &&
+        writer->bytes_written() + static_cast<int64_t>(got) > *size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("there are more bytes than the ", *size,
+                       " that were announced: the file grew while it was "
+                       "read, or --size is wrong"));
+    }
+    if (got == 0) {
+      break;
+    }
+    RETURN_IF_ERROR(writer->Write(absl::string_view(buffer.data(), got)));
+    progress->Update(writer->bytes_written());
+    if (got < buffer.size()) {
+      break;
+    }
+  }
+  if (size.has_value() && writer->bytes_written() != *size) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "only ", writer->bytes_written(), " of the ", *size,
+        " bytes that were announced are there: the file shrank while it was "
+        "read, or --size is wrong"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
+                                   const Context& context) {
+  const bool standard = put.file == "-";
+  const int fd =
+      standard ? STDIN_FILENO : open(put.file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    return FileError(absl::StrCat("cannot open ", put.file), errno);
+  }
+  const File file(fd, !standard);
+  struct stat before {};
+  if (fstat(fd, &before) != 0) {
+    return FileError(absl::StrCat("cannot stat ", put.file), errno);
+  }
+  if (S_ISDIR(before.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(put.file, " is a directory"));
+  }
+  UploadOptions options;
+  options.image = put.image;
+  options.size_bytes = put.size_bytes;
+  if (S_ISREG(before.st_mode) && !options.size_bytes.has_value()) {
+    const off_t at = standard ? lseek(fd, 0, SEEK_CUR) : 0;
+    options.size_bytes = before.st_size - (at > 0 ? at : 0);
+  }
+  ASSIGN_OR_RETURN(auto writer, client->StartUpload(options));
+  absl::Status status;
+  {
+    Progress progress(context.progress ? context.err : nullptr,
+                      options.size_bytes, RealClock());
+    status = SendAll(fd, options.size_bytes, writer.get(), &progress);
+  }
+  struct stat after {};
+  if (status.ok() && S_ISREG(before.st_mode) && fstat(fd, &after) == 0 &&
+      (after.st_size != before.st_size ||
+       after.st_mtim.tv_sec != before.st_mtim.tv_sec ||
+       after.st_mtim.tv_nsec != before.st_mtim.tv_nsec)) {
+    status = absl::InvalidArgumentError(
+        absl::StrCat(put.file, " changed while it was read"));
+  }
+  if (!status.ok()) {
+    // It would expire by itself; this frees its space now.
+    writer->Abort().IgnoreError();
+    return status;
+  }
+  return writer->Commit();
+}
+
+absl::Status GetImageBytes(Client* client, const GetOptions& get,
+                           const Context& context) {
+  ASSIGN_OR_RETURN(auto reader, client->ReadImage(get.read));
+  const int64_t total = get.read.length > 0
+                            ? get.read.length
+                            : reader->image().size_bytes() - get.read.offset;
+  const bool standard = get.file == "-";
+  const std::string temporary = absl::StrCat(get.file, ".partial.", getpid());
+  const int fd = standard ? STDOUT_FILENO
+                          : open(temporary.c_str(),
+                                 O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd < 0) {
+    return FileError(absl::StrCat("cannot create ", temporary), errno);
+  }
+  const File file(fd, !standard);
+  absl::Status status;
+  {
+    Progress progress(context.progress && !standard ? context.err : nullptr,
+                      total, RealClock());
+    int64_t done = 0;
+    while (status.ok()) {
+      const absl::StatusOr<absl::string_view> data = reader->Read();
+      if (!data.ok() || data->empty()) {
+        status = data.status();
+        break;
+      }
+      status = WriteFully(fd, *data);
+      done += static_cast<int64_t>(data->size());
+      progress.Update(done);
+    }
+  }
+  if (standard) {
+    return status;
+  }
+  if (status.ok() && fsync(fd) != 0) {
+    status = FileError(absl::StrCat("cannot sync ", temporary), errno);
+  }
+  if (status.ok() && std::rename(temporary.c_str(), get.file.c_str()) != 0) {
+    status = FileError(absl::StrCat("cannot rename to ", get.file), errno);
+  }
+  if (!status.ok()) {
+    unlink(temporary.c_str());
+  }
+  return status;
+}
+
+}  // namespace predella::cli

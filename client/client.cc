@@ -1,0 +1,181 @@
+#include "predella/client.h"
+
+#include <string>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/ids.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+
+namespace predella {
+
+std::string ErrorReason(const absl::Status& status) { return ReasonOf(status); }
+
+absl::StatusOr<std::optional<v1::Image>> ImageList::Next() {
+  // A page may be empty without being the last.
+  while (page_.empty() && !last_page_) {
+    ASSIGN_OR_RETURN(v1::ListImagesResponse response,
+                     connection_->ListImages(request_));
+    for (v1::Image& image : *response.mutable_images()) {
+      page_.push_back(std::move(image));
+    }
+    unreachable_.assign(response.unreachable().begin(),
+                        response.unreachable().end());
+    request_.set_page_token(response.next_page_token());
+    last_page_ = response.next_page_token().empty();
+  }
+  if (page_.empty()) {
+    return std::nullopt;
+  }
+  v1::Image image = std::move(page_.front());
+  page_.pop_front();
+  return image;
+}
+
+absl::StatusOr<Client> Client::Connect(const ClientOptions& options) {
+  ASSIGN_OR_RETURN(auto connection, MakeConnection(options));
+  return Client(std::move(connection));
+}
+
+absl::StatusOr<v1::Image> Client::GetImage(absl::string_view image) {
+  ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
+  v1::GetImageRequest request;
+  request.set_name(ImageName(id));
+  return connection_->GetImage(request);
+}
+
+ImageList Client::ListImages(absl::string_view mount, int page_size) {
+  v1::ListImagesRequest request;
+  // A wrong name is the server's to refuse: this call has no status.
+  if (!mount.empty()) {
+    auto name = ParseMountName(mount);
+    request.set_mount(name.ok() ? MountName(*name) : std::string(mount));
+  }
+  request.set_page_size(page_size);
+  return ImageList(connection_, std::move(request));
+}
+
+absl::Status Client::DeleteImage(absl::string_view image,
+                                 absl::string_view generation,
+                                 bool allow_missing) {
+  ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
+  v1::DeleteImageRequest request;
+  request.set_name(ImageName(id));
+  request.set_generation(std::string(generation));
+  request.set_allow_missing(allow_missing);
+  request.set_request_id(RandomIds()->NextUuid().ToString());
+  return connection_->DeleteImage(request);
+}
+
+absl::StatusOr<std::unique_ptr<ImageWriter>> Client::StartUpload(
+    const UploadOptions& options) {
+  return connection_->StartUpload(options);
+}
+
+absl::StatusOr<std::unique_ptr<ImageReader>> Client::ReadImage(
+    const ReadOptions& options) {
+  return connection_->ReadImage(options);
+}
+
+absl::StatusOr<v1::Upload> Client::GetUpload(absl::string_view upload) {
+  ASSIGN_OR_RETURN(const Uuid id, ParseUploadName(upload));
+  v1::GetUploadRequest request;
+  request.set_name(UploadName(id));
+  return connection_->GetUpload(request);
+}
+
+absl::StatusOr<v1::Upload> Client::AbortUpload(absl::string_view upload) {
+  ASSIGN_OR_RETURN(const Uuid id, ParseUploadName(upload));
+  v1::AbortUploadRequest request;
+  request.set_name(UploadName(id));
+  return connection_->AbortUpload(request);
+}
+
+absl::StatusOr<v1::Mount> Client::GetMount(absl::string_view mount) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::GetMountRequest request;
+  request.set_name(MountName(name));
+  return connection_->GetMount(request);
+}
+
+absl::StatusOr<v1::ListMountsResponse> Client::ListMounts() {
+  v1::ListMountsResponse all;
+  v1::ListMountsRequest request;
+  do {
+    ASSIGN_OR_RETURN(v1::ListMountsResponse page,
+                     connection_->ListMounts(request));
+    request.set_page_token(page.next_page_token());
+    all.mutable_mounts()->MergeFrom(page.mounts());
+    *all.mutable_unreachable() = page.unreachable();
+  } while (!request.page_token().empty());
+  return all;
+}
+
+absl::StatusOr<v1::Mount> Client::CordonMount(absl::string_view mount,
+                                              absl::string_view reason,
+                                              bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::CordonMountRequest request;
+  request.set_name(MountName(name));
+  request.set_reason(std::string(reason));
+  request.set_validate_only(validate_only);
+  return connection_->CordonMount(request);
+}
+
+absl::StatusOr<v1::Mount> Client::UncordonMount(absl::string_view mount,
+                                                bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::UncordonMountRequest request;
+  request.set_name(MountName(name));
+  request.set_validate_only(validate_only);
+  return connection_->UncordonMount(request);
+}
+
+absl::StatusOr<v1::Mount> Client::MaintainMount(absl::string_view mount,
+                                                absl::Time until,
+                                                absl::string_view reason,
+                                                bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::MaintainMountRequest request;
+  request.set_name(MountName(name));
+  const int64_t until_us = absl::ToUnixMicros(until);
+  request.mutable_until_time()->set_seconds(until_us / 1'000'000);
+  request.mutable_until_time()->set_nanos(
+      static_cast<int32_t>(until_us % 1'000'000) * 1000);
+  request.set_reason(std::string(reason));
+  request.set_validate_only(validate_only);
+  return connection_->MaintainMount(request);
+}
+
+absl::StatusOr<v1::Mount> Client::RetireMount(absl::string_view mount,
+                                              int64_t accept_lost_image_count,
+                                              absl::string_view reason,
+                                              bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::RetireMountRequest request;
+  request.set_name(MountName(name));
+  request.set_accept_lost_image_count(accept_lost_image_count);
+  request.set_reason(std::string(reason));
+  request.set_validate_only(validate_only);
+  return connection_->RetireMount(request);
+}
+
+absl::StatusOr<v1::Cluster> Client::GetCluster() {
+  return connection_->GetCluster();
+}
+
+absl::StatusOr<v1::PlacementDecision> Client::ExplainPlacement(
+    std::optional<int64_t> size_bytes, absl::string_view image) {
+  v1::ExplainPlacementRequest request;
+  if (size_bytes.has_value()) {
+    request.set_size_bytes(*size_bytes);
+  }
+  if (!image.empty()) {
+    ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
+    request.set_image(ImageName(id));
+  }
+  return connection_->ExplainPlacement(request);
+}
+
+}  // namespace predella

@@ -1,0 +1,112 @@
+// The C++ client of Predella.
+//
+//   predella::ClientOptions options;
+//   options.endpoint = "unix:/run/predella/coordinator.sock";
+//   auto client = predella::Client::Connect(options);
+//   auto writer = client->StartUpload({.image = id});
+//   (*writer)->Write(bytes);
+//   auto image = (*writer)->Commit();
+#ifndef PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_H_
+#define PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+#include "predella/client_options.h"
+#include "predella/connection.h"
+#include "predella/image_reader.h"
+#include "predella/image_writer.h"
+
+namespace predella {
+
+// The ErrorInfo reason of an error ("UPLOAD_SUPERSEDED", ...); empty if it
+// carries none. Reasons are listed in docs/api.md and do not change.
+std::string ErrorReason(const absl::Status& status);
+
+// Images one after the other, fetched a page at a time.
+class ImageList {
+ public:
+  ImageList(std::shared_ptr<Connection> connection,
+            v1::ListImagesRequest request)
+      : connection_(std::move(connection)), request_(std::move(request)) {}
+
+  // The next image; nothing at the end.
+  absl::StatusOr<std::optional<v1::Image>> Next();
+
+  // Mounts that could not be asked, as of the last page.
+  const std::vector<std::string>& unreachable() const { return unreachable_; }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+  v1::ListImagesRequest request_;
+  std::deque<v1::Image> page_;
+  std::vector<std::string> unreachable_;
+  bool last_page_ = false;
+};
+
+// Cheap to copy; copies share the connection. Safe for concurrent use.
+// Images and uploads are named by their UUID or as images/{uuid}, mounts by
+// name or as mounts/{name}.
+class Client {
+ public:
+  explicit Client(std::shared_ptr<Connection> connection)
+      : connection_(std::move(connection)) {}
+
+  static absl::StatusOr<Client> Connect(const ClientOptions& options);
+
+  absl::StatusOr<v1::Image> GetImage(absl::string_view image);
+  // `mount` empty: of the whole cluster. `page_size` 0: the server's choice.
+  ImageList ListImages(absl::string_view mount = "", int page_size = 0);
+  // `generation` empty: whichever it is now.
+  absl::Status DeleteImage(absl::string_view image,
+                           absl::string_view generation = "",
+                           bool allow_missing = false);
+  absl::StatusOr<std::unique_ptr<ImageWriter>> StartUpload(
+      const UploadOptions& options);
+  absl::StatusOr<std::unique_ptr<ImageReader>> ReadImage(
+      const ReadOptions& options);
+  absl::StatusOr<v1::Upload> GetUpload(absl::string_view upload);
+  absl::StatusOr<v1::Upload> AbortUpload(absl::string_view upload);
+
+  absl::StatusOr<v1::Mount> GetMount(absl::string_view mount);
+  // All pages in one answer.
+  absl::StatusOr<v1::ListMountsResponse> ListMounts();
+  // `validate_only`: what would be, changing nothing.
+  absl::StatusOr<v1::Mount> CordonMount(absl::string_view mount,
+                                        absl::string_view reason = "",
+                                        bool validate_only = false);
+  absl::StatusOr<v1::Mount> UncordonMount(absl::string_view mount,
+                                          bool validate_only = false);
+  absl::StatusOr<v1::Mount> MaintainMount(absl::string_view mount,
+                                          absl::Time until,
+                                          absl::string_view reason = "",
+                                          bool validate_only = false);
+  absl::StatusOr<v1::Mount> RetireMount(absl::string_view mount,
+                                        int64_t accept_lost_image_count,
+                                        absl::string_view reason = "",
+                                        bool validate_only = false);
+
+  absl::StatusOr<v1::Cluster> GetCluster();
+  // `size_bytes` absent: unknown size. `image` may be empty.
+  absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
+      std::optional<int64_t> size_bytes, absl::string_view image = "");
+
+  const std::shared_ptr<Connection>& connection() const { return connection_; }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+};
+
+}  // namespace predella
+
+#endif  // PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_H_

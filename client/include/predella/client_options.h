@@ -1,0 +1,40 @@
+// How a client behaves.
+#ifndef PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_OPTIONS_H_
+#define PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace predella {
+
+struct ClientOptions {
+  // The coordinator: "unix:/path" or "HOST:PORT". Required.
+  std::string endpoint;
+
+  // Deadlines of single calls.
+  absl::Duration get_timeout = absl::Seconds(5);
+  absl::Duration change_timeout = absl::Seconds(15);
+
+  // For how long StartUpload, and a stream that broke, are tried again. The
+  // time starts anew with every message that comes from an agent.
+  absl::Duration retry_for = absl::Minutes(2);
+  // For how long a coordinator is asked again that answers, but cannot take
+  // the upload now: mounts are missing, as right after its start, or a
+  // leftover is being removed.
+  absl::Duration refused_for = absl::Seconds(15);
+  // An open stream that is silent for so long is given up.
+  absl::Duration stall_timeout = absl::Seconds(30);
+  // Between tries, with jitter.
+  absl::Duration first_backoff = absl::Milliseconds(100);
+  absl::Duration most_backoff = absl::Seconds(2);
+
+  // Bytes of an upload kept until the agent says that they are safe. An agent
+  // is at most 16 MiB behind, so less than 18 MiB would block for ever.
+  int64_t upload_window_bytes = int64_t{32} << 20;
+};
+
+}  // namespace predella
+
+#endif  // PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_OPTIONS_H_

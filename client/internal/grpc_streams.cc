@@ -1,0 +1,336 @@
+#include "client/internal/grpc_streams.h"
+
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
+
+#include "common/clock.h"
+#include "common/mutex.h"
+#include "common/rpc/grpc_status.h"
+#include "predella/v1/chunk_service.grpc.pb.h"
+
+namespace predella::client_internal {
+namespace {
+
+// Messages read ahead of the application: 4 MiB.
+constexpr size_t kReadAhead = 4;
+
+// Waits until `deadline` in CLOCK_BOOTTIME; false when it has passed.
+bool WaitUntil(CondVar* cv, Mutex* mu, absl::Duration deadline)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+  const absl::Duration left = deadline - RealClock()->Boot();
+  if (left <= absl::ZeroDuration()) {
+    return false;
+  }
+  cv->WaitFor(mu, absl::ToChronoNanoseconds(left));
+  return true;
+}
+
+// Opens once. Shared by a stream and its reactor, so that the reactor may be
+// destroyed while the one who opened it is still leaving.
+class Gate {
+ public:
+  void Open() {
+    MutexLock lock(&mu_);
+    open_ = true;
+    cv_.SignalAll();
+  }
+  void Wait() {
+    MutexLock lock(&mu_);
+    while (!open_) {
+      cv_.Wait(&mu_);
+    }
+  }
+
+ private:
+  Mutex mu_;
+  CondVar cv_;
+  bool open_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+// A reactor is destroyed by the application's thread after OnDone, never by
+// a thread of gRPC's: its context may hold the last reference to the channel,
+// and gRPC 1.51 cannot end its callback threads from one of them.
+//
+// A hold keeps OnDone back while the application may still start an
+// operation; whoever sees the end of the reads takes it away, or the write
+// that was under way then.
+class WriteReactor final
+    : public grpc::ClientBidiReactor<v1::WriteImageRequest,
+                                     v1::WriteImageResponse> {
+ public:
+  explicit WriteReactor(std::shared_ptr<grpc::Channel> channel)
+      : channel_(std::move(channel)),
+        stub_(v1::ChunkService::NewStub(channel_)) {}
+
+  void Start() {
+    stub_->async()->WriteImage(&context_, this);
+    AddHold();
+    StartRead(&incoming_);
+    StartCall();
+  }
+
+  // Returns after OnDone.
+  void Cancel() {
+    context_.TryCancel();
+    gate_->Wait();
+  }
+
+  void Write(std::shared_ptr<const v1::WriteImageRequest> request) {
+    {
+      MutexLock lock(&mu_);
+      if (broken_ || write_failed_) {
+        return;  // the caller sees kEnd next
+      }
+      writing_ = true;
+      outgoing_ = std::move(request);
+    }
+    StartWrite(outgoing_.get());
+  }
+
+  StreamEvent Wait(bool want_writable, absl::Duration timeout,
+                   v1::WriteImageResponse* message, absl::Status* status) {
+    const absl::Duration deadline = RealClock()->Boot() + timeout;
+    MutexLock lock(&mu_);
+    while (true) {
+      if (!messages_.empty()) {
+        *message = std::move(messages_.front());
+        messages_.pop_front();
+        return StreamEvent::kMessage;
+      }
+      if (done_) {
+        *status = status_;
+        return StreamEvent::kEnd;
+      }
+      if (want_writable && !writing_ && !broken_ && !write_failed_) {
+        return StreamEvent::kWritable;
+      }
+      if (!WaitUntil(&cv_, &mu_, deadline)) {
+        return StreamEvent::kTimeout;
+      }
+    }
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    bool release = false;
+    {
+      MutexLock lock(&mu_);
+      if (ok) {
+        messages_.push_back(std::move(incoming_));
+        cv_.SignalAll();
+      } else {
+        broken_ = true;
+        release = !writing_;
+      }
+    }
+    if (ok) {
+      StartRead(&incoming_);
+    } else if (release) {
+      RemoveHold();
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    bool release = false;
+    {
+      MutexLock lock(&mu_);
+      writing_ = false;
+      // No write follows one that failed; the reads end with the reason.
+      write_failed_ = write_failed_ || !ok;
+      outgoing_.reset();
+      release = broken_;
+      cv_.SignalAll();
+    }
+    if (release) {
+      RemoveHold();
+    }
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    const std::shared_ptr<Gate> gate = gate_;
+    {
+      MutexLock lock(&mu_);
+      done_ = true;
+      status_ = FromGrpcStatus(status);
+      cv_.SignalAll();
+    }
+    gate->Open();  // *this may be gone
+  }
+
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::ChunkService::Stub> stub_;
+  grpc::ClientContext context_;
+  v1::WriteImageResponse incoming_;
+  std::shared_ptr<const v1::WriteImageRequest> outgoing_;
+  const std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
+  Mutex mu_;
+  CondVar cv_;
+  std::deque<v1::WriteImageResponse> messages_ ABSL_GUARDED_BY(mu_);
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  bool broken_ ABSL_GUARDED_BY(mu_) = false;
+  bool write_failed_ ABSL_GUARDED_BY(mu_) = false;
+  bool done_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(mu_);
+};
+
+class ReadReactor final
+    : public grpc::ClientReadReactor<v1::ReadImageResponse> {
+ public:
+  ReadReactor(std::shared_ptr<grpc::Channel> channel,
+              const v1::ReadImageRequest& request)
+      : channel_(std::move(channel)),
+        stub_(v1::ChunkService::NewStub(channel_)),
+        request_(request) {}
+
+  void Start() {
+    stub_->async()->ReadImage(&context_, &request_, this);
+    AddHold();
+    StartRead(&incoming_);
+    StartCall();
+  }
+
+  // Returns after OnDone.
+  void Cancel() {
+    context_.TryCancel();
+    bool release = false;
+    {
+      MutexLock lock(&mu_);
+      // Otherwise the read that is under way fails and does this.
+      release = paused_;
+      paused_ = false;
+      cancelled_ = true;
+    }
+    if (release) {
+      RemoveHold();
+    }
+    gate_->Wait();
+  }
+
+  StreamEvent Wait(absl::Duration timeout, v1::ReadImageResponse* message,
+                   absl::Status* status) {
+    const absl::Duration deadline = RealClock()->Boot() + timeout;
+    bool resume = false;
+    {
+      MutexLock lock(&mu_);
+      while (messages_.empty() && !done_) {
+        if (!WaitUntil(&cv_, &mu_, deadline)) {
+          return StreamEvent::kTimeout;
+        }
+      }
+      if (messages_.empty()) {
+        *status = status_;
+        return StreamEvent::kEnd;
+      }
+      *message = std::move(messages_.front());
+      messages_.pop_front();
+      resume = paused_;
+      paused_ = false;
+    }
+    if (resume) {
+      StartRead(&incoming_);
+    }
+    return StreamEvent::kMessage;
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    bool more = false;
+    {
+      MutexLock lock(&mu_);
+      if (ok) {
+        messages_.push_back(std::move(incoming_));
+        more = cancelled_ || messages_.size() < kReadAhead;
+        paused_ = !more;
+        cv_.SignalAll();
+      }
+    }
+    if (more) {
+      StartRead(&incoming_);
+    } else if (!ok) {
+      RemoveHold();
+    }
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    const std::shared_ptr<Gate> gate = gate_;
+    {
+      MutexLock lock(&mu_);
+      done_ = true;
+      status_ = FromGrpcStatus(status);
+      cv_.SignalAll();
+    }
+    gate->Open();  // *this may be gone
+  }
+
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::ChunkService::Stub> stub_;
+  const v1::ReadImageRequest request_;
+  grpc::ClientContext context_;
+  v1::ReadImageResponse incoming_;
+  const std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
+  Mutex mu_;
+  CondVar cv_;
+  std::deque<v1::ReadImageResponse> messages_ ABSL_GUARDED_BY(mu_);
+  // No read is under way: the application is behind.
+  bool paused_ ABSL_GUARDED_BY(mu_) = false;
+  bool cancelled_ ABSL_GUARDED_BY(mu_) = false;
+  bool done_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(mu_);
+};
+
+class GrpcWriteStream final : public WriteStream {
+ public:
+  explicit GrpcWriteStream(std::shared_ptr<grpc::Channel> channel)
+      : reactor_(std::make_unique<WriteReactor>(std::move(channel))) {
+    reactor_->Start();
+  }
+  ~GrpcWriteStream() override { reactor_->Cancel(); }
+  void Write(std::shared_ptr<const v1::WriteImageRequest> request) override {
+    reactor_->Write(std::move(request));
+  }
+  StreamEvent Wait(bool want_writable, absl::Duration timeout,
+                   v1::WriteImageResponse* message,
+                   absl::Status* status) override {
+    return reactor_->Wait(want_writable, timeout, message, status);
+  }
+
+ private:
+  const std::unique_ptr<WriteReactor> reactor_;
+};
+
+class GrpcReadStream final : public ReadStream {
+ public:
+  GrpcReadStream(std::shared_ptr<grpc::Channel> channel,
+                 const v1::ReadImageRequest& request)
+      : reactor_(std::make_unique<ReadReactor>(std::move(channel), request)) {
+    reactor_->Start();
+  }
+  ~GrpcReadStream() override { reactor_->Cancel(); }
+  StreamEvent Wait(absl::Duration timeout, v1::ReadImageResponse* message,
+                   absl::Status* status) override {
+    return reactor_->Wait(timeout, message, status);
+  }
+
+ private:
+  const std::unique_ptr<ReadReactor> reactor_;
+};
+
+}  // namespace
+
+std::unique_ptr<WriteStream> OpenWriteStream(
+    std::shared_ptr<grpc::Channel> channel) {
+  return std::make_unique<GrpcWriteStream>(std::move(channel));
+}
+
+std::unique_ptr<ReadStream> OpenReadStream(
+    std::shared_ptr<grpc::Channel> channel,
+    const v1::ReadImageRequest& request) {
+  return std::make_unique<GrpcReadStream>(std::move(channel), request);
+}
+
+}  // namespace predella::client_internal

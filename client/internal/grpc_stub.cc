@@ -1,0 +1,161 @@
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "google/protobuf/empty.pb.h"
+
+#include "client/internal/grpc_streams.h"
+#include "client/internal/stub.h"
+#include "common/mutex.h"
+#include "common/rpc/grpc_status.h"
+#include "common/rpc/server_runner.h"
+#include "predella/v1/cluster_service.grpc.pb.h"
+#include "predella/v1/image_service.grpc.pb.h"
+#include "predella/v1/mount_service.grpc.pb.h"
+
+namespace predella::client_internal {
+namespace {
+
+class GrpcStub final : public Stub {
+ public:
+  explicit GrpcStub(const ClientOptions& options)
+      : options_(options),
+        channel_(DialChannel(options.endpoint)),
+        images_(v1::ImageService::NewStub(channel_)),
+        mounts_(v1::MountService::NewStub(channel_)),
+        cluster_(v1::ClusterService::NewStub(channel_)) {}
+
+  absl::StatusOr<v1::Image> GetImage(
+      const v1::GetImageRequest& request) override {
+    return Get(images_.get(), &v1::ImageService::Stub::GetImage, request);
+  }
+  absl::StatusOr<v1::ListImagesResponse> ListImages(
+      const v1::ListImagesRequest& request) override {
+    return Get(images_.get(), &v1::ImageService::Stub::ListImages, request);
+  }
+  absl::Status DeleteImage(const v1::DeleteImageRequest& request) override {
+    return Change(images_.get(), &v1::ImageService::Stub::DeleteImage, request)
+        .status();
+  }
+  absl::StatusOr<v1::Upload> StartUpload(
+      const v1::StartUploadRequest& request) override {
+    return Change(images_.get(), &v1::ImageService::Stub::StartUpload, request);
+  }
+  absl::StatusOr<v1::Upload> GetUpload(
+      const v1::GetUploadRequest& request) override {
+    return Get(images_.get(), &v1::ImageService::Stub::GetUpload, request);
+  }
+  absl::StatusOr<v1::Upload> AbortUpload(
+      const v1::AbortUploadRequest& request) override {
+    return Change(images_.get(), &v1::ImageService::Stub::AbortUpload, request);
+  }
+  absl::StatusOr<v1::Mount> GetMount(
+      const v1::GetMountRequest& request) override {
+    return Get(mounts_.get(), &v1::MountService::Stub::GetMount, request);
+  }
+  absl::StatusOr<v1::ListMountsResponse> ListMounts(
+      const v1::ListMountsRequest& request) override {
+    return Get(mounts_.get(), &v1::MountService::Stub::ListMounts, request);
+  }
+  absl::StatusOr<v1::Mount> CordonMount(
+      const v1::CordonMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::CordonMount, request);
+  }
+  absl::StatusOr<v1::Mount> UncordonMount(
+      const v1::UncordonMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::UncordonMount,
+                  request);
+  }
+  absl::StatusOr<v1::Mount> MaintainMount(
+      const v1::MaintainMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::MaintainMount,
+                  request);
+  }
+  absl::StatusOr<v1::Mount> RetireMount(
+      const v1::RetireMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::RetireMount, request);
+  }
+  absl::StatusOr<v1::Cluster> GetCluster(
+      const v1::GetClusterRequest& request) override {
+    return Get(cluster_.get(), &v1::ClusterService::Stub::GetCluster, request);
+  }
+  absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
+      const v1::ExplainPlacementRequest& request) override {
+    return Get(cluster_.get(), &v1::ClusterService::Stub::ExplainPlacement,
+               request);
+  }
+
+  std::unique_ptr<WriteStream> OpenWrite(const std::string& address) override {
+    return OpenWriteStream(AgentChannel(address));
+  }
+  std::unique_ptr<ReadStream> OpenRead(
+      const std::string& address,
+      const v1::ReadImageRequest& request) override {
+    return OpenReadStream(AgentChannel(address), request);
+  }
+
+ private:
+  template <typename Service, typename Request, typename Response>
+  using Method = grpc::Status (Service::*)(grpc::ClientContext*, const Request&,
+                                           Response*);
+
+  template <typename Service, typename Request, typename Response>
+  static absl::StatusOr<Response> Call(
+      Service* service, Method<Service, Request, Response> method,
+      const Request& request, absl::Duration timeout) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() +
+                         absl::ToChronoMicroseconds(timeout));
+    Response response;
+    const grpc::Status status =
+        (service->*method)(&context, request, &response);
+    if (!status.ok()) {
+      return FromGrpcStatus(status);
+    }
+    return response;
+  }
+  template <typename Service, typename Request, typename Response>
+  absl::StatusOr<Response> Get(Service* service,
+                               Method<Service, Request, Response> method,
+                               const Request& request) {
+    return Call(service, method, request, options_.get_timeout);
+  }
+  template <typename Service, typename Request, typename Response>
+  absl::StatusOr<Response> Change(Service* service,
+                                  Method<Service, Request, Response> method,
+                                  const Request& request) {
+    return Call(service, method, request, options_.change_timeout);
+  }
+
+  std::shared_ptr<grpc::Channel> AgentChannel(const std::string& address) {
+    MutexLock lock(&mu_);
+    std::shared_ptr<grpc::Channel>& channel = agents_[address];
+    if (channel == nullptr) {
+      channel = DialChannel(address);
+    }
+    return channel;
+  }
+
+  const ClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::ImageService::Stub> images_;
+  const std::unique_ptr<v1::MountService::Stub> mounts_;
+  const std::unique_ptr<v1::ClusterService::Stub> cluster_;
+  Mutex mu_;
+  // As many as there are addresses of agents: they stay.
+  std::map<std::string, std::shared_ptr<grpc::Channel>> agents_
+      ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace
+
+std::shared_ptr<Stub> MakeGrpcStub(const ClientOptions& options) {
+  return std::make_shared<GrpcStub>(options);
+}
+
+}  // namespace predella::client_internal

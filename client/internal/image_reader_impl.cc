@@ -1,0 +1,246 @@
+#include "client/internal/image_reader_impl.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/crc32c.h"
+#include "common/errors.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+
+namespace predella::client_internal {
+namespace {
+
+absl::Status Damaged(absl::string_view message) {
+  return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
+                   message);
+}
+
+}  // namespace
+
+ImageReaderImpl::ImageReaderImpl(std::shared_ptr<Stub> stub,
+                                 const ClientOptions& options, v1::Image image,
+                                 int64_t offset, int64_t end)
+    : stub_(std::move(stub)),
+      options_(options),
+      image_(std::move(image)),
+      current_(image_),
+      begin_(offset),
+      offset_(offset),
+      end_(end),
+      budget_(options) {}
+
+absl::StatusOr<std::unique_ptr<ImageReader>> ImageReaderImpl::Open(
+    std::shared_ptr<Stub> stub, const ClientOptions& options,
+    const ReadOptions& read) {
+  ASSIGN_OR_RETURN(const Uuid id, ParseImageName(read.image));
+  if (read.offset < 0 || read.length < 0) {
+    return MakeError(absl::StatusCode::kInvalidArgument,
+                     reason::kInvalidArgument,
+                     "offset and length of a read are not negative");
+  }
+  v1::GetImageRequest request;
+  request.set_name(ImageName(id));
+  ASSIGN_OR_RETURN(v1::Image image, stub->GetImage(request));
+  const int64_t size = image.size_bytes();
+  if (read.offset > size || read.length > size - read.offset) {
+    return MakeError(
+        absl::StatusCode::kOutOfRange, reason::kReadPastEnd,
+        absl::StrCat("the image ends at byte ", size, ", wanted were ",
+                     read.length, " bytes from ", read.offset),
+        {{"size_bytes", absl::StrCat(size)}});
+  }
+  const int64_t end = read.length == 0 ? size : read.offset + read.length;
+  return std::unique_ptr<ImageReader>(new ImageReaderImpl(
+      std::move(stub), options, std::move(image), read.offset, end));
+}
+
+absl::StatusOr<absl::string_view> ImageReaderImpl::Read() {
+  RETURN_IF_ERROR(error_);
+  while (offset_ < end_) {
+    absl::StatusOr<bool> step = Step();
+    if (step.ok() && *step) {
+      return message_.chunk().data();
+    }
+    if (step.ok()) {
+      continue;
+    }
+    stream_.reset();
+    if (absl::Status status = Recover(step.status()); !status.ok()) {
+      error_ = status;
+      return error_;
+    }
+  }
+  stream_.reset();
+  return absl::string_view();
+}
+
+absl::StatusOr<bool> ImageReaderImpl::Step() {
+  if (stream_ == nullptr) {
+    RETURN_IF_ERROR(OpenNext());
+  }
+  absl::Status ended;
+  switch (stream_->Wait(options_.stall_timeout, &message_, &ended)) {
+    case StreamEvent::kMessage:
+      break;
+    case StreamEvent::kEnd:
+      if (ended.ok()) {
+        return Damaged(absl::StrCat("the copy on ",
+                                    current_.copies(copy_).mount(),
+                                    " ends at byte ", offset_));
+      }
+      return ended;
+    case StreamEvent::kWritable:
+    case StreamEvent::kTimeout:
+      return MakeError(
+          absl::StatusCode::kUnavailable, reason::kMountStalled,
+          absl::StrCat("the agent of ", current_.copies(copy_).mount(),
+                       " was silent for ",
+                       absl::FormatDuration(options_.stall_timeout)));
+  }
+  if (message_.has_header()) {
+    RETURN_IF_ERROR(CheckHeader(message_.header()));
+    return false;
+  }
+  if (!message_.has_chunk()) {
+    return false;
+  }
+  RETURN_IF_ERROR(TakeChunk(message_.chunk()));
+  return true;
+}
+
+absl::Status ImageReaderImpl::OpenNext() {
+  if (copy_ >= current_.copies_size() ||
+      current_.copies(copy_).addresses().empty()) {
+    return MakeError(
+        absl::StatusCode::kUnavailable, reason::kAgentUnreachable,
+        absl::StrCat("no agent is known that could serve ", image_.name()));
+  }
+  const v1::Copy& copy = current_.copies(copy_);
+  v1::ReadImageRequest request;
+  request.set_image(image_.name());
+  request.set_generation(image_.generation());
+  request.set_mount_uid(copy.mount_uid());
+  request.set_capability(copy.read_capability());
+  request.set_offset(offset_);
+  request.set_length(end_ - offset_);
+  stream_ = stub_->OpenRead(copy.addresses(address_), request);
+  return absl::OkStatus();
+}
+
+absl::Status ImageReaderImpl::CheckHeader(const v1::ReadHeader& header) const {
+  if (header.generation() != image_.generation() ||
+      header.size_bytes() != image_.size_bytes()) {
+    return Damaged(absl::StrCat(
+        current_.copies(copy_).mount(), " has generation ", header.generation(),
+        " of ", header.size_bytes(), " bytes, the index says ",
+        image_.generation(), " of ", image_.size_bytes()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk) {
+  const auto size = static_cast<int64_t>(chunk.data().size());
+  if (chunk.offset() != offset_ || size == 0 || size > end_ - offset_) {
+    return Damaged(absl::StrCat("the agent sent ", size, " bytes of ",
+                                chunk.offset(), ", wanted from ", offset_));
+  }
+  const uint32_t crc = Crc32c(chunk.data());
+  if (!chunk.has_crc32c() || chunk.crc32c() != crc) {
+    return Damaged(absl::StrCat("bytes ", offset_, " to ", offset_ + size,
+                                " from ", current_.copies(copy_).mount(),
+                                " do not match their checksum"));
+  }
+  const uint32_t whole =
+      CombineCrc32c(crc32c_, crc, static_cast<uint64_t>(size));
+  if (begin_ == 0 && offset_ + size == image_.size_bytes() &&
+      !image_.crc32c_hex().empty() &&
+      image_.crc32c_hex() != absl::StrCat(absl::Hex(whole, absl::kZeroPad8))) {
+    // Every chunk was as its agent read it, but the image is another.
+    return Damaged(absl::StrCat("all of ", image_.name(), " has the CRC32C ",
+                                absl::Hex(whole, absl::kZeroPad8),
+                                ", the index says ", image_.crc32c_hex()));
+  }
+  crc32c_ = whole;
+  offset_ += size;
+  recovering_ = false;
+  round_had_damage_only_ = true;
+  worst_ = absl::OkStatus();
+  refreshed_for_capability_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
+  // The coordinator has the image. That a mount has not is damage: NOT_FOUND
+  // would be taken for an image that was deleted.
+  const absl::Status failed =
+      absl::IsNotFound(broken)
+          ? MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
+                      broken.message(), MetadataOf(broken))
+          : broken;
+  if (!recovering_) {
+    // The time the application took is not held against the agents.
+    recovering_ = true;
+    budget_.Refill();
+  }
+  if (failed.code() == absl::StatusCode::kInvalidArgument ||
+      failed.code() == absl::StatusCode::kOutOfRange) {
+    return failed;
+  }
+  if (HasReason(failed, reason::kCapabilityInvalid) &&
+      !refreshed_for_capability_) {
+    refreshed_for_capability_ = true;
+    return Refresh();
+  }
+  const bool damaged = absl::IsDataLoss(failed);
+  if (worst_.ok() || damaged) {
+    worst_ = failed;
+  }
+  round_had_damage_only_ = round_had_damage_only_ && damaged;
+  // Another address of the same agent, then the next copy.
+  if (!damaged && copy_ < current_.copies_size() &&
+      address_ + 1 < current_.copies(copy_).addresses_size()) {
+    ++address_;
+    return absl::OkStatus();
+  }
+  address_ = 0;
+  if (++copy_ < current_.copies_size()) {
+    return absl::OkStatus();
+  }
+  if (round_had_damage_only_) {
+    return Annotate(worst_, absl::StrCat("every copy of ", image_.name(),
+                                         " is damaged at byte ", offset_));
+  }
+  if (!budget_.Wait()) {
+    return Annotate(
+        worst_,
+        absl::StrCat(image_.name(), " could not be read at byte ", offset_));
+  }
+  return Refresh();
+}
+
+absl::Status ImageReaderImpl::Refresh() {
+  copy_ = 0;
+  address_ = 0;
+  round_had_damage_only_ = true;
+  v1::GetImageRequest request;
+  request.set_name(image_.name());
+  absl::StatusOr<v1::Image> now = stub_->GetImage(request);
+  if (!now.ok()) {
+    // The coordinator is away: what is known of the copies still holds.
+    return IsUnanswered(now.status()) ? absl::OkStatus() : now.status();
+  }
+  if (now->generation() != image_.generation()) {
+    return MakeError(
+        absl::StatusCode::kAborted, reason::kGenerationMismatch,
+        absl::StrCat(image_.name(),
+                     " was replaced while it was "
+                     "read: generation ",
+                     image_.generation(), " is now ", now->generation()));
+  }
+  current_ = *std::move(now);
+  return absl::OkStatus();
+}
+
+}  // namespace predella::client_internal

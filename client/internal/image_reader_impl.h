@@ -1,0 +1,69 @@
+// The loop that reads an image from whichever copy can be read.
+#ifndef PREDELLA_CLIENT_INTERNAL_IMAGE_READER_IMPL_H_
+#define PREDELLA_CLIENT_INTERNAL_IMAGE_READER_IMPL_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+#include "client/internal/retry.h"
+#include "client/internal/stub.h"
+#include "predella/client_options.h"
+#include "predella/image_reader.h"
+#include "predella/v1/chunk_service.pb.h"
+#include "predella/v1/image_service.pb.h"
+
+namespace predella::client_internal {
+
+class ImageReaderImpl final : public ImageReader {
+ public:
+  // OUT_OF_RANGE, READ_PAST_END when the range is not within the image.
+  static absl::StatusOr<std::unique_ptr<ImageReader>> Open(
+      std::shared_ptr<Stub> stub, const ClientOptions& options,
+      const ReadOptions& read);
+
+  absl::StatusOr<absl::string_view> Read() override;
+  const v1::Image& image() const override { return image_; }
+
+ private:
+  ImageReaderImpl(std::shared_ptr<Stub> stub, const ClientOptions& options,
+                  v1::Image image, int64_t offset, int64_t end);
+
+  // The next message of the open stream: true when chunk_ holds new bytes.
+  absl::StatusOr<bool> Step();
+  absl::Status OpenNext();
+  absl::Status CheckHeader(const v1::ReadHeader& header) const;
+  absl::Status TakeChunk(const v1::Chunk& chunk);
+  // OK when there is another copy or another round to try.
+  absl::Status Recover(const absl::Status& broken);
+  absl::Status Refresh();
+
+  const std::shared_ptr<Stub> stub_;  // shared with the connection
+  const ClientOptions options_;
+  v1::Image image_;
+  // Copies as of the last refresh, and which is tried.
+  v1::Image current_;
+  int copy_ = 0;
+  int address_ = 0;
+  bool round_had_damage_only_ = true;
+  bool refreshed_for_capability_ = false;
+  absl::Status worst_;
+
+  const int64_t begin_;
+  int64_t offset_;
+  const int64_t end_;
+  uint32_t crc32c_ = 0;
+  std::unique_ptr<ReadStream> stream_;
+  v1::ReadImageResponse message_;
+  RetryBudget budget_;
+  bool recovering_ = false;  // no bytes came since the last failure
+  absl::Status error_;
+};
+
+}  // namespace predella::client_internal
+
+#endif  // PREDELLA_CLIENT_INTERNAL_IMAGE_READER_IMPL_H_

@@ -1,0 +1,94 @@
+// The generated stubs behind one interface: absl::StatusOr, deadlines, and
+// streams that can be waited on with a timeout. No retries here but those
+// that the channel's service config makes.
+#ifndef PREDELLA_CLIENT_INTERNAL_STUB_H_
+#define PREDELLA_CLIENT_INTERNAL_STUB_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "predella/client_options.h"
+#include "predella/v1/chunk_service.pb.h"
+#include "predella/v1/cluster_service.pb.h"
+#include "predella/v1/image_service.pb.h"
+#include "predella/v1/mount_service.pb.h"
+
+namespace predella::client_internal {
+
+enum class StreamEvent {
+  kMessage,   // one came
+  kWritable,  // the next Write may be called
+  kEnd,       // the stream is over; its status is set
+  kTimeout,
+};
+
+// One WriteImage call. Used by one thread; destroying it cancels the call.
+class WriteStream {
+ public:
+  virtual ~WriteStream() = default;
+  // Only after a Wait said kWritable, or as the first call; returns at once.
+  virtual void Write(std::shared_ptr<const v1::WriteImageRequest> request) = 0;
+  // What comes first; messages before the rest. kWritable only if
+  // `want_writable`.
+  virtual StreamEvent Wait(bool want_writable, absl::Duration timeout,
+                           v1::WriteImageResponse* message,
+                           absl::Status* status) = 0;
+};
+
+// One ReadImage call. Used by one thread; destroying it cancels the call.
+class ReadStream {
+ public:
+  virtual ~ReadStream() = default;
+  virtual StreamEvent Wait(absl::Duration timeout,
+                           v1::ReadImageResponse* message,
+                           absl::Status* status) = 0;
+};
+
+// Safe for concurrent use.
+class Stub {
+ public:
+  virtual ~Stub() = default;
+
+  virtual absl::StatusOr<v1::Image> GetImage(
+      const v1::GetImageRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListImagesResponse> ListImages(
+      const v1::ListImagesRequest& request) = 0;
+  virtual absl::Status DeleteImage(const v1::DeleteImageRequest& request) = 0;
+  virtual absl::StatusOr<v1::Upload> StartUpload(
+      const v1::StartUploadRequest& request) = 0;
+  virtual absl::StatusOr<v1::Upload> GetUpload(
+      const v1::GetUploadRequest& request) = 0;
+  virtual absl::StatusOr<v1::Upload> AbortUpload(
+      const v1::AbortUploadRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> GetMount(
+      const v1::GetMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListMountsResponse> ListMounts(
+      const v1::ListMountsRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> CordonMount(
+      const v1::CordonMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> UncordonMount(
+      const v1::UncordonMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> MaintainMount(
+      const v1::MaintainMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> RetireMount(
+      const v1::RetireMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Cluster> GetCluster(
+      const v1::GetClusterRequest& request) = 0;
+  virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
+      const v1::ExplainPlacementRequest& request) = 0;
+
+  virtual std::unique_ptr<WriteStream> OpenWrite(
+      const std::string& address) = 0;
+  virtual std::unique_ptr<ReadStream> OpenRead(
+      const std::string& address, const v1::ReadImageRequest& request) = 0;
+};
+
+std::shared_ptr<Stub> MakeGrpcStub(const ClientOptions& options);
+
+}  // namespace predella::client_internal
+
+#endif  // PREDELLA_CLIENT_INTERNAL_STUB_H_

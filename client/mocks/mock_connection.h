@@ -1,0 +1,73 @@
+// GoogleMock classes for the tests of applications.
+#ifndef PREDELLA_CLIENT_MOCKS_MOCK_CONNECTION_H_
+#define PREDELLA_CLIENT_MOCKS_MOCK_CONNECTION_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "gmock/gmock.h"
+
+#include "predella/connection.h"
+#include "predella/image_reader.h"
+#include "predella/image_writer.h"
+
+namespace predella {
+
+class MockImageWriter : public ImageWriter {
+ public:
+  using ImageWriter::Commit;
+  MOCK_METHOD(absl::Status, Write, (absl::string_view data), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Image>, Commit,
+              (const std::vector<v1::Hash>& hashes), (override));
+  MOCK_METHOD(absl::Status, Abort, (), (override));
+  MOCK_METHOD(std::string, upload_id, (), (const, override));
+  MOCK_METHOD(std::string, mount, (), (const, override));
+  MOCK_METHOD(int64_t, bytes_written, (), (const, override));
+};
+
+class MockImageReader : public ImageReader {
+ public:
+  MOCK_METHOD(absl::StatusOr<absl::string_view>, Read, (), (override));
+  MOCK_METHOD(const v1::Image&, image, (), (const, override));
+};
+
+class MockConnection : public Connection {
+ public:
+  MOCK_METHOD(absl::StatusOr<v1::Image>, GetImage,
+              (const v1::GetImageRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::ListImagesResponse>, ListImages,
+              (const v1::ListImagesRequest& request), (override));
+  MOCK_METHOD(absl::Status, DeleteImage,
+              (const v1::DeleteImageRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Upload>, GetUpload,
+              (const v1::GetUploadRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Upload>, AbortUpload,
+              (const v1::AbortUploadRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<std::unique_ptr<ImageWriter>>, StartUpload,
+              (const UploadOptions& options), (override));
+  MOCK_METHOD(absl::StatusOr<std::unique_ptr<ImageReader>>, ReadImage,
+              (const ReadOptions& options), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, GetMount,
+              (const v1::GetMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::ListMountsResponse>, ListMounts,
+              (const v1::ListMountsRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, CordonMount,
+              (const v1::CordonMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, UncordonMount,
+              (const v1::UncordonMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, MaintainMount,
+              (const v1::MaintainMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, RetireMount,
+              (const v1::RetireMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Cluster>, GetCluster, (), (override));
+  MOCK_METHOD(absl::StatusOr<v1::PlacementDecision>, ExplainPlacement,
+              (const v1::ExplainPlacementRequest& request), (override));
+};
+
+}  // namespace predella
+
+#endif  // PREDELLA_CLIENT_MOCKS_MOCK_CONNECTION_H_

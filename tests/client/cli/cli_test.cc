@@ -1,0 +1,295 @@
+// Commands against a mock connection, and what they print.
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "client/cli/context.h"
+#include "client/cli/doctor.h"
+#include "client/cli/endpoint.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+#include "client/cli/progress.h"
+#include "client/mocks/mock_connection.h"
+#include "common/errors.h"
+#include "common/units.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::cli {
+namespace {
+
+using ::predella::testing::IsOk;
+using ::predella::testing::IsOkAndHolds;
+using ::predella::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::NiceMock;
+using ::testing::Return;
+
+constexpr char kImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
+
+v1::Mount Store(const std::string& name) {
+  v1::Mount mount;
+  mount.set_name("mounts/" + name);
+  mount.set_health(v1::HEALTH_ONLINE);
+  mount.set_admin_state(v1::ADMIN_STATE_ACTIVE);
+  mount.set_size_bytes(73 * kTiB / 10);
+  mount.set_allocated_bytes(51 * kTiB / 10);
+  mount.set_reserve_bytes(40 * kGiB);
+  mount.set_available_bytes(22 * kTiB / 10);
+  mount.set_used_percent(70.2);
+  mount.set_image_count(1204);
+  return mount;
+}
+
+class CliTest : public ::testing::Test {
+ protected:
+  int Run(std::vector<const char*> arguments) {
+    arguments.insert(arguments.begin(), "predella");
+    out_.str("");
+    err_.str("");
+    Context context;
+    context.out = &out_;
+    context.err = &err_;
+    context.connect = [this](const Context&) { return Client(connection_); };
+    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
+                  &context);
+  }
+  std::shared_ptr<NiceMock<MockConnection>> connection_ =
+      std::make_shared<NiceMock<MockConnection>>();
+  std::ostringstream out_;
+  std::ostringstream err_;
+};
+
+TEST_F(CliTest, MountTable) {
+  v1::ListMountsResponse mounts;
+  *mounts.add_mounts() = Store("m-01");
+  v1::Mount* second = mounts.add_mounts();
+  *second = Store("m-02");
+  second->set_health(v1::HEALTH_READ_ONLY);
+  second->set_admin_state(v1::ADMIN_STATE_CORDONED);
+  second->set_health_detail("two of three probes failed");
+  ON_CALL(*connection_, ListMounts).WillByDefault(Return(mounts));
+  EXPECT_EQ(Run({"mount", "ls"}), 0);
+  EXPECT_EQ(
+      out_.str(),
+      "NAME  HEALTH     ADMIN     SIZE  ALLOC  RSVD  FREE  CAP  IMAGES  AGE\n"
+      "m-01  ONLINE     ACTIVE    7.3T  5.1T   40G   2.2T  70%  1204    -\n"
+      "m-02  READ_ONLY  CORDONED  7.3T  5.1T   40G   2.2T  70%  1204    -\n"
+      "m-02: two of three probes failed\n");
+  EXPECT_EQ(Run({"mount", "ls", "-o", "wide"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("PRIO  STORED  HOST  PATH  HEARD  AGE"));
+  EXPECT_EQ(Run({"mount", "ls", "-o", "json"}), 0);
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("\"mounts\": ["),
+                                HasSubstr("\"name\": \"mounts/m-01\""),
+                                HasSubstr("\"imageCount\": \"1204\"")));
+}
+
+TEST_F(CliTest, ErrorsAreOneSentenceAndAHint) {
+  ON_CALL(*connection_, GetImage)
+      .WillByDefault(
+          Return(MakeError(absl::StatusCode::kNotFound, reason::kImageNotFound,
+                           "there is no image X")));
+  EXPECT_EQ(Run({"image", "stat", kImage}), kExitNotFound);
+  EXPECT_EQ(out_.str(), "");
+  EXPECT_EQ(err_.str(),
+            "error: there is no image X (IMAGE_NOT_FOUND)\n"
+            "hint: predella image ls lists the images there are\n");
+}
+
+TEST_F(CliTest, UsageErrors) {
+  EXPECT_EQ(Run({}), kExitUsage);
+  EXPECT_EQ(Run({"image"}), kExitUsage);
+  EXPECT_EQ(Run({"image", "stat"}), kExitUsage);
+  EXPECT_EQ(Run({"mount", "ls", "-o", "xml"}), kExitUsage);
+  EXPECT_EQ(Run({"image", "stat", "not-a-uuid"}), kExitUsage);
+  EXPECT_EQ(Run({"mount", "maintenance", "a", "--for", "soon"}), kExitUsage);
+}
+
+TEST_F(CliTest, RemovalGoesOnAfterAnError) {
+  EXPECT_CALL(*connection_, DeleteImage)
+      .WillOnce(Return(absl::UnavailableError("away")))
+      .WillOnce(Return(absl::OkStatus()));
+  EXPECT_EQ(Run({"image", "rm", kImage, kImage}), kExitUnavailable);
+  EXPECT_EQ(out_.str(), std::string("deleted ") + kImage + "\n");
+}
+
+TEST_F(CliTest, DryRunDeletesNothing) {
+  v1::Image image;
+  image.set_name(std::string("images/") + kImage);
+  ON_CALL(*connection_, GetImage).WillByDefault(Return(image));
+  EXPECT_CALL(*connection_, DeleteImage).Times(0);
+  EXPECT_EQ(Run({"image", "rm", "--dry-run", kImage}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("would delete"));
+}
+
+TEST_F(CliTest, RetirementWantsYes) {
+  EXPECT_CALL(*connection_, RetireMount).Times(0);
+  EXPECT_EQ(Run({"mount", "retire", "m-01"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--dry-run"));
+}
+
+TEST_F(CliTest, RetirementPassesTheCount) {
+  EXPECT_CALL(*connection_, RetireMount)
+      .WillOnce([](const v1::RetireMountRequest& request) {
+        EXPECT_EQ(request.accept_lost_image_count(), 7);
+        EXPECT_FALSE(request.validate_only());
+        return Store("m-01");
+      });
+  EXPECT_EQ(Run({"mount", "retire", "m-01", "--accept-lost", "7", "--yes"}), 0);
+}
+
+TEST_F(CliTest, UnhealthyClusterIsExitCodeSix) {
+  v1::Cluster cluster;
+  cluster.set_health(v1::CLUSTER_HEALTH_WARNING);
+  v1::HealthCheck* check = cluster.add_checks();
+  check->set_code("MOUNT_NEAR_FULL");
+  check->set_severity(v1::CLUSTER_HEALTH_WARNING);
+  check->set_detail("m-01 is at 93 %");
+  check->set_next_step("add a mount");
+  ON_CALL(*connection_, GetCluster).WillByDefault(Return(cluster));
+  EXPECT_EQ(Run({"cluster", "status"}), kExitUnhealthy);
+  EXPECT_THAT(out_.str(), HasSubstr("WARNING MOUNT_NEAR_FULL: m-01 is at 93 "
+                                    "%\n  add a mount\n"));
+  cluster.set_health(v1::CLUSTER_HEALTH_OK);
+  ON_CALL(*connection_, GetCluster).WillByDefault(Return(cluster));
+  EXPECT_EQ(Run({"cluster", "status", "-o", "json"}), 0);
+}
+
+TEST_F(CliTest, PutPrintsTheIdLast) {
+  const std::string file = ::testing::TempDir() + "cli_put";
+  std::ofstream(file) << "panel";
+  EXPECT_CALL(*connection_, StartUpload)
+      .WillOnce([](const UploadOptions& options)
+                    -> absl::StatusOr<std::unique_ptr<ImageWriter>> {
+        EXPECT_EQ(options.size_bytes, 5);
+        auto writer = std::make_unique<NiceMock<MockImageWriter>>();
+        auto written = std::make_shared<int64_t>(0);
+        ON_CALL(*writer, Write).WillByDefault([written](absl::string_view d) {
+          *written += static_cast<int64_t>(d.size());
+          return absl::OkStatus();
+        });
+        ON_CALL(*writer, bytes_written).WillByDefault([written] {
+          return *written;
+        });
+        v1::Image image;
+        image.set_name(std::string("images/") + kImage);
+        ON_CALL(*writer, Commit(::testing::_)).WillByDefault(Return(image));
+        return writer;
+      });
+  EXPECT_EQ(Run({"image", "put", file.c_str(), "--id", kImage}), 0);
+  EXPECT_EQ(out_.str(), std::string(kImage) + "\n");
+}
+
+TEST_F(CliTest, VersionAndCompletion) {
+  EXPECT_EQ(Run({"version"}), 0);
+  EXPECT_EQ(out_.str(), "predella " PREDELLA_VERSION "\n");
+  EXPECT_EQ(Run({"completion", "bash"}), 0);
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("complete -F _predella predella"),
+                                HasSubstr("cordon"), HasSubstr("--size")));
+}
+
+TEST_F(CliTest, DoctorNamesWhatFails) {
+  v1::Cluster cluster;
+  cluster.set_coordinator_version(PREDELLA_VERSION);
+  ON_CALL(*connection_, GetCluster).WillByDefault(Return(cluster));
+  v1::ListMountsResponse mounts;
+  *mounts.add_mounts() = Store("m-01");
+  mounts.mutable_mounts(0)->add_addresses("unix:/a");
+  ON_CALL(*connection_, ListMounts).WillByDefault(Return(mounts));
+  Client client(connection_);
+  EXPECT_EQ(
+      Diagnose(
+          &client, [](const std::string&) { return absl::OkStatus(); }, &out_),
+      0)
+      << out_.str();
+  EXPECT_EQ(Diagnose(
+                &client,
+                [](const std::string&) {
+                  return absl::UnavailableError("no connection");
+                },
+                &out_),
+            kExitUnhealthy);
+  EXPECT_THAT(out_.str(), HasSubstr("FAIL  m-01: its agent cannot be reached"));
+}
+
+TEST(ExitCodeTest, OfEveryCode) {
+  const std::vector<std::pair<absl::StatusCode, int>> cases = {
+      {absl::StatusCode::kOk, 0},
+      {absl::StatusCode::kInvalidArgument, 2},
+      {absl::StatusCode::kNotFound, 3},
+      {absl::StatusCode::kUnavailable, 4},
+      {absl::StatusCode::kDeadlineExceeded, 4},
+      {absl::StatusCode::kAborted, 5},
+      {absl::StatusCode::kAlreadyExists, 5},
+      {absl::StatusCode::kFailedPrecondition, 5},
+      {absl::StatusCode::kDataLoss, 1},
+      {absl::StatusCode::kResourceExhausted, 1},
+      {absl::StatusCode::kInternal, 1}};
+  for (const auto& [code, want] : cases) {
+    EXPECT_EQ(ExitCodeOf(absl::Status(code, "x")), want) << code;
+  }
+}
+
+TEST(EndpointTest, FlagThenEnvironmentThenFiles) {
+  const std::string file = ::testing::TempDir() + "endpoint_test/endpoint";
+  const Environment none = [](const std::string&) { return std::string(); };
+  const Environment some = [](const std::string& name) {
+    return name == "PREDELLA_ENDPOINT" ? std::string("unix:/env") : "";
+  };
+  EXPECT_THAT(FindEndpoint("", none, {file}),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr(file)));
+  EXPECT_THAT(WritePointerFile({"/proc/none/endpoint", file}, "unix:/file"),
+              IsOkAndHolds(file));
+  EXPECT_THAT(FindEndpoint("", none, {file}), IsOkAndHolds("unix:/file"));
+  EXPECT_THAT(FindEndpoint("", some, {file}), IsOkAndHolds("unix:/env"));
+  EXPECT_THAT(FindEndpoint("unix:/flag", some, {file}),
+              IsOkAndHolds("unix:/flag"));
+  RemovePointerFile(file, "unix:/another");
+  EXPECT_OK(FindEndpoint("", none, {file}));
+  RemovePointerFile(file, "unix:/file");
+  EXPECT_FALSE(FindEndpoint("", none, {file}).ok());
+}
+
+TEST(OutputTest, SizesForColumns) {
+  EXPECT_EQ(ShortSize(0), "0");
+  EXPECT_EQ(ShortSize(999), "999");
+  EXPECT_EQ(ShortSize(kMiB), "1M");
+  EXPECT_EQ(ShortSize(kMiB - 1), "1M");
+  EXPECT_EQ(ShortSize(1500 * kGiB), "1.5T");
+  EXPECT_EQ(ShortSize(400 * kGiB), "400G");
+}
+
+TEST(OutputTest, Ages) {
+  google::protobuf::Timestamp time;
+  EXPECT_EQ(Age(time, absl::Now()), "-");
+  time.set_seconds(1000);
+  const absl::Time start = absl::FromUnixSeconds(1000);
+  EXPECT_EQ(Age(time, start + absl::Seconds(7)), "7s");
+  EXPECT_EQ(Age(time, start + absl::Minutes(12)), "12m");
+  EXPECT_EQ(Age(time, start + absl::Hours(5)), "5h");
+  EXPECT_EQ(Age(time, start + absl::Hours(31 * 24)), "31d");
+  EXPECT_EQ(Age(time, start - absl::Hours(1)), "0s");
+}
+
+TEST(ProgressTest, Lines) {
+  EXPECT_EQ(ProgressLine(9 * kGiB, 20 * kGiB, absl::Seconds(90)),
+            " 45%  9 GiB of 20 GiB  102 MiB/s  ETA 1m50s");
+  EXPECT_EQ(ProgressLine(kMiB, std::nullopt, absl::Seconds(2)),
+            "1 MiB  512 KiB/s");
+  EXPECT_EQ(ProgressLine(0, 5, absl::ZeroDuration()),
+            "  0%  0 B of 5 B  0 B/s");
+  EXPECT_EQ(ShortDuration(absl::Seconds(7500)), "2h05m");
+}
+
+}  // namespace
+}  // namespace predella::cli
