@@ -1,0 +1,71 @@
+"""Deletes: with mounts away, and the same id again."""
+import unittest
+import uuid
+
+from cluster import ClusterTest, random_bytes, wait_until
+
+
+class DeleteTest(ClusterTest):
+    priorities = (100, 200)
+
+    def test_late_delete_does_not_touch_the_new_image(self):
+        image = str(uuid.uuid4())
+        self.cluster.put(b'the old one', '--id', image)
+        self.assertEqual(self.cluster.where(image), ['store-1'])
+        self.cluster.agents['store-1'].kill()
+        # store-2 takes the copy of the tombstone.
+        self.cluster.cli('image', 'rm', image)
+        self.assertEqual(self.cluster.cli('image', 'stat', image,
+                                          check=False).code, 3)
+        self.cluster.put(b'the new one', '--id', image)
+        self.assertEqual(self.cluster.where(image), ['store-2'])
+        self.assertEqual(self.cluster.files('store-1'), [image])
+        self.cluster.agents['store-1'].start()
+        wait_until('the old file is removed',
+                   lambda: self.cluster.files('store-1') == [])
+        self.assertEqual(self.cluster.get(image), b'the new one')
+
+    def test_deleted_while_everything_else_is_away(self):
+        image = self.cluster.put(random_bytes(5000, 1))
+        self.cluster.agents['store-1'].kill()
+        self.cluster.agents['store-2'].kill()
+        refused = self.cluster.cli('image', 'rm', image, check=False)
+        self.assertEqual(refused.code, 4, refused.err)
+        self.assertIn('NO_TOMBSTONE_COPY', refused.err)
+        for agent in self.cluster.agents.values():
+            agent.start()
+        self.cluster.wait_ready()
+        self.cluster.cli('image', 'rm', image)
+        wait_until('the file is removed',
+                   lambda: self.cluster.files('store-1') == [])
+
+    def test_unknown_id_is_unavailable_while_a_mount_is_missing(self):
+        self.cluster.coordinator.kill()
+        self.cluster.agents['store-2'].kill()
+        self.cluster.coordinator.start()
+        self.cluster.wait_ready(['store-1'])
+        unknown = str(uuid.uuid4())
+        result = self.cluster.cli('image', 'stat', unknown, check=False)
+        self.assertEqual(result.code, 4, result.err)
+        self.assertIn('store-2', result.err)
+        self.cluster.cli('mount', 'maintenance', 'store-2', '--for', '1h')
+        result = self.cluster.cli('image', 'stat', unknown, check=False)
+        self.assertEqual(result.code, 3, result.err)
+
+    def test_retire_names_what_is_lost(self):
+        image = self.cluster.put(b'only copy')
+        self.cluster.agents['store-1'].kill()
+        refused = self.cluster.cli('mount', 'retire', 'store-1', '--yes',
+                                   check=False)
+        self.assertNotEqual(refused.code, 0)
+        self.assertIn('1', refused.err)
+        self.cluster.cli('mount', 'retire', 'store-1', '--accept-lost', '1',
+                         '--yes')
+        stat = self.cluster.cli('image', 'stat', image, '-o', 'json').json
+        self.assertEqual(stat['health'], 'IMAGE_HEALTH_LOST')
+        self.assertEqual(self.cluster.where(self.cluster.put(b'goes on')),
+                         ['store-2'])
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)

@@ -1,0 +1,89 @@
+"""Mounts that fill up. Needs root: small tmpfs in a mount namespace of its
+own, which run_in_namespace.sh makes."""
+import os
+import subprocess
+import tempfile
+import unittest
+
+from cluster import MIB, Cluster, ClusterTest, random_bytes, wait_until
+
+
+class FullTest(ClusterTest):
+    sizes = (32, 96, 128)  # MiB
+
+    def setUp(self):
+        if os.environ.get('PREDELLA_MOUNT_NAMESPACE') != '1':
+            self.skipTest('needs root and a mount namespace')
+        top = tempfile.mkdtemp(prefix='pf-', dir='/tmp')
+        directories = []
+        for i, size in enumerate(self.sizes):
+            path = os.path.join(top, f'd{i}')
+            os.mkdir(path)
+            subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}m',
+                            'tmpfs', path], check=True)
+            directories.append(path)
+            self.addCleanup(subprocess.run, ['umount', '-l', path],
+                            check=False)
+        self.cluster = Cluster((100, 200, 300), directories,
+                               agent_args=('--reserve', '1MiB'))
+        self.addCleanup(self._stop)
+        self.cluster.start()
+
+    def test_known_size_goes_where_there_is_room(self):
+        image = self.cluster.put(random_bytes(60 * MIB, 1), '--size',
+                                 str(60 * MIB))
+        self.assertEqual(self.cluster.where(image), ['store-2'])
+
+    def test_too_large_for_every_mount(self):
+        result = self.cluster.cli('image', 'put', '-', '--size', '20GiB',
+                                  data=b'', check=False)
+        self.assertNotEqual(result.code, 0)
+        self.assertIn('20 GiB', result.err)
+        for name in self.cluster.paths:
+            self.assertIn(name, result.err)
+
+    def test_unknown_size_moves_on_when_its_mount_fills_up(self):
+        # store-1 is too small to begin on; store-2 has 96 MiB, store-3 128.
+        data = random_bytes(110 * MIB, 7)
+        image = self.cluster.put(data)
+        self.assertEqual(self.cluster.where(image), ['store-3'])
+        self.assert_same(self.cluster.get(image), data, 'after the move')
+        for name in self.cluster.paths:
+            wait_until(f'nothing is left on {name}',
+                       lambda n=name: not self.cluster.inflight(n))
+        self.assertEqual(self.cluster.files('store-2'), [])
+
+    def test_no_room_anywhere_says_so_and_gives_the_space_back(self):
+        before = {n: os.statvfs(p).f_bavail
+                  for n, p in self.cluster.paths.items()}
+        result = self.cluster.cli('image', 'put', '-',
+                                  data=random_bytes(200 * MIB, 8),
+                                  check=False)
+        self.assertNotEqual(result.code, 0)
+        self.assertRegex(result.err, 'NO_SPACE_IN_CLUSTER|MOUNT_FULL')
+        for name, path in self.cluster.paths.items():
+            # The state file's directory may have grown by a page.
+            wait_until(f'the space of {name} is back',
+                       lambda n=name, p=path:
+                       before[n] - os.statvfs(p).f_bavail <= 4)
+            self.assertEqual(self.cluster.files(name), [])
+
+    def test_deletes_work_on_a_full_mount(self):
+        image = self.cluster.put(random_bytes(20 * MIB, 2), '--size',
+                                 str(20 * MIB))
+        self.assertEqual(self.cluster.where(image), ['store-1'])
+        filler = os.path.join(self.cluster.paths['store-1'], 'filler')
+        with open(filler, 'wb') as f:
+            try:
+                while True:
+                    f.write(b'x' * 65536)
+                    f.flush()
+            except OSError:
+                pass
+        self.cluster.cli('image', 'rm', image)
+        wait_until('the file is removed',
+                   lambda: image not in self.cluster.files('store-1'))
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)
