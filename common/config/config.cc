@@ -276,12 +276,11 @@ absl::Status Config::Impl::Apply(const Values& values,
 }
 
 void Config::Impl::PrintConfig(std::ostream* out) const {
-  YAML::Emitter yaml;
-  yaml << YAML::BeginMap;
   for (const Option& option : options) {
+    // An emitter each: yaml-cpp puts a comment behind the value before it.
     const std::vector<std::string> values = option.show();
-    yaml << YAML::Comment(option.help) << YAML::Newline;
-    yaml << YAML::Key << option.name << YAML::Value;
+    YAML::Emitter yaml;
+    yaml << YAML::BeginMap << YAML::Key << option.name << YAML::Value;
     if (option.list) {
       yaml << YAML::Flow << values;
     } else if (values[0].empty()) {
@@ -289,9 +288,9 @@ void Config::Impl::PrintConfig(std::ostream* out) const {
     } else {
       yaml << values[0];
     }
+    yaml << YAML::EndMap;
+    *out << "# " << option.help << "\n" << yaml.c_str() << "\n";
   }
-  yaml << YAML::EndMap;
-  *out << yaml.c_str() << "\n";
 }
 
 absl::StatusOr<Config::Outcome> Config::Parse(int argc,

@@ -182,7 +182,7 @@ TEST_F(ConfigTest, PrintedConfigReadsBackTheSame) {
   const std::string printed = ::testing::internal::GetCapturedStdout();
   EXPECT_FALSE(outcome.run);
   EXPECT_EQ(outcome.exit_code, 0);
-  EXPECT_THAT(printed, AllOf(HasSubstr("# Reserve."), HasSubstr("3MiB")));
+  EXPECT_THAT(printed, HasSubstr("# Reserve.\nreserve: 3MiB\n"));
   options_ = {};
   ASSERT_OK(Parse({"--config", WriteFile(printed)}));
   EXPECT_EQ(options_.name, "a: b #c");
