@@ -204,6 +204,20 @@ void Reaper::SettleRetired() {
       continue;
     }
     const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    // Also those of an earlier start: nobody will answer for them any more.
+    for (const UploadEntry& entry :
+         uploads_->Select([&](const UploadEntry& candidate) {
+           return candidate.open() && candidate.target() == uid;
+         })) {
+      const Uuid upload_id = Uuid::FromBytesOrNone(entry.row.upload_id());
+      uploads_->Decided(upload_id, deps_.clock->Boot());
+      LogIfError(
+          upload_manager_->End(
+              upload_id, storage::v1::UPLOAD_OUTCOME_ABORTED,
+              reason::kUploadAborted,
+              "its mount was retired while it was uploaded: start again"),
+          "the next tick ends it");
+    }
     for (const Removal& removal : WaitingOn(uid)) {
       Confirm(uid, removal);
     }

@@ -111,6 +111,26 @@ TEST_F(MountAdminTest, NothingIsAcknowledgedOnAMountThatWasRetired) {
   EXPECT_FALSE(lifecycle_->images().Get(image).ok());
 }
 
+// Nobody will answer for it any more, and its image must not stay unsure.
+TEST_F(MountAdminTest, RetiringEndsTheOpenUploadsOfAnEarlierStart) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const Uuid image = ids_.NextUuid();
+  const Uuid upload = ids_.NextUuid();
+  ASSERT_OK(Start(image, upload));
+  a->Lose();
+  b->Lose();
+  Restart();
+  Connect(b);
+  EXPECT_FALSE(absl::IsNotFound(lifecycle_->images().Get(image).status()));
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Settle();
+  EXPECT_EQ(StateOf(upload), v1::UPLOAD_STATE_ABORTED);
+  EXPECT_TRUE(absl::IsNotFound(lifecycle_->images().Get(image).status()));
+}
+
 TEST_F(MountAdminTest, MountsAreListedWithTheirNumbers) {
   FakeAgent* const a = AddConnected("a", 1);
   AddConnected("b", 2)->Lose();
