@@ -2,10 +2,13 @@
 
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+
+#include "common/errors.h"
 
 namespace predella {
 
@@ -19,10 +22,11 @@ absl::StatusOr<Generation> Generation::Parse(absl::string_view text) {
   if (parts.size() != 3 || !absl::SimpleAtoi(parts[0], &g.epoch) ||
       !absl::SimpleAtoi(parts[1], &g.n) || parts[2].size() != 8 ||
       !absl::SimpleHexAtoi(parts[2], &g.nonce) || g.epoch <= 0 || g.n <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "\"", text.substr(0, 64),
-        "\" is not a generation such as 12-345-9fa3c1d2: pass on the string "
-        "that the coordinator gave"));
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+        absl::StrCat("\"", absl::CHexEscape(text.substr(0, 64)),
+                     "\" is not a generation such as 12-345-9fa3c1d2: pass on "
+                     "the string that the coordinator gave"));
   }
   return g;
 }

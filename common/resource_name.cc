@@ -27,6 +27,11 @@ absl::StatusOr<Uuid> ParseUuidName(absl::string_view prefix,
     return Invalid(
         absl::StrCat("expected ", prefix, "UUID: ", id.status().message()));
   }
+  // Inside, all zeros mean that there is none.
+  if (id->none()) {
+    return Invalid(absl::StrCat("expected ", prefix, "UUID: \"", id->ToString(),
+                                "\" names nothing"));
+  }
   return *id;
 }
 

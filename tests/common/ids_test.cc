@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "common/errors.h"
 #include "common/generation.h"
 #include "common/resource_name.h"
 #include "tests/testing/fake_ids.h"
@@ -97,6 +98,16 @@ TEST(GenerationTest, WrongTextIsRefused) {
   }
 }
 
+// What a client sends is refused with a reason, as the API promises.
+TEST(BadTextTest, CarriesAReason) {
+  for (const absl::Status& status :
+       {Uuid::Parse("x").status(), Uuid::FromBytes("x").status(),
+        FromHex("zz").status(), FromHex("abc").status(),
+        Generation::Parse("x").status()}) {
+    EXPECT_EQ(ReasonOf(status), reason::kInvalidArgument) << status;
+  }
+}
+
 TEST(GenerationTest, TheNonceNeverOrders) {
   const Generation a{2, 5, 1};
   const Generation b{2, 5, 9};
@@ -117,6 +128,18 @@ TEST(ResourceNameTest, FullAndBareNamesParse) {
       ParseImageName(UploadName(id)),
       StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("images/UUID")));
   EXPECT_THAT(ParseMountName("mounts/store-1"), IsOkAndHolds("store-1"));
+}
+
+// All zeros are "none" inside: an image or upload of that name could not be
+// told from none.
+TEST(ResourceNameTest, TheNilUuidNamesNothing) {
+  const std::string nil = Uuid().ToString();
+  for (const std::string& name : {nil, ImageName(Uuid())}) {
+    EXPECT_THAT(ParseImageName(name),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(nil)));
+  }
+  EXPECT_THAT(ParseUploadName(nil),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(nil)));
 }
 
 TEST(ResourceNameTest, MountNames) {
