@@ -205,6 +205,7 @@ v1::PlacementDecision MountRegistry::Explain(
     const PlacementRequest& request) const {
   MutexLock lock(&mu_);
   RefreshLocked();
+  ShowAllLocked();
   return ExplainPlacement(request, views_, options_.placement);
 }
 
@@ -230,6 +231,7 @@ size_t MountRegistry::AddLocked(const Uuid& mount_uid) {
   const size_t i = it->second;
   entries_.emplace_back();
   views_.emplace_back();
+  rows_.emplace_back();
   views_[i].uid = mount_uid;
   RegroupLocked(i);
   return i;
@@ -273,6 +275,8 @@ void MountRegistry::ApplySpaceLocked(size_t i,
     MountView& view = views_[member];
     view.was_near_full = IsNearFull(view, options_.placement);
     view.was_full = IsFull(view, options_.placement);
+    rows_[member] =
+        MakeRow(view, static_cast<int>(entry.group), options_.placement);
   }
 }
 
@@ -284,10 +288,11 @@ void MountRegistry::DropPromisesLocked(
       ++p;
       continue;
     }
-    entry.promised_bytes -= entry.promises[p].bytes;
+    const int64_t bytes = entry.promises[p].bytes;
     promises_.erase(entry.promises[p].id);
     entry.promises[p] = entry.promises.back();
     entry.promises.pop_back();
+    PromisedLocked(i, -bytes, -1);
   }
 }
 

@@ -26,6 +26,7 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
 #include "server/placement/placement_policy.h"
+#include "server/placement/placement_table.h"
 
 namespace predella::server {
 
@@ -145,6 +146,7 @@ class MountRegistry {
     int64_t session = 0;         // in which it was handed over
   };
   static constexpr size_t kNoGroup = std::numeric_limits<size_t>::max();
+  static constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   struct Entry {
     MountInfo info;
     int64_t session = 0;
@@ -159,9 +161,17 @@ class MountRegistry {
     std::vector<Promise> promises;
     int64_t promised_bytes = 0;  // sum over `promises`
   };
-  // Mounts that share one space; most are alone in theirs.
+  // Mounts that share one space; most are alone in theirs. The numbers follow
+  // every promise at once, the members' views only when they are looked at.
   struct Group {
     std::vector<size_t> members;
+    // Of members whose present session told them; kUnknown: of none.
+    int64_t available_bytes = kUnknown;
+    int64_t available_inodes = kUnknown;
+    int64_t reserve_bytes = 0;
+    int64_t promised_bytes = 0;
+    int64_t promises = 0;  // of ours
+    bool fresh() const { return available_bytes != kUnknown; }
   };
 
   void Release(int64_t reservation_id);
@@ -187,8 +197,17 @@ class MountRegistry {
   // Brings the views of a group, and what follows from time for them, up to
   // date.
   void UpdateGroupLocked(size_t group) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Only the group's numbers: after a change of its promises.
+  // The group's numbers from those of its members.
+  void SumGroupLocked(size_t group) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // After a change of the group's numbers.
   void UpdateSpaceLocked(size_t group) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Brings the numbers of a view up to date; those of others may be older.
+  void ShowLocked(size_t i) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowAllLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A promise was made (count 1) or has ended (-1, negative bytes).
+  void PromisedLocked(size_t i, int64_t bytes, int count)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  int64_t ImageBytesLocked(size_t i) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void UpdateStateLocked(size_t i, absl::Duration now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Everything that time has changed since the last look; cheap when nothing.
@@ -211,8 +230,11 @@ class MountRegistry {
   // Entry i and view i belong together; the order is that of arrival.
   mutable std::vector<Entry> entries_ ABSL_GUARDED_BY(mu_);
   mutable std::vector<MountView> views_ ABSL_GUARDED_BY(mu_);
+  // What decisions look at: row i as view i, space i as group i.
+  mutable std::vector<PlacementRow> rows_ ABSL_GUARDED_BY(mu_);
+  mutable std::vector<PlacementSpace> spaces_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<Uuid, size_t> by_uid_ ABSL_GUARDED_BY(mu_);
-  std::vector<Group> groups_ ABSL_GUARDED_BY(mu_);
+  mutable std::vector<Group> groups_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, size_t> group_by_key_ ABSL_GUARDED_BY(mu_);
   // When the next state changes by time alone.
   mutable absl::Duration next_change_ ABSL_GUARDED_BY(mu_) =

@@ -1,7 +1,6 @@
 // MountRegistry: what placement sees, kept up to date mount by mount.
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -10,6 +9,7 @@
 
 #include "server/placement/mount_registry.h"
 #include "server/placement/placement_policy.h"
+#include "server/placement/placement_table.h"
 
 namespace predella::server {
 namespace {
@@ -38,6 +38,7 @@ void MountRegistry::RegroupLocked(size_t i) {
   const auto [it, added] = group_by_key_.emplace(key, groups_.size());
   if (added) {
     groups_.emplace_back();
+    spaces_.emplace_back();
   }
   const size_t before = entry.group;
   const size_t now = it->second;
@@ -59,51 +60,96 @@ void MountRegistry::UpdateGroupLocked(size_t group) const {
   for (const size_t i : groups_[group].members) {
     UpdateStateLocked(i, now);
   }
-  UpdateSpaceLocked(group);
+  SumGroupLocked(group);
+  for (const size_t i : groups_[group].members) {
+    ShowLocked(i);
+    rows_[i] = MakeRow(views_[i], static_cast<int>(group), options_.placement);
+  }
 }
 
-void MountRegistry::UpdateSpaceLocked(size_t group) const {
-  const std::vector<size_t>& members = groups_[group].members;
-  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-  int64_t available = kMost;
-  int64_t inodes = kMost;
-  int64_t reserve = 0;
-  int64_t promised = 0;
-  int64_t promises = 0;
-  for (const size_t i : members) {
+void MountRegistry::SumGroupLocked(size_t group) const {
+  Group& sum = groups_[group];
+  sum.available_bytes = kUnknown;
+  sum.available_inodes = kUnknown;
+  sum.reserve_bytes = 0;
+  sum.promised_bytes = 0;
+  sum.promises = 0;
+  for (const size_t i : sum.members) {
     const Entry& entry = entries_[i];
     // Promises of a mount whose session is broken still count: its streams go
     // on. Its free space is old news.
-    promised += entry.promised_bytes;
-    promises += static_cast<int64_t>(entry.promises.size());
+    sum.promised_bytes += entry.promised_bytes;
+    sum.promises += static_cast<int64_t>(entry.promises.size());
     if (!entry.info.has_space ||
         views_[i].admin_state == storage::v1::ADMIN_STATE_RETIRED) {
       continue;
     }
-    promised += entry.info.space.promised_bytes();
+    const control::v1::Space& space = entry.info.space;
+    sum.promised_bytes += space.promised_bytes();
     if (entry.info.session_open && entry.space_session == entry.session) {
-      available = std::min(available, entry.info.space.available_bytes());
-      inodes = std::min(inodes, entry.info.space.available_inodes());
-      reserve = std::max(reserve, entry.info.space.reserve_bytes());
+      sum.available_bytes =
+          std::min(sum.available_bytes, space.available_bytes());
+      sum.available_inodes =
+          std::min(sum.available_inodes, space.available_inodes());
+      sum.reserve_bytes = std::max(sum.reserve_bytes, space.reserve_bytes());
     }
   }
-  for (const size_t i : members) {
-    const Entry& entry = entries_[i];
-    const control::v1::Space& space = entry.info.space;
-    MountView& view = views_[i];
-    const bool fresh = available != kMost;
-    const int64_t bavail = fresh ? available : space.available_bytes();
-    view.space_group = members.size() > 1 ? static_cast<int>(group) : -1;
-    view.size_bytes = space.size_bytes();
-    view.reserve_bytes = fresh ? reserve : space.reserve_bytes();
-    view.promised_bytes = promised;
-    view.available_bytes = bavail - view.reserve_bytes - promised;
-    view.used_bytes = space.size_bytes() - bavail + promised;
-    view.available_inodes = (fresh ? inodes : space.available_inodes()) -
-                            promises * options_.placement.needed_inodes;
-    view.image_bytes =
-        entry.index_bytes + space.promised_bytes() + entry.promised_bytes;
+  UpdateSpaceLocked(group);
+}
+
+void MountRegistry::UpdateSpaceLocked(size_t group) const {
+  const Group& sum = groups_[group];
+  if (!sum.fresh()) {
+    spaces_[group] = {};  // none of its mounts is ready: not looked at
+    return;
   }
+  const int64_t unused = sum.available_bytes - sum.promised_bytes;
+  spaces_[group] = {
+      unused - sum.reserve_bytes,
+      sum.available_inodes - sum.promises * options_.placement.needed_inodes,
+      unused};
+}
+
+void MountRegistry::ShowLocked(size_t i) const {
+  const Entry& entry = entries_[i];
+  const Group& sum = groups_[entry.group];
+  const control::v1::Space& space = entry.info.space;
+  const int64_t bavail =
+      sum.fresh() ? sum.available_bytes : space.available_bytes();
+  MountView& view = views_[i];
+  view.space_group =
+      sum.members.size() > 1 ? static_cast<int>(entry.group) : -1;
+  view.size_bytes = space.size_bytes();
+  view.reserve_bytes = sum.fresh() ? sum.reserve_bytes : space.reserve_bytes();
+  view.promised_bytes = sum.promised_bytes;
+  view.available_bytes = bavail - view.reserve_bytes - sum.promised_bytes;
+  view.used_bytes = space.size_bytes() - bavail + sum.promised_bytes;
+  view.available_inodes =
+      (sum.fresh() ? sum.available_inodes : space.available_inodes()) -
+      sum.promises * options_.placement.needed_inodes;
+  view.image_bytes = ImageBytesLocked(i);
+}
+
+void MountRegistry::ShowAllLocked() const {
+  for (size_t i = 0; i < views_.size(); ++i) {
+    ShowLocked(i);
+  }
+}
+
+void MountRegistry::PromisedLocked(size_t i, int64_t bytes, int count) {
+  Entry& entry = entries_[i];
+  entry.promised_bytes += bytes;
+  Group& group = groups_[entry.group];
+  group.promised_bytes += bytes;
+  group.promises += count;
+  rows_[i].image_bytes = ImageBytesLocked(i);
+  UpdateSpaceLocked(entry.group);
+}
+
+int64_t MountRegistry::ImageBytesLocked(size_t i) const {
+  const Entry& entry = entries_[i];
+  return entry.index_bytes + entry.info.space.promised_bytes() +
+         entry.promised_bytes;
 }
 
 void MountRegistry::UpdateStateLocked(size_t i, absl::Duration now) const {
@@ -164,6 +210,7 @@ void MountRegistry::RefreshLocked() const {
 }
 
 MountInfo MountRegistry::InfoLocked(size_t i) const {
+  ShowLocked(i);
   MountInfo info = entries_[i].info;
   info.health_detail = HealthDetailLocked(entries_[i]);
   info.view = views_[i];

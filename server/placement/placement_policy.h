@@ -106,6 +106,11 @@ int64_t NeededBytes(const PlacementRequest& request,
 // Name of the hard constraint that refuses the mount; null: none does.
 const char* Refusal(const PlacementRequest& request, const MountView& view,
                     const PlacementOptions& options);
+// The part of Refusal() that follows from the mount's state alone.
+const char* RefusalByState(const MountView& view);
+// The part that the request names: excluded mounts and failure domains. Only
+// "leftover" lets the other constraints speak first.
+const char* ExclusionOf(const PlacementRequest& request, const MountView& view);
 // "ONLINE", "READ_ONLY", ...
 std::string HealthName(v1::Health health);
 

@@ -15,12 +15,16 @@ constexpr int kNearFullClass = 1;
 
 }  // namespace
 
+int RankClass(bool slow, bool near_full) {
+  return (slow ? kSlowClass : 0) + (near_full ? kNearFullClass : 0);
+}
+
 Candidate MakeCandidate(const MountView& view, int index,
                         const PlacementOptions& options) {
   Candidate candidate;
   candidate.index = index;
-  candidate.rank_class = (view.health == v1::HEALTH_SLOW ? kSlowClass : 0) +
-                         (IsNearFull(view, options) ? kNearFullClass : 0);
+  candidate.rank_class =
+      RankClass(view.health == v1::HEALTH_SLOW, IsNearFull(view, options));
   candidate.priority =
       options.highest_priority_first ? -view.priority : view.priority;
   candidate.score = static_cast<double>(view.available_bytes);

@@ -20,6 +20,7 @@ struct Candidate {
   int64_t image_bytes = 0;
 };
 
+int RankClass(bool slow, bool near_full);
 Candidate MakeCandidate(const MountView& view, int index,
                         const PlacementOptions& options);
 // Whether `a` is to be preferred. Never both ways; names decide in the end.

@@ -15,6 +15,8 @@
 #include "common/units.h"
 #include "server/placement/mount_registry.h"
 #include "server/placement/placement_policy.h"
+#include "server/placement/placement_table.h"
+#include "server/placement/ranking.h"
 
 namespace predella::server {
 namespace {
@@ -119,8 +121,16 @@ absl::StatusOr<MountRegistry::Placed> MountRegistry::Reserve(
     const PlacementRequest& request) {
   MutexLock lock(&mu_);
   RefreshLocked();
+  const Choice choice = Choose(request, views_, rows_, spaces_,
+                               options_.placement, ids_, kMaxVerdicts);
+  for (const Candidate& candidate : choice.best) {
+    ShowLocked(static_cast<size_t>(candidate.index));
+  }
+  for (const auto& [index, reason] : choice.refused) {
+    ShowLocked(static_cast<size_t>(index));
+  }
   PlacementResult result =
-      Place(request, views_, options_.placement, ids_, /*want=*/1);
+      Describe(request, choice, views_, options_.placement, /*want=*/1);
   if (result.ranked.empty()) {
     return NowhereLocked(request, result);
   }
@@ -130,9 +140,8 @@ absl::StatusOr<MountRegistry::Placed> MountRegistry::Reserve(
   promise.id = next_reservation_++;
   promise.bytes = NeededBytes(request, options_.placement);
   entry.promises.push_back(promise);
-  entry.promised_bytes += promise.bytes;
   promises_.emplace(promise.id, i);
-  UpdateSpaceLocked(entry.group);
+  PromisedLocked(i, promise.bytes, 1);
 
   Placed placed;
   placed.reservation.registry_ = this;
@@ -148,6 +157,7 @@ absl::StatusOr<MountRegistry::Placed> MountRegistry::Reserve(
 absl::Status MountRegistry::NowhereLocked(const PlacementRequest& request,
                                           const PlacementResult& result) const {
   const int64_t needed = NeededBytes(request, options_.placement);
+  ShowAllLocked();
   std::vector<size_t> order(views_.size());
   for (size_t i = 0; i < order.size(); ++i) {
     order[i] = i;
@@ -220,7 +230,6 @@ void MountRegistry::Release(int64_t reservation_id) {
   const size_t i = it->second;
   DropPromisesLocked(
       i, [&](const Promise& promise) { return promise.id == reservation_id; });
-  UpdateSpaceLocked(entries_[i].group);
 }
 
 void MountRegistry::HandOver(int64_t reservation_id, int64_t command_number) {
@@ -238,7 +247,6 @@ void MountRegistry::HandOver(int64_t reservation_id, int64_t command_number) {
     DropPromisesLocked(i, [&](const Promise& promise) {
       return promise.id == reservation_id;
     });
-    UpdateSpaceLocked(entry.group);
     return;
   }
   for (Promise& promise : entry.promises) {
