@@ -45,16 +45,9 @@ void AgentCore::OnCommand(uint64_t session,
   }
   const int64_t number = command.number();
   switch (command.command_case()) {
-    case control::v1::Command::kPrepareUpload: {
-      const control::v1::PrepareUpload& prepare = command.prepare_upload();
-      const absl::Status status = table_.Prepare(prepare.upload());
-      if (prepare.has_heard()) {
-        MutexLock lock(&mu_);
-        HearLocked(prepare.heard());
-      }
-      AnswerStatus(session, number, status);
+    case control::v1::Command::kPrepareUpload:
+      RunPrepareCommand(session, command);
       break;
-    }
     case control::v1::Command::kCloseIfIdle:
       table_.CloseIfIdle(
           command.close_if_idle(),
@@ -80,6 +73,32 @@ void AgentCore::OnCommand(uint64_t session,
                     "this agent does not know the command"));
       break;
   }
+}
+
+void AgentCore::RunPrepareCommand(uint64_t session,
+                                  const control::v1::Command& command) {
+  const control::v1::PrepareUpload& prepare = command.prepare_upload();
+  const int64_t number = command.number();
+  if (prepare.has_heard()) {
+    MutexLock lock(&mu_);
+    HearLocked(prepare.heard());
+  }
+  table_.Prepare(prepare.upload(),
+                 [this, session, number](const absl::Status& status) {
+                   if (!HasReason(status, reason::kNameTaken)) {
+                     AnswerStatus(session, number, status);
+                     return;
+                   }
+                   control::v1::CommandResult result;
+                   result.set_number(number);
+                   control::v1::NameTaken* taken = result.mutable_name_taken();
+                   const absl::StatusOr<Generation> by =
+                       Generation::Parse(MetadataOf(status)["generation"]);
+                   if (by.ok()) {
+                     *taken->mutable_generation() = by->ToProto();
+                   }
+                   Answer(session, std::move(result));
+                 });
 }
 
 void AgentCore::PostStoreCommand(uint64_t session,
@@ -139,6 +158,9 @@ void AgentCore::RunRemoveCommand(uint64_t session,
           *remove->mutable_other_generation() = outcome->other.ToProto();
         }
         Answer(session, std::move(result));
+        if (outcome->removed) {
+          SpaceChanged();
+        }
       });
 }
 

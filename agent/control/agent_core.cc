@@ -15,6 +15,8 @@ namespace {
 
 constexpr absl::Duration kOpenRetry = absl::Seconds(2);
 constexpr absl::Duration kSpaceEvery = absl::Seconds(2);
+// Publishes and removals within this share one heartbeat.
+constexpr absl::Duration kSoonest = absl::Milliseconds(200);
 // Well within the second that the fence may be behind.
 constexpr absl::Duration kFenceDelay = absl::Milliseconds(500);
 
@@ -48,7 +50,7 @@ AgentCore::AgentCore(AgentIdentity identity,
       machine_(seams_.clock),
       prober_(seams_.probe, seams_.clock, &machine_),
       table_(seams_.disk, seams_.clock, &session_, &ledger_, &machine_,
-             seams_.peer),
+             seams_.peer, [this] { SpaceChanged(); }),
       session_strand_(seams_.disk),
       addresses_(identity_.addresses) {}
 
@@ -69,6 +71,7 @@ void AgentCore::Tick() {
     }
     TryOpenLocked();
     RefreshSpaceLocked();
+    FreshenLocked();
     SyncFenceLocked();
     HeartbeatLocked();
   }
@@ -179,9 +182,29 @@ void AgentCore::RefreshSpaceLocked() {
   if (store_ == nullptr || space_running_ || now < next_space_) {
     return;
   }
-  next_space_ = now + kSpaceEvery;
+  ReadSpaceLocked(/*tell=*/false);
+}
+
+void AgentCore::SpaceChanged() {
+  MutexLock lock(&mu_);
+  space_changed_ = true;
+  FreshenLocked();
+}
+
+void AgentCore::FreshenLocked() {
+  // A reading under way may be of before.
+  if (space_changed_ && !stopped_ && store_ != nullptr && !space_running_ &&
+      seams_.clock->Boot() >= next_fresh_) {
+    space_changed_ = false;
+    next_fresh_ = seams_.clock->Boot() + kSoonest;
+    ReadSpaceLocked(/*tell=*/true);
+  }
+}
+
+void AgentCore::ReadSpaceLocked(bool tell) {
+  next_space_ = seams_.clock->Boot() + kSpaceEvery;
   space_running_ = true;
-  seams_.disk->Post([this, store = store_] {
+  seams_.disk->Post([this, tell, store = store_] {
     const absl::StatusOr<SpaceInfo> space = store->Space();
     machine_.CallDone(space.status());
     MutexLock lock(&mu_);
@@ -190,6 +213,11 @@ void AgentCore::RefreshSpaceLocked() {
       ledger_.SetSpace(*space);
       space_ = SpaceProto(ledger_.Take(), command_number_);
     }
+    if (tell && store_ == store) {
+      next_heartbeat_ = seams_.clock->Boot();
+      HeartbeatLocked();
+    }
+    FreshenLocked();
   });
 }
 

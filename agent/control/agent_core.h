@@ -126,6 +126,10 @@ class AgentCore {
   void LoseStoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void HeartbeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RefreshSpaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Reads the space and sends a heartbeat, at most every kSoonest.
+  void SpaceChanged();
+  void FreshenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReadSpaceLocked(bool tell) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SyncFenceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   control::v1::Space SpaceProto(const SpaceLedger::Snapshot& snapshot,
                                 int64_t command_number) const;
@@ -150,7 +154,10 @@ class AgentCore {
                              const std::string& cluster_uid);
   void AttachAnswered(
       uint64_t session, const std::shared_ptr<ImageStore>& store,
+      bool may_collect,
       absl::StatusOr<std::vector<control::v1::UploadStatus>> statuses);
+  void CollectLocked(uint64_t session, const std::shared_ptr<ImageStore>& store,
+                     bool may_collect) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // agent_commands.cc
   void OnCommand(uint64_t session, const control::v1::Command& command);
@@ -160,6 +167,7 @@ class AgentCore {
   void PostStoreCommand(uint64_t session, const control::v1::Command& command);
   absl::Status RunStoreCommand(ImageStore* store,
                                const control::v1::Command& command);
+  void RunPrepareCommand(uint64_t session, const control::v1::Command& command);
   void RunRemoveCommand(uint64_t session, const control::v1::Command& command);
 
   const AgentIdentity identity_;
@@ -198,6 +206,8 @@ class AgentCore {
   absl::Duration next_heartbeat_ ABSL_GUARDED_BY(mu_);
   absl::Duration next_space_ ABSL_GUARDED_BY(mu_);
   bool space_running_ ABSL_GUARDED_BY(mu_) = false;
+  bool space_changed_ ABSL_GUARDED_BY(mu_) = false;  // and not told yet
+  absl::Duration next_fresh_ ABSL_GUARDED_BY(mu_);
   control::v1::Space space_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> fence_dirty_since_ ABSL_GUARDED_BY(mu_);
   bool fence_syncing_ ABSL_GUARDED_BY(mu_) = false;

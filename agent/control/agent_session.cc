@@ -276,14 +276,15 @@ void AgentCore::RunAttach(uint64_t session,
     highest_epoch_ = std::max(highest_epoch_, attach.heard().epoch());
   }
   table_.ReplaceList(
-      attach, [this, session, store](
+      attach, [this, session, store, may_collect = attach.may_collect()](
                   absl::StatusOr<std::vector<control::v1::UploadStatus>> all) {
-        AttachAnswered(session, store, std::move(all));
+        AttachAnswered(session, store, may_collect, std::move(all));
       });
 }
 
 void AgentCore::AttachAnswered(
     uint64_t session, const std::shared_ptr<ImageStore>& store,
+    bool may_collect,
     absl::StatusOr<std::vector<control::v1::UploadStatus>> statuses) {
   std::vector<control::v1::Command> early;
   {
@@ -304,15 +305,34 @@ void AgentCore::AttachAnswered(
                          {"epoch", welcome_.epoch()},
                          {"open_uploads", uploads},
                          {"images", store->image_count()}});
-    // Later ones are known in memory; the listing costs the whole directory.
-    if (!garbage_collected_) {
-      garbage_collected_ = true;
-      seams_.disk->Post([this, store] { table_.CollectGarbage(store.get()); });
-    }
+    CollectLocked(session, store, may_collect);
   }
   for (const control::v1::Command& command : early) {
     OnCommand(session, command);
   }
+}
+
+void AgentCore::CollectLocked(uint64_t session,
+                              const std::shared_ptr<ImageStore>& store,
+                              bool may_collect) {
+  if (!may_collect) {
+    // What is not named now is kept, and is garbage once the mount is trusted.
+    garbage_collected_ = false;
+    return;
+  }
+  // Later ones are known in memory; the listing costs the whole directory.
+  if (garbage_collected_) {
+    return;
+  }
+  garbage_collected_ = true;
+  seams_.disk->Post([this, session, store] {
+    const bool all = table_.CollectGarbage(
+        store.get(), [this, session] { return session_.Is(session); });
+    if (!all) {
+      MutexLock lock(&mu_);
+      garbage_collected_ = false;
+    }
+  });
 }
 
 }  // namespace predella::agent

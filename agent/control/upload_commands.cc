@@ -1,9 +1,14 @@
 // What the coordinator commands of uploads: a part of UploadTable.
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
 #include "agent/control/upload_entry.h"
@@ -11,8 +16,120 @@
 #include "common/errors.h"
 #include "common/logging.h"
 #include "common/resource_name.h"
+#include "common/status_macros.h"
 
 namespace predella::agent {
+
+absl::StatusOr<UploadTable::EntryPtr> UploadTable::Promise(
+    const control::v1::OpenUpload& open, bool* listed) {
+  const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
+  const Generation generation = Generation::FromProto(open.generation());
+  MutexLock lock(&mu_);
+  if (store_ == nullptr || discarding_.contains(id)) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                     "the mount is not ready for this upload");
+  }
+  EntryPtr entry = FindLocked(id, generation);
+  *listed = entry != nullptr;
+  if (*listed) {
+    return entry;
+  }
+  const auto old = entries_.find(id);
+  if (old != entries_.end()) {
+    EndLocked(old->second, NotListed(id), /*discard=*/false);
+  }
+  std::optional<int64_t> size;
+  if (open.has_size_bytes()) {
+    size = open.size_bytes();
+  }
+  RETURN_IF_ERROR(ledger_->Promise(id, size, open.segment_boundary()));
+  return AddLocked(open);
+}
+
+void UploadTable::Prepare(const control::v1::OpenUpload& open,
+                          PrepareDone done) {
+  bool listed = false;
+  absl::StatusOr<EntryPtr> promised = Promise(open, &listed);
+  if (!promised.ok()) {
+    done(promised.status());
+    return;
+  }
+  uint64_t check = 0;
+  {
+    MutexLock lock(&mu_);
+    check = ++last_check_;
+    name_checks_[check] = {std::move(done), clock_->Boot() + kNameCheckWait};
+  }
+  (*promised)->strand->Post([this, entry = *promised, check, listed] {
+    NameChecked(entry, check, CheckName(entry, listed));
+  });
+}
+
+absl::Status UploadTable::CheckName(const EntryPtr& entry, bool listed) {
+  if (entry->store == nullptr) {
+    return absl::OkStatus();  // its stream will be told why
+  }
+  const UploadSpec& spec = entry->spec;
+  const absl::StatusOr<std::optional<PublishedImage>> found =
+      entry->store->Find(spec.image_id);
+  health_->CallDone(found.status());
+  if (HasReason(found.status(), reason::kNameTaken)) {
+    return found.status();
+  }
+  // An upload that has begun here is not given up for what may pass.
+  if (listed) {
+    return absl::OkStatus();
+  }
+  if (absl::IsDataLoss(found.status())) {
+    return MakeError(absl::StatusCode::kAlreadyExists, reason::kNameTaken,
+                     found.status().message(), {{"foreign", "true"}});
+  }
+  RETURN_IF_ERROR(found.status());
+  if (!found->has_value() || (*found)->generation == spec.generation) {
+    return absl::OkStatus();
+  }
+  const std::string other = (*found)->generation.ToString();
+  return MakeError(absl::StatusCode::kAlreadyExists, reason::kNameTaken,
+                   absl::StrCat("the name of ", ImageName(spec.image_id),
+                                " is taken by generation ", other),
+                   {{"generation", other}});
+}
+
+void UploadTable::NameChecked(const EntryPtr& entry, uint64_t check,
+                              const absl::Status& status) {
+  PrepareDone done;
+  {
+    MutexLock lock(&mu_);
+    const auto it = name_checks_.find(check);
+    if (it == name_checks_.end()) {
+      return;  // it was not waited for
+    }
+    done = std::move(it->second.done);
+    name_checks_.erase(it);
+    if (!status.ok()) {
+      EndLocked(entry, status, /*discard=*/false);
+    }
+  }
+  done(status);
+}
+
+void UploadTable::AnswerSlowChecks() {
+  std::vector<PrepareDone> slow;
+  {
+    MutexLock lock(&mu_);
+    for (auto it = name_checks_.begin(); it != name_checks_.end();) {
+      if (clock_->Boot() < it->second.until) {
+        ++it;
+        continue;
+      }
+      slow.push_back(std::move(it->second.done));
+      name_checks_.erase(it++);
+    }
+  }
+  for (const PrepareDone& done : slow) {
+    done(absl::OkStatus());
+  }
+}
 
 void UploadTable::CloseIfIdle(const control::v1::CloseIfIdle& command,
                               CloseDone done) {
@@ -125,18 +242,25 @@ void UploadTable::RunRemove(const control::v1::Remove& command,
   done(std::move(outcome));
 }
 
-void UploadTable::CollectGarbage(ImageStore* store) {
+bool UploadTable::CollectGarbage(ImageStore* store,
+                                 const std::function<bool()>& go_on) {
   std::vector<Uuid> found;
   const absl::Status listed = store->List([&found](const ListEntry& entry) {
     if (entry.kind == ListEntry::Kind::kInflight && !entry.upload_id.none()) {
       found.push_back(entry.upload_id);
     }
   });
-  LogIfError(listed, "garbage is collected again after the next start");
+  LogIfError(listed, "garbage is collected again at the next registration");
+  bool all = listed.ok();
   for (const Uuid& id : found) {
     {
       MutexLock lock(&mu_);
-      if (entries_.contains(id) || strands_.contains(id)) {
+      if (entries_.contains(id)) {
+        continue;
+      }
+      const auto strand = strands_.find(id);
+      if ((strand != strands_.end() && !strand->second.expired()) || !go_on()) {
+        all = false;
         continue;
       }
       discarding_.insert(id);
@@ -146,11 +270,13 @@ void UploadTable::CollectGarbage(ImageStore* store) {
     if (status.ok()) {
       LogInfo("inflight_discarded", {{"upload", id.ToString()}});
     } else {
-      LogIfError(status, "garbage is collected again after the next start");
+      LogIfError(status, "garbage is collected again at the next registration");
+      all = false;
     }
     MutexLock lock(&mu_);
     discarding_.erase(id);
   }
+  return all;
 }
 
 }  // namespace predella::agent

@@ -22,6 +22,7 @@ enum class UploadPhase {
   kPublished,
   kFull,
   kMoved,
+  kLost,
   kEnded,
 };
 
@@ -29,12 +30,15 @@ enum class UploadPhase {
 struct UploadMove {
   int64_t received = 0;  // when the mount was full
   std::string detail;
-  int64_t boundary = 0;  // the tail goes on there
-  // False after a restart: then the next mount says where the prefix ends.
-  bool boundary_known = true;
+  // Its segment_boundary is where the tail goes on, as the coordinator wrote
+  // it down: this process may have been started since, and hold less.
   control::v1::RedirectTarget target;
+  int64_t have = 0;  // bytes below are here; known once a copy has begun
   bool copying = false;
   absl::Duration retry_at;
+  // Where a block was read that is not what came, and how often in a row.
+  int64_t bad_at = -1;
+  int bad_reads = 0;
 };
 
 struct UploadEntry {
@@ -65,10 +69,11 @@ struct UploadEntry {
   absl::Duration publish_retry_at;
   std::optional<absl::Duration> name_taken_since;
   std::optional<control::v1::Published> published;
-  // When Published or UploadFull was last sent; it is sent again until it is
-  // answered.
+  // When Published, UploadFull or UploadLost was last sent; it is sent again
+  // until it is answered.
   absl::Duration told_at;
   UploadMove move;
+  std::string lost;  // why it can only end; kLost
 };
 
 // The one place where an upload changes its phase; the table's lock is held.

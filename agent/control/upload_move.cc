@@ -1,6 +1,11 @@
 // A mount that fills up in the middle of an upload: a part of UploadTable.
+#include <algorithm>
+#include <cstdint>
+#include <string>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
 #include "agent/control/upload_entry.h"
@@ -9,11 +14,14 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/rpc_status.h"
+#include "common/status_macros.h"
 
 namespace predella::agent {
 namespace {
 
 constexpr absl::Duration kCopyRetry = absl::Seconds(1);
+// A block that is read wrong once may have been so on its way from the disk.
+constexpr int kMostBadReads = 2;
 
 }  // namespace
 
@@ -73,7 +81,7 @@ void UploadTable::OnUploadFullAck(const control::v1::UploadFullAck& ack) {
       return;
     }
     if (ack.has_target()) {
-      MoveLocked(entry, ack.target(), BlockFloor(entry->move.received));
+      MoveLocked(entry, ack.target());
       return;
     }
     absl::Status error = FromRpcStatus(ack.error());
@@ -86,37 +94,16 @@ void UploadTable::OnUploadFullAck(const control::v1::UploadFullAck& ack) {
 }
 
 void UploadTable::MoveLocked(const EntryPtr& entry,
-                             const control::v1::RedirectTarget& target,
-                             int64_t boundary) {
+                             const control::v1::RedirectTarget& target) {
   Transition(entry.get(), UploadPhase::kMoved);
   entry->commit.reset();
   entry->committed = false;
   entry->move.target = target;
-  entry->move.boundary = boundary;
   LogInfo("upload_moved", {{"upload", entry->spec.upload_id.ToString()},
                            {"to", target.mount_name()},
-                           {"boundary", boundary}});
+                           {"boundary", target.segment_boundary()}});
   SendRedirectLocked(entry);
   MaybeCopyLocked(entry);
-}
-
-void UploadTable::ResumeMoveLocked(const EntryPtr& entry,
-                                   const control::v1::RedirectTarget& target) {
-  if (entry->phase == UploadPhase::kFull) {
-    MoveLocked(entry, target, BlockFloor(entry->move.received));
-    return;
-  }
-  Transition(entry.get(), UploadPhase::kFull);
-  entry->told_at = absl::InfiniteDuration();  // nothing is asked
-  entry->strand->Post([this, entry, target] {
-    const absl::Status resolved = Resolve(entry);
-    LogIfError(resolved, "the registration that named it fails as well");
-    MutexLock lock(&mu_);
-    if (resolved.ok() && entry->phase == UploadPhase::kFull) {
-      entry->move.boundary_known = false;
-      MoveLocked(entry, target, BlockFloor(entry->tail_next));
-    }
-  });
 }
 
 void UploadTable::SendRedirectLocked(const EntryPtr& entry) {
@@ -131,30 +118,67 @@ void UploadTable::SendRedirectLocked(const EntryPtr& entry) {
       Uuid::FromBytesOrNone(target.mount_uid()).ToString());
   *redirect->mutable_target()->mutable_addresses() = target.addresses();
   redirect->set_capability(target.capability());
-  redirect->set_offset(entry->move.boundary);
+  redirect->set_offset(target.segment_boundary());
   const HandlePtr handle = entry->stream;
   handle->stream->Send(std::move(response));
   FinishHandleLocked(handle, absl::OkStatus());
 }
 
 void UploadTable::MaybeCopyLocked(const EntryPtr& entry) {
-  // A prefix that itself still comes from the mount before is waited for.
-  if (entry->phase != UploadPhase::kMoved || entry->move.copying ||
-      clock_->Boot() < entry->move.retry_at ||
-      entry->prefix_next < entry->spec.tail_start) {
+  if (entry->phase == UploadPhase::kMoved && !entry->move.copying &&
+      clock_->Boot() >= entry->move.retry_at) {
+    entry->move.copying = true;
+    entry->strand->Post([this, entry] { StartCopy(entry); });
+  }
+}
+
+void UploadTable::StartCopy(const EntryPtr& entry) {
+  const absl::StatusOr<int64_t> have = BytesForMove(entry);
+  PeerCopy copy;
+  {
+    MutexLock lock(&mu_);
+    if (entry->phase != UploadPhase::kMoved) {
+      entry->move.copying = false;
+      return;
+    }
+    if (!have.ok()) {
+      CopyFailedLocked(entry, have.status());
+      return;
+    }
+    if (entry->prefix_next < entry->spec.tail_start) {
+      // A prefix that itself still comes from the mount before is waited for.
+      entry->move.copying = false;
+      return;
+    }
+    entry->move.have = *have;
+    copy = ToPeerCopyLocked(entry);
+  }
+  if (copy.header.segment_boundary() == 0) {
+    CopyDone(entry, absl::OkStatus());
     return;
   }
-  entry->move.copying = true;
-  // A boundary that is not known is the next mount's to tell: it may want what
-  // is lost here.
-  if (entry->move.boundary == 0 && entry->move.boundary_known) {
-    entry->strand->Post([this, entry] { CopyDone(entry, absl::OkStatus()); });
-    return;
+  peer_->Copy(std::move(copy));
+}
+
+// What is left here to be copied, from byte 0 on. What is not here may be at
+// the next mount already, which is asked all the same: only it can say.
+absl::StatusOr<int64_t> UploadTable::BytesForMove(const EntryPtr& entry) {
+  RETURN_IF_ERROR(Resolve(entry));
+  // Opening what is not there would begin it anew.
+  if (entry->staged == nullptr &&
+      (entry->store == nullptr ||
+       entry->store->InflightBytes(entry->spec.upload_id).value_or(0) == 0)) {
+    return 0;
   }
+  RETURN_IF_ERROR(EnsureStaged(entry));
+  return entry->staged->tail_next();
+}
+
+PeerCopy UploadTable::ToPeerCopyLocked(const EntryPtr& entry) {
   PeerCopy copy;
   const control::v1::RedirectTarget& target = entry->move.target;
   copy.addresses.assign(target.addresses().begin(), target.addresses().end());
-  copy.end = entry->move.boundary;
+  copy.end = std::min(entry->move.have, target.segment_boundary());
   copy.header.set_upload(UploadName(entry->spec.upload_id));
   copy.header.set_image(ImageName(entry->spec.image_id));
   copy.header.set_generation(entry->spec.generation.ToString());
@@ -162,47 +186,75 @@ void UploadTable::MaybeCopyLocked(const EntryPtr& entry) {
       Uuid::FromBytesOrNone(target.mount_uid()).ToString());
   copy.header.set_capability(target.capability());
   copy.header.set_segment(v1::WRITE_SEGMENT_PREFIX);
-  if (entry->move.boundary_known) {
-    copy.header.set_segment_boundary(entry->move.boundary);
-  }
+  copy.header.set_segment_boundary(target.segment_boundary());
   copy.read = [this, entry](int64_t offset, int64_t length,
                             PeerCopy::ReadDone done) {
     entry->strand->Post([this, entry, offset, length, done = std::move(done)] {
-      absl::Status status = EnsureStaged(entry);
-      if (!status.ok()) {
-        done(status);
-        return;
-      }
-      absl::StatusOr<std::string> bytes =
-          entry->staged->ReadBack(offset, length);
-      health_->CallDone(bytes.status());
-      done(std::move(bytes));
+      done(ReadForMove(entry, offset, length));
     });
   };
   copy.done = [this, entry](const absl::Status& status) {
     entry->strand->Post([this, entry, status] { CopyDone(entry, status); });
   };
-  peer_->Copy(std::move(copy));
+  return copy;
+}
+
+absl::StatusOr<std::string> UploadTable::ReadForMove(const EntryPtr& entry,
+                                                     int64_t offset,
+                                                     int64_t length) {
+  RETURN_IF_ERROR(EnsureStaged(entry));
+  absl::StatusOr<std::string> bytes = entry->staged->ReadBack(offset, length);
+  health_->CallDone(bytes.status());
+  if (HasReason(bytes.status(), reason::kChecksumMismatch)) {
+    MutexLock lock(&mu_);
+    UploadMove& move = entry->move;
+    move.bad_reads = move.bad_at == offset ? move.bad_reads + 1 : 1;
+    move.bad_at = offset;
+  }
+  return bytes;
 }
 
 void UploadTable::CopyDone(const EntryPtr& entry, const absl::Status& status) {
   MutexLock lock(&mu_);
-  entry->move.copying = false;
   if (entry->phase != UploadPhase::kMoved) {
+    entry->move.copying = false;
     return;
   }
   if (!status.ok()) {
-    LogWarning("prefix_copy_failed",
-               {{"upload", entry->spec.upload_id.ToString()},
-                {"to", entry->move.target.mount_name()},
-                {"error", status.ToString()}});
-    entry->move.retry_at = clock_->Boot() + kCopyRetry;
+    CopyFailedLocked(entry, status);
     return;
   }
+  entry->move.copying = false;
   LogInfo("prefix_copied", {{"upload", entry->spec.upload_id.ToString()},
                             {"to", entry->move.target.mount_name()},
-                            {"bytes", entry->move.boundary}});
+                            {"bytes", entry->move.target.segment_boundary()}});
   EndLocked(entry, NotListed(entry->spec.upload_id), /*discard=*/true);
+}
+
+void UploadTable::CopyFailedLocked(const EntryPtr& entry,
+                                   const absl::Status& status) {
+  UploadMove& move = entry->move;
+  const std::string& to = move.target.mount_name();
+  const int64_t boundary = move.target.segment_boundary();
+  move.copying = false;
+  move.retry_at = clock_->Boot() + kCopyRetry;
+  LogWarning("prefix_copy_failed",
+             {{"upload", entry->spec.upload_id.ToString()},
+              {"to", to},
+              {"error", status.ToString()}});
+  if (move.bad_reads >= kMostBadReads) {
+    LoseLocked(entry, absl::StrCat(
+                          "of the ", boundary, " bytes that ", to,
+                          " needs of it, those at ", move.bad_at,
+                          " can not be read as they came: ", status.message()));
+  } else if (move.have < boundary && absl::IsAborted(status) &&
+             HasReason(status, reason::kOffsetMismatch)) {
+    // The next mount got all that there is, and says that it is not enough.
+    LoseLocked(
+        entry,
+        absl::StrCat("only ", move.have, " of the ", boundary, " bytes that ",
+                     to, " needs of it are left here: ", status.message()));
+  }
 }
 
 }  // namespace predella::agent

@@ -30,7 +30,9 @@ v1::WriteResult ToResult(const control::v1::Published& published) {
 absl::Status OutcomeError(const UploadEntry& entry,
                           const control::v1::PublishedAck& ack) {
   absl::StatusCode code = absl::StatusCode::kAborted;
-  absl::string_view why = reason::kUploadAborted;
+  const bool lost = entry.phase == UploadPhase::kLost;
+  absl::string_view why =
+      lost ? reason::kUploadBytesLost : reason::kUploadAborted;
   switch (ack.outcome()) {
     case storage::v1::UPLOAD_OUTCOME_SUPERSEDED:
       why = reason::kUploadSuperseded;
@@ -47,9 +49,9 @@ absl::Status OutcomeError(const UploadEntry& entry,
   }
   const std::string name = UploadName(entry.spec.upload_id);
   return MakeError(code, ack.reason().empty() ? why : ack.reason(),
-                   ack.detail().empty()
-                       ? absl::StrCat(name, " was not committed")
-                       : ack.detail(),
+                   !ack.detail().empty() ? ack.detail()
+                   : lost                ? entry.lost
+                          : absl::StrCat(name, " was not committed"),
                    {{"upload", name}});
 }
 
@@ -94,7 +96,8 @@ void UploadTable::Commit(const HandlePtr& handle,
       return;
     }
     if (handle->prefix || entry->phase == UploadPhase::kFull ||
-        entry->phase == UploadPhase::kMoved) {
+        entry->phase == UploadPhase::kMoved ||
+        entry->phase == UploadPhase::kLost) {
       return;
     }
     entry->commit = request;
@@ -154,22 +157,30 @@ void UploadTable::RunPublish(const EntryPtr& entry) {
       entry->staged.reset();
     }
   }
-  MutexLock lock(&mu_);
-  if (!status.ok()) {
-    PublishFailedLocked(entry, status, condemned);
-    return;
+  {
+    MutexLock lock(&mu_);
+    if (!status.ok()) {
+      PublishFailedLocked(entry, status, condemned);
+      return;
+    }
+    PublishedLocked(entry, *published);
   }
+  space_changed_();
+}
+
+void UploadTable::PublishedLocked(const EntryPtr& entry,
+                                  const control::v1::Published& published) {
   entry->published = published;
   Transition(entry.get(), UploadPhase::kPublished);
   // Its bytes are in f_bavail now.
   ledger_->Release(entry->spec.upload_id);
   LogInfo("image_published", {{"image", entry->spec.image_id.ToString()},
                               {"generation", entry->spec.generation.ToString()},
-                              {"bytes", published->size_bytes()}});
+                              {"bytes", published.size_bytes()}});
   entry->told_at = clock_->Boot();
   // Without an attached session the next AttachDone says it.
   control::v1::AgentMessage message;
-  *message.mutable_published() = *published;
+  *message.mutable_published() = published;
   session_->SendAttached(std::move(message));
 }
 
@@ -227,10 +238,16 @@ void UploadTable::AnswerLocked(const EntryPtr& entry,
       ack.outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED) {
     return;
   }
+  const bool committed = ack.outcome() == storage::v1::UPLOAD_OUTCOME_COMMITTED;
+  if (committed && !entry->published.has_value()) {
+    // It came to its end at the mount it moved to: nothing here is wanted.
+    EndLocked(entry, NotListed(entry->spec.upload_id), /*discard=*/true);
+    return;
+  }
   Ended ended;
   ended.upload_id = entry->spec.upload_id;
-  if (ack.outcome() == storage::v1::UPLOAD_OUTCOME_COMMITTED &&
-      entry->published.has_value()) {
+  ended.generation = entry->spec.generation;
+  if (committed) {
     ended.result = ToResult(*entry->published);
     if (entry->stream != nullptr) {
       v1::WriteImageResponse response;
@@ -245,8 +262,10 @@ void UploadTable::AnswerLocked(const EntryPtr& entry,
   if (ended_.size() > kMostEnded) {
     ended_.pop_front();
   }
-  // What a refused upload left is removed by command only.
-  EndLocked(entry, status, /*discard=*/false);
+  // What a refused upload published is removed by command only; the bytes of
+  // one that can only end are nobody's.
+  EndLocked(entry, status,
+            ack.outcome() == storage::v1::UPLOAD_OUTCOME_ABORTED);
 }
 
 }  // namespace predella::agent

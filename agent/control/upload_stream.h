@@ -19,6 +19,7 @@ namespace predella::agent {
 class UploadStream {
  public:
   virtual ~UploadStream() = default;
+  // A Progress with `verifying` says only that the agent is alive.
   virtual void Send(v1::WriteImageResponse response) = 0;
   // A chunk of that many bytes is no longer held: more may be read.
   virtual void ChunkDone(int64_t bytes) = 0;

@@ -47,7 +47,7 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
   MutexLock lock(&mu_);
   const EntryPtr entry = FindLocked(*parsed, generation);
   if (entry == nullptr) {
-    if (AnswerEndedLocked(*parsed, handle->stream)) {
+    if (AnswerEndedLocked(*parsed, generation, handle->stream)) {
       handle->closed = true;
       return handle;
     }
@@ -61,6 +61,7 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
         {{"upload", UploadName(*parsed)}});
   }
   handle->entry = entry;
+  handle->progress_at = clock_->Boot();
   place = handle;
   live_.insert(*parsed);
   entry->strand->Post([this, handle] { RunOpen(handle); });
@@ -68,9 +69,10 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
 }
 
 bool UploadTable::AnswerEndedLocked(
-    const Uuid& upload_id, const std::shared_ptr<UploadStream>& stream) {
+    const Uuid& upload_id, const Generation& generation,
+    const std::shared_ptr<UploadStream>& stream) {
   for (const Ended& ended : ended_) {
-    if (ended.upload_id != upload_id) {
+    if (ended.upload_id != upload_id || ended.generation != generation) {
       continue;
     }
     if (ended.status.ok()) {
@@ -156,6 +158,7 @@ void UploadTable::TakeBoundary(const HandlePtr& handle) {
       entry.tail_next == 0) {
     entry.spec.tail_start = handle->boundary;
     entry.tail_next = handle->boundary;
+    entry.tail_safe = handle->boundary;
   }
 }
 
@@ -166,7 +169,12 @@ void UploadTable::RunOpen(const HandlePtr& handle) {
   bool staged = false;
   {
     MutexLock lock(&mu_);
-    staged = entry->phase == UploadPhase::kReceiving;
+    // A prefix goes through a mount that the upload has left; where it stands
+    // there decides whether anything is lost.
+    staged = entry->phase == UploadPhase::kReceiving ||
+             (handle->prefix && entry->on_disk &&
+              (entry->phase == UploadPhase::kFull ||
+               entry->phase == UploadPhase::kMoved));
   }
   if (status.ok() && staged) {
     status = EnsureStaged(entry);
@@ -175,15 +183,8 @@ void UploadTable::RunOpen(const HandlePtr& handle) {
   if (handle->closed) {
     return;
   }
-  if (status.ok() && !handle->prefix &&
-      entry->tail_next < handle->start_offset) {
-    status = MakeError(absl::StatusCode::kAborted, reason::kUploadBytesLost,
-                       absl::StrCat("only ", entry->tail_next, " bytes of ",
-                                    UploadName(entry->spec.upload_id),
-                                    " are left, and the client can send from ",
-                                    handle->start_offset, " on: start again"),
-                       {{"next_offset", absl::StrCat(entry->tail_next)},
-                        {"start_offset", absl::StrCat(handle->start_offset)}});
+  if (status.ok()) {
+    status = CheckOpenLocked(handle);
   }
   if (!handle->prefix && HasReason(status, reason::kMountFull) &&
       entry->phase == UploadPhase::kReceiving) {
@@ -204,6 +205,13 @@ void UploadTable::RunOpen(const HandlePtr& handle) {
     entry->strand->Post(
         [this, handle] { FinishPrefix(handle, /*at_end=*/false); });
   }
+}
+
+void UploadTable::SendVerifyingLocked(const HandlePtr& handle) {
+  v1::WriteImageResponse response;
+  response.mutable_progress()->set_verifying(true);
+  handle->progress_at = clock_->Boot();
+  handle->stream->Send(std::move(response));
 }
 
 void UploadTable::SendProgressLocked(const HandlePtr& handle) {
@@ -282,18 +290,26 @@ absl::Status UploadTable::AppendNow(const HandlePtr& handle,
   RETURN_IF_ERROR(EnsureStaged(entry));
   const UploadSpec& spec = entry->spec;
   const auto length = static_cast<int64_t>(chunk.data().size());
-  const int64_t end = chunk.offset() + length;
-  if (chunk.offset() < 0 || (handle->prefix && end > spec.tail_start) ||
-      (spec.size_bytes.has_value() && end > *spec.size_bytes)) {
-    const int64_t limit =
-        handle->prefix ? spec.tail_start : spec.size_bytes.value_or(0);
+  const int64_t limit =
+      handle->prefix
+          ? spec.tail_start
+          : spec.size_bytes.value_or(std::numeric_limits<int64_t>::max());
+  // No sum that overflows: the offset is the client's.
+  if (chunk.offset() < 0 || length > limit || chunk.offset() > limit - length) {
     return MakeError(
         absl::StatusCode::kOutOfRange, reason::kSizeMismatch,
-        absl::StrCat("a chunk reaches to ", end, "; ",
+        absl::StrCat("a chunk of ", length, " bytes at ", chunk.offset(), "; ",
                      UploadName(spec.upload_id), " ends at ", limit),
-        {{"end", absl::StrCat(end)}, {"limit", absl::StrCat(limit)}});
+        {{"offset", absl::StrCat(chunk.offset())},
+         {"limit", absl::StrCat(limit)}});
   }
-  RETURN_IF_ERROR(ledger_->Grow(spec.upload_id, end));
+  // No room is promised for what the store refuses next: one wild offset must
+  // not take the whole mount.
+  const int64_t next = handle->prefix ? entry->staged->prefix_next()
+                                      : entry->staged->tail_next();
+  if (chunk.offset() == next) {
+    RETURN_IF_ERROR(ledger_->Grow(spec.upload_id, next + length));
+  }
   std::optional<uint32_t> crc32c;
   if (chunk.has_crc32c()) {
     crc32c = chunk.crc32c();
@@ -331,6 +347,14 @@ void UploadTable::AfterAppend(const HandlePtr& handle,
     return;
   }
   FinishHandleLocked(handle, status);
+  if (HasReason(status, reason::kMountFull) || condemned) {
+    // No second move is offered: the tail may be here already.
+    LoseLocked(entry,
+               absl::StrCat("the bytes before ", entry->spec.tail_start,
+                            ", which came from the mount before, can not be "
+                            "taken here after ",
+                            entry->prefix_next, ": ", status.message()));
+  }
 }
 
 void UploadTable::EndOfStream(const HandlePtr& handle) {
@@ -356,15 +380,24 @@ void UploadTable::FinishPrefix(const HandlePtr& handle, bool at_end) {
     }
   }
   absl::Status status = absl::OkStatus();
+  bool condemned = false;
   if (!complete) {
     status = MakeError(absl::StatusCode::kAborted, reason::kOffsetMismatch,
                        absl::StrCat("the prefix ended before ", wanted));
   } else if (entry->staged != nullptr) {
-    // The sender drops its bytes once this stream ended well.
-    status = entry->staged->Checkpoint();
+    // The sender drops its bytes once this stream ended well, and the client
+    // did long ago.
+    status = entry->staged->Sync();
     health_->CallDone(status);
+    condemned = entry->staged->condemned();
   }
   MutexLock lock(&mu_);
+  if (condemned) {
+    LoseLocked(entry, absl::StrCat("the ", wanted,
+                                   " bytes that came from the mount before "
+                                   "can not be made durable here: ",
+                                   status.message()));
+  }
   if (handle->closed) {
     return;
   }
@@ -386,7 +419,8 @@ void UploadTable::RunEndOfStream(const HandlePtr& handle) {
   if (handle->closed || entry->commit.has_value() ||
       entry->phase == UploadPhase::kPublished ||
       entry->phase == UploadPhase::kFull ||
-      entry->phase == UploadPhase::kMoved) {
+      entry->phase == UploadPhase::kMoved ||
+      entry->phase == UploadPhase::kLost) {
     return;
   }
   FinishHandleLocked(

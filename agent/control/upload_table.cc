@@ -1,5 +1,14 @@
 #include "agent/control/upload_table.h"
 
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
 #include "agent/control/upload_entry.h"
@@ -27,13 +36,14 @@ absl::Status NotListed(const Uuid& upload_id) {
 
 UploadTable::UploadTable(Executor* disk, Clock* clock, SessionState* session,
                          SpaceLedger* ledger, MountStateMachine* health,
-                         PeerWriter* peer)
+                         PeerWriter* peer, std::function<void()> space_changed)
     : disk_(disk),
       clock_(clock),
       session_(session),
       ledger_(ledger),
       health_(health),
-      peer_(peer) {}
+      peer_(peer),
+      space_changed_(std::move(space_changed)) {}
 
 void UploadTable::SetStore(std::shared_ptr<ImageStore> store) {
   MutexLock lock(&mu_);
@@ -74,6 +84,7 @@ UploadTable::EntryPtr UploadTable::AddLocked(
   const Uuid id = spec.upload_id;
   auto entry = std::make_shared<UploadEntry>(std::move(spec), strand, store_);
   entry->tail_next = entry->spec.tail_start;
+  entry->tail_safe = entry->spec.tail_start;
   entries_[id] = entry;
   return entry;
 }
@@ -108,19 +119,23 @@ void UploadTable::EndLocked(const EntryPtr& entry, const absl::Status& why,
   const EntryPtr keep = entry;  // `entry` may be the table's own reference
   FinishStreamsLocked(keep, why);
   if (discard && !keep->published.has_value()) {
-    keep->strand->Post([this, keep] {
-      keep->staged.reset();
-      if (keep->store == nullptr) {
-        return;
-      }
-      const absl::Status status = keep->store->Discard(keep->spec.upload_id);
-      health_->CallDone(status);
-      LogIfError(status,
-                 "inflight bytes of an ended upload are looked for "
-                 "again at the next start");
-    });
+    DiscardLater(keep);
   }
   ForgetLocked(keep);
+}
+
+void UploadTable::DiscardLater(const EntryPtr& entry) {
+  entry->strand->Post([this, entry] {
+    entry->staged.reset();
+    if (entry->store == nullptr) {
+      return;
+    }
+    const absl::Status status = entry->store->Discard(entry->spec.upload_id);
+    health_->CallDone(status);
+    LogIfError(status,
+               "inflight bytes of an ended upload are looked for again at the "
+               "next start");
+  });
 }
 
 UploadTable::EntryPtr UploadTable::FindLocked(const Uuid& upload_id,
@@ -130,33 +145,6 @@ UploadTable::EntryPtr UploadTable::FindLocked(const Uuid& upload_id,
     return nullptr;
   }
   return it->second;
-}
-
-absl::Status UploadTable::Prepare(const control::v1::OpenUpload& open) {
-  const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
-  const Generation generation = Generation::FromProto(open.generation());
-  MutexLock lock(&mu_);
-  if (store_ == nullptr || discarding_.contains(id)) {
-    return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
-                     "the mount is not ready for this upload");
-  }
-  if (FindLocked(id, generation) != nullptr) {
-    return absl::OkStatus();
-  }
-  const auto old = entries_.find(id);
-  if (old != entries_.end()) {
-    EndLocked(old->second, NotListed(id), /*discard=*/false);
-  }
-  std::optional<int64_t> size;
-  if (open.has_size_bytes()) {
-    size = open.size_bytes();
-  }
-  absl::Status status = ledger_->Promise(id, size, open.segment_boundary());
-  if (!status.ok()) {
-    return status;
-  }
-  AddLocked(open);
-  return absl::OkStatus();
 }
 
 control::v1::UploadStatus UploadTable::StatusLocked(const EntryPtr& entry) {
@@ -183,6 +171,44 @@ struct Gathering {
 
 }  // namespace
 
+UploadTable::EntryPtr UploadTable::NameLocked(
+    const control::v1::OpenUpload& open) {
+  const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
+  EntryPtr entry = FindLocked(id, Generation::FromProto(open.generation()));
+  if (entry == nullptr) {
+    const auto old = entries_.find(id);
+    if (old != entries_.end()) {
+      EndLocked(old->second, NotListed(id), /*discard=*/false);
+    }
+    entry = AddLocked(open);
+  }
+  if (open.has_moved_to() && (entry->phase == UploadPhase::kReceiving ||
+                              entry->phase == UploadPhase::kFull)) {
+    MoveLocked(entry, open.moved_to());
+  }
+  ledger_->PromiseAgain(id, entry->spec.size_bytes, entry->spec.tail_start);
+  return entry;
+}
+
+void UploadTable::EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named,
+                                   bool discard) {
+  std::vector<EntryPtr> gone;
+  for (const auto& [id, entry] : entries_) {
+    if (!named.contains(id)) {
+      gone.push_back(entry);
+    }
+  }
+  for (const EntryPtr& entry : gone) {
+    EndLocked(entry,
+              MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                        absl::StrCat("the coordinator no longer names ",
+                                     UploadName(entry->spec.upload_id),
+                                     " as open; ask it for the state "
+                                     "(GetUpload)")),
+              discard);
+  }
+}
+
 void UploadTable::ReplaceList(const control::v1::Attach& attach,
                               StatusesDone done) {
   std::vector<EntryPtr> named;
@@ -190,37 +216,10 @@ void UploadTable::ReplaceList(const control::v1::Attach& attach,
     MutexLock lock(&mu_);
     absl::flat_hash_set<Uuid> keep;
     for (const control::v1::OpenUpload& open : attach.open_uploads()) {
-      const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
-      EntryPtr entry = FindLocked(id, Generation::FromProto(open.generation()));
-      if (entry == nullptr) {
-        const auto old = entries_.find(id);
-        if (old != entries_.end()) {
-          EndLocked(old->second, NotListed(id), /*discard=*/false);
-        }
-        entry = AddLocked(open);
-      }
-      if (open.has_moved_to() && entry->phase != UploadPhase::kMoved) {
-        ResumeMoveLocked(entry, open.moved_to());
-      }
-      ledger_->PromiseAgain(id, entry->spec.size_bytes, entry->spec.tail_start);
-      keep.insert(id);
-      named.push_back(entry);
+      named.push_back(NameLocked(open));
+      keep.insert(named.back()->spec.upload_id);
     }
-    std::vector<EntryPtr> gone;
-    for (const auto& [id, entry] : entries_) {
-      if (!keep.contains(id)) {
-        gone.push_back(entry);
-      }
-    }
-    for (const EntryPtr& entry : gone) {
-      EndLocked(entry,
-                MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
-                          absl::StrCat("the coordinator no longer names ",
-                                       UploadName(entry->spec.upload_id),
-                                       " as open; ask it for the state "
-                                       "(GetUpload)")),
-                /*discard=*/true);
-    }
+    EndUnnamedLocked(keep, attach.may_collect());
   }
   if (named.empty()) {
     done(std::vector<control::v1::UploadStatus>());
@@ -278,13 +277,15 @@ void UploadTable::FinishAttach(
   for (const auto& [id, entry] : entries_) {
     if (entry->phase == UploadPhase::kFull) {
       SendFullLocked(entry);
+    } else if (entry->phase == UploadPhase::kLost) {
+      SendLostLocked(entry);
     }
   }
 }
 
 void UploadTable::Tick() {
+  AnswerSlowChecks();
   MutexLock lock(&mu_);
-  const absl::Duration now = clock_->Boot();
   std::vector<EntryPtr> all;
   for (const auto& [id, entry] : entries_) {
     all.push_back(entry);
@@ -293,12 +294,7 @@ void UploadTable::Tick() {
     MaybePublishLocked(entry);
     MaybeCopyLocked(entry);
     TellAgainLocked(entry);
-    for (const HandlePtr& handle : {entry->stream, entry->prefix_stream}) {
-      if (handle != nullptr && handle->progress_sent >= 0 &&
-          now - handle->progress_at >= kProgressEvery) {
-        SendProgressLocked(handle);
-      }
-    }
+    SendProgressesLocked(entry);
     if (entry->stream != nullptr || entry->move.copying ||
         entry->commit.has_value()) {
       live_.insert(entry->spec.upload_id);
@@ -313,6 +309,21 @@ void UploadTable::Tick() {
   }
 }
 
+void UploadTable::SendProgressesLocked(const EntryPtr& entry) {
+  const absl::Duration now = clock_->Boot();
+  for (const HandlePtr& handle : {entry->stream, entry->prefix_stream}) {
+    if (handle == nullptr || now - handle->progress_at < kProgressEvery) {
+      continue;
+    }
+    if (handle->progress_sent >= 0) {
+      SendProgressLocked(handle);
+    } else if (!handle->prefix) {
+      // Another agent waits as long as the connection stands.
+      SendVerifyingLocked(handle);
+    }
+  }
+}
+
 void UploadTable::TellAgainLocked(const EntryPtr& entry) {
   // The coordinator does not answer what it could not decide, as while its
   // index takes no writes.
@@ -321,6 +332,8 @@ void UploadTable::TellAgainLocked(const EntryPtr& entry) {
   }
   if (entry->phase == UploadPhase::kFull) {
     SendFullLocked(entry);
+  } else if (entry->phase == UploadPhase::kLost) {
+    SendLostLocked(entry);
   } else if (entry->phase == UploadPhase::kPublished) {
     entry->told_at = clock_->Boot();
     control::v1::AgentMessage message;

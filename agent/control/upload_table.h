@@ -17,6 +17,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 #include "agent/control/session_state.h"
 #include "agent/control/space_ledger.h"
@@ -36,8 +38,10 @@ namespace predella::agent {
 // Progress is sent at least so often, by bytes and by time.
 inline constexpr int64_t kProgressBytes = int64_t{4} << 20;
 inline constexpr absl::Duration kProgressEvery = absl::Seconds(5);
-// Published and UploadFull that were not answered are sent again.
+// Published, UploadFull and UploadLost that were not answered are sent again.
 inline constexpr absl::Duration kTellAgain = absl::Seconds(2);
+// A disk that did not say by then whether a name is free is not waited for.
+inline constexpr absl::Duration kNameCheckWait = absl::Milliseconds(500);
 
 struct UploadEntry;
 
@@ -50,7 +54,7 @@ struct UploadHandle {
   int64_t boundary = 0;        // between PREFIX and TAIL, as the header says
   bool closed = false;         // guarded by the table's lock
   int64_t progress_sent = -1;  // guarded by the table's lock
-  absl::Duration progress_at;  // guarded by the table's lock
+  absl::Duration progress_at;  // guarded; when it was sent, or attached
 };
 
 // Only uploads that the coordinator named are here: by Attach, or PrepareUpload
@@ -63,14 +67,18 @@ struct UploadHandle {
 //              -> FULL       (no room; UploadFull is sent until answered)
 //   PUBLISHING -> PUBLISHED  | RECEIVING (may be tried again) | FULL
 //   FULL       -> MOVED      (redirected; the prefix is being copied)
+//   RECEIVING, FULL, MOVED -> LOST (bytes are gone that nobody else has;
+//                             UploadLost is sent until answered)
 //   any        -> ENDED      (answered, removed, or no longer listed)
 //
 // Thread-safe. Calls return at once; what needs the disk is posted to it.
 class UploadTable {
  public:
-  // All must outlive this, and every task posted.
+  // All must outlive this, and every task posted. `space_changed` is called
+  // without locks after a publish and returns at once.
   UploadTable(Executor* disk, Clock* clock, SessionState* session,
-              SpaceLedger* ledger, MountStateMachine* health, PeerWriter* peer);
+              SpaceLedger* ledger, MountStateMachine* health, PeerWriter* peer,
+              std::function<void()> space_changed);
 
   // The opened store: shared with the tasks that use it. Null when it was
   // lost; then every stream ends with `why` and the list is empty.
@@ -79,18 +87,23 @@ class UploadTable {
 
   // ---- the session's side
 
-  // Takes an upload on the list and promises its bytes. RESOURCE_EXHAUSTED,
-  // MOUNT_FULL where it does not fit.
-  absl::Status Prepare(const control::v1::OpenUpload& open);
+  // Takes an upload on the list and promises its bytes, before it returns.
+  // RESOURCE_EXHAUSTED, MOUNT_FULL where it does not fit. `done` comes once,
+  // when the disk said whether the image's name is free: ALREADY_EXISTS,
+  // NAME_TAKEN as ImageStore::Find and Publish have it takes the upload off
+  // again. After kNameCheckWait it is OK: then the publication tells.
+  using PrepareDone = std::function<void(const absl::Status&)>;
+  void Prepare(const control::v1::OpenUpload& open, PrepareDone done);
 
-  // Replaces the list; what is no longer on it ends and its inflight bytes are
-  // discarded. `done` gets one status for each that is named, or the error
-  // that kept one from being looked up.
+  // Replaces the list; what is no longer on it ends, and where the mount is
+  // trusted its inflight bytes are discarded. `done` gets one status for each
+  // that is named, or the error that kept one from being looked up.
   using StatusesDone = std::function<void(
       absl::StatusOr<std::vector<control::v1::UploadStatus>>)>;
   void ReplaceList(const control::v1::Attach& attach, StatusesDone done);
   // Sends AttachDone with the statuses as they are by then, so that nothing
-  // published meanwhile is missed; then UploadFull that no session answered.
+  // published meanwhile is missed; then UploadFull and UploadLost that no
+  // session answered.
   void FinishAttach(uint64_t session,
                     std::vector<control::v1::UploadStatus> statuses);
 
@@ -104,10 +117,13 @@ class UploadTable {
   void OnPublishedAck(const control::v1::PublishedAck& ack);
   void OnUploadFullAck(const control::v1::UploadFullAck& ack);
 
-  // On a disk thread: discards inflight bytes of uploads that nobody named.
-  void CollectGarbage(ImageStore* store);
+  // On a disk thread: discards inflight bytes of uploads that nobody named, as
+  // long as `go_on` says so. False when some were left.
+  bool CollectGarbage(ImageStore* store, const std::function<bool()>& go_on);
 
-  // Progress, publishes that waited, copies that are to be tried again.
+  // Progress, publishes that waited, copies that are to be tried again. What
+  // was attached and is not open yet (a restarted agent reads many GiB first)
+  // is told that it is being verified.
   void Tick();
   // Uploads that showed life since the last call.
   std::vector<Uuid> TakeLive();
@@ -148,8 +164,24 @@ class UploadTable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   EntryPtr FindLocked(const Uuid& upload_id, const Generation& generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DiscardLater(const EntryPtr& entry);
+  void EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named, bool discard)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  EntryPtr NameLocked(const control::v1::OpenUpload& open)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   control::v1::UploadStatus StatusLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendProgressesLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // upload_commands.cc
+  absl::StatusOr<EntryPtr> Promise(const control::v1::OpenUpload& open,
+                                   bool* listed);
+  // On the strand, as NameChecked.
+  absl::Status CheckName(const EntryPtr& entry, bool listed);
+  void NameChecked(const EntryPtr& entry, uint64_t check,
+                   const absl::Status& status);
+  void AnswerSlowChecks();
   void RunRemove(const control::v1::Remove& command,
                  const std::shared_ptr<ImageStore>& store,
                  const RemoveDone& done);
@@ -172,7 +204,9 @@ class UploadTable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SendProgressLocked(const HandlePtr& handle)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool AnswerEndedLocked(const Uuid& upload_id,
+  void SendVerifyingLocked(const HandlePtr& handle)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool AnswerEndedLocked(const Uuid& upload_id, const Generation& generation,
                          const std::shared_ptr<UploadStream>& stream)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -182,6 +216,9 @@ class UploadTable {
   void MaybePublishLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunPublish(const EntryPtr& entry);
+  void PublishedLocked(const EntryPtr& entry,
+                       const control::v1::Published& published)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PublishFailedLocked(const EntryPtr& entry, const absl::Status& status,
                            bool condemned) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AnswerLocked(const EntryPtr& entry, const control::v1::PublishedAck& ack)
@@ -194,18 +231,32 @@ class UploadTable {
   void TellAgainLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SendFullLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Also of a move that an earlier process, or a lost answer, left.
   void MoveLocked(const EntryPtr& entry,
-                  const control::v1::RedirectTarget& target, int64_t boundary)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // A move that an earlier process, or a lost answer, left.
-  void ResumeMoveLocked(const EntryPtr& entry,
-                        const control::v1::RedirectTarget& target)
+                  const control::v1::RedirectTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SendRedirectLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MaybeCopyLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // On the strand, as the next three.
+  void StartCopy(const EntryPtr& entry);
+  absl::StatusOr<int64_t> BytesForMove(const EntryPtr& entry);
+  absl::StatusOr<std::string> ReadForMove(const EntryPtr& entry, int64_t offset,
+                                          int64_t length);
+  PeerCopy ToPeerCopyLocked(const EntryPtr& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CopyDone(const EntryPtr& entry, const absl::Status& status);
+  void CopyFailedLocked(const EntryPtr& entry, const absl::Status& status)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // upload_lost.cc
+  void LoseLocked(const EntryPtr& entry, absl::string_view why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendLostLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether a stream can go on with what is here.
+  absl::Status CheckOpenLocked(const HandlePtr& handle)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Executor* const disk_;
   Clock* const clock_;
@@ -213,6 +264,7 @@ class UploadTable {
   SpaceLedger* const ledger_;
   MountStateMachine* const health_;
   PeerWriter* const peer_;
+  const std::function<void()> space_changed_;
 
   Mutex mu_;
   std::shared_ptr<ImageStore> store_ ABSL_GUARDED_BY(mu_);
@@ -226,10 +278,18 @@ class UploadTable {
   // Answers that were given lately, for streams that come again.
   struct Ended {
     Uuid upload_id;
+    Generation generation;
     absl::Status status;
     v1::WriteResult result;
   };
   std::deque<Ended> ended_ ABSL_GUARDED_BY(mu_);
+  // Prepared uploads whose name is being looked at.
+  struct NameCheck {
+    PrepareDone done;
+    absl::Duration until;
+  };
+  absl::flat_hash_map<uint64_t, NameCheck> name_checks_ ABSL_GUARDED_BY(mu_);
+  uint64_t last_check_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace predella::agent

@@ -1,30 +1,43 @@
 #include "agent/service/read_call.h"
 
+#include <grpcpp/impl/codegen/proto_utils.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 #include "agent/service/network.h"
-#include "common/crc32c.h"
+#include "common/errors.h"
 #include "common/rpc/grpc_status.h"
+#include "common/rpc/read_codec.h"
 
 namespace predella::agent {
 
-ReadCall::ReadCall(AgentCore* core, int64_t offset, int64_t length)
-    : core_(core), strand_(core->disk()), offset_(offset), end_(length) {}
-
-ReadCall* ReadCall::Start(AgentCore* core,
-                          const v1::ReadImageRequest& request) {
-  std::shared_ptr<ReadCall> call(
-      new ReadCall(core, request.offset(), request.length()));
+ReadCall* ReadCall::Start(AgentCore* core, const grpc::ByteBuffer& wire) {
+  std::shared_ptr<ReadCall> call(new ReadCall(core));
   ReadCall* const raw = call.get();
   {
     MutexLock lock(&raw->mu_);
     raw->self_ = call;
     raw->reading_ = true;
   }
+  grpc::ByteBuffer copy(wire);  // refers to the same bytes
+  v1::ReadImageRequest request;
+  const grpc::Status parsed =
+      grpc::SerializationTraits<v1::ReadImageRequest>::Deserialize(&copy,
+                                                                   &request);
+  if (!parsed.ok()) {
+    raw->End(MakeError(absl::StatusCode::kInvalidArgument,
+                       reason::kInvalidArgument,
+                       absl::StrCat("the request of ", wire.Length(),
+                                    " bytes is no ReadImageRequest")));
+    return raw;
+  }
+  raw->offset_ = request.offset();
+  raw->end_ = request.length();
   absl::StatusOr<ReadGrant> grant = core->OpenRead(request);
   if (!grant.ok()) {
     raw->End(grant.status());
@@ -53,14 +66,13 @@ void ReadCall::Open(const ReadGrant& grant) {
   // Until here end_ was the length that is asked for.
   end_ = end_ == 0 || end_ > image.size_bytes - offset_ ? image.size_bytes
                                                         : offset_ + end_;
-  v1::ReadImageResponse header;
-  header.mutable_header()->set_size_bytes(image.size_bytes);
-  header.mutable_header()->set_generation(image.generation.ToString());
-  header.mutable_header()->set_crc32c_hex(
-      absl::StrFormat("%08x", image.crc32c));
+  v1::ReadHeader header;
+  header.set_size_bytes(image.size_bytes);
+  header.set_generation(image.generation.ToString());
+  header.set_crc32c_hex(absl::StrFormat("%08x", image.crc32c));
   {
     MutexLock lock(&mu_);
-    out_.push_back(std::move(header));
+    out_.emplace_back(std::move(header));
   }
   PumpOnNetwork();
   ReadAhead();
@@ -83,22 +95,18 @@ void ReadCall::ReadAhead() {
     // To the end of the block: each is read and verified once.
     const int64_t block_end = (offset_ / kBlockBytes + 1) * kBlockBytes;
     const int64_t length = std::min(block_end, end_) - offset_;
-    absl::StatusOr<std::string> bytes = reader_->Read(offset_, length);
-    core_->ReadDone(bytes.status());
-    if (!bytes.ok()) {
-      End(bytes.status());
+    absl::StatusOr<VerifiedBytes> read = reader_->Read(offset_, length);
+    core_->ReadDone(read.status());
+    if (!read.ok()) {
+      End(read.status());
       return;
     }
-    v1::ReadImageResponse response;
-    v1::Chunk* chunk = response.mutable_chunk();
-    chunk->set_offset(offset_);
-    chunk->set_crc32c(Crc32c(*bytes));
-    *chunk->mutable_data() = std::move(*bytes);
+    Block block{offset_, read->crc32c, std::move(read->bytes)};
     offset_ += length;
     {
       MutexLock lock(&mu_);
       ahead_ += length;
-      out_.push_back(std::move(response));
+      out_.emplace_back(std::move(block));
     }
     PumpOnNetwork();
   }
@@ -129,7 +137,18 @@ void ReadCall::PumpLocked() {
   }
   if (!out_.empty()) {
     writing_ = true;
-    StartWrite(&out_.front());
+    if (auto* block = std::get_if<Block>(&out_.front())) {
+      sending_bytes_ = static_cast<int64_t>(block->bytes.size());
+      sending_ = EncodeReadChunk(block->offset, block->crc32c,
+                                 std::move(block->bytes));
+    } else {
+      v1::ReadImageResponse response;
+      *response.mutable_header() = std::get<v1::ReadHeader>(out_.front());
+      sending_bytes_ = 0;
+      sending_ = EncodeReadResponse(response);
+    }
+    out_.pop_front();
+    StartWrite(&sending_);
     return;
   }
   if (finish_.has_value()) {
@@ -141,8 +160,8 @@ void ReadCall::PumpLocked() {
 void ReadCall::OnWriteDone(bool ok) {
   MutexLock lock(&mu_);
   writing_ = false;
-  ahead_ -= static_cast<int64_t>(out_.front().chunk().data().size());
-  out_.pop_front();
+  ahead_ -= sending_bytes_;
+  sending_.Clear();
   if (!ok) {
     out_.clear();
     if (!finish_.has_value()) {
@@ -158,9 +177,7 @@ void ReadCall::OnWriteDone(bool ok) {
 
 void ReadCall::OnCancel() {
   MutexLock lock(&mu_);
-  while (out_.size() > (writing_ ? 1 : 0)) {
-    out_.pop_back();
-  }
+  out_.clear();
   if (!finish_.has_value()) {
     finish_ = absl::CancelledError("the client went away");
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,8 +12,8 @@
 
 namespace predella::agent {
 
-absl::StatusOr<std::string> ImageReaderImpl::Read(int64_t offset,
-                                                  int64_t length) {
+absl::StatusOr<VerifiedBytes> ImageReaderImpl::Read(int64_t offset,
+                                                    int64_t length) {
   if (offset < 0 || length < 0 || offset > image_.size_bytes) {
     return MakeError(absl::StatusCode::kOutOfRange, reason::kReadPastEnd,
                      absl::StrCat(length, " bytes at ", offset,

@@ -24,7 +24,7 @@ class ImageReaderImpl final : public ImageReader {
         file_(std::move(file)) {}
 
   const PublishedImage& image() const override { return image_; }
-  absl::StatusOr<std::string> Read(int64_t offset, int64_t length) override;
+  absl::StatusOr<VerifiedBytes> Read(int64_t offset, int64_t length) override;
 
  private:
   const PublishedImage image_;

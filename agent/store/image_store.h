@@ -101,6 +101,9 @@ class StagedImage {
   // Writes the state file, so that tail_safe() reaches tail_next(). Done by
   // Append itself every kStateIntervalBytes.
   virtual absl::Status Checkpoint() = 0;
+  // Checkpoint that survives a power cut as well, bytes and state: for whom
+  // the only other copy is discarded next. A failed sync condemns the file.
+  virtual absl::Status Sync() = 0;
 
   // Reads bytes received before (whole blocks are verified), for the copy of
   // a prefix to another mount. Also from a condemned file.
@@ -117,6 +120,11 @@ class StagedImage {
       const CommitRequest& request) = 0;
 };
 
+struct VerifiedBytes {
+  std::string bytes;
+  uint32_t crc32c = 0;  // of `bytes`
+};
+
 // Reads one published image. Thread-safe.
 class ImageReader {
  public:
@@ -126,7 +134,8 @@ class ImageReader {
   // Every block touched was read whole and agrees with the record, else
   // DATA_LOSS, CHECKSUM_MISMATCH (metadata: offset). OUT_OF_RANGE,
   // READ_PAST_END when offset is beyond the end.
-  virtual absl::StatusOr<std::string> Read(int64_t offset, int64_t length) = 0;
+  virtual absl::StatusOr<VerifiedBytes> Read(int64_t offset,
+                                             int64_t length) = 0;
 };
 
 struct RemoveOutcome {

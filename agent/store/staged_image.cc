@@ -272,9 +272,31 @@ absl::Status StagedImageImpl::Checkpoint() {
   if (published_.has_value() || unsaved_bytes() == 0) {
     return absl::OkStatus();
   }
+  return SaveState(Durability::kProcess);
+}
+
+absl::Status StagedImageImpl::Sync() {
+  const IdLock lock(&core_->locks, spec_.image_id);
+  RETURN_IF_ERROR(CheckWritable());
+  if (published_.has_value()) {
+    return absl::OkStatus();
+  }
+  // The bytes first: a state must not vouch for what a power cut took.
+  if (const absl::Status synced = file_->Datasync(); !synced.ok()) {
+    return Condemn(synced);
+  }
+  RETURN_IF_ERROR(SaveState(Durability::kPower));
+  if (const absl::Status named = core_->fs->SyncDir(layout::kInflightDir);
+      !named.ok()) {
+    return Condemn(named);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StagedImageImpl::SaveState(Durability durability) {
   const absl::Status saved =
       ReplaceFile(core_->fs, layout::StatePath(spec_.upload_id),
-                  EncodeState(State()), Durability::kProcess);
+                  EncodeState(State()), durability);
   if (!saved.ok()) {
     return HasReason(saved, reason::kMountFull) ? saved : Condemn(saved);
   }
@@ -293,16 +315,16 @@ absl::StatusOr<std::string> StagedImageImpl::ReadBack(int64_t offset,
                      absl::StrCat("byte ", offset, " has not been received; ",
                                   end, " is the next"));
   }
-  ASSIGN_OR_RETURN(std::string out,
+  ASSIGN_OR_RETURN(VerifiedBytes out,
                    ReadVerified(file_.get(), table_, end, offset, first));
   if (in_prefix && first < length && end == spec_.tail_start &&
       tail_.next > end) {
-    ASSIGN_OR_RETURN(const std::string rest,
+    ASSIGN_OR_RETURN(const VerifiedBytes rest,
                      ReadVerified(file_.get(), table_, tail_.next, end,
                                   std::min(length - first, tail_.next - end)));
-    out.append(rest);
+    out.bytes.append(rest.bytes);
   }
-  return out;
+  return std::move(out.bytes);
 }
 
 absl::Status StagedImageImpl::CheckCommit(const CommitRequest& request) const {

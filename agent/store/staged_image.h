@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/store/files.h"
 #include "agent/store/image_store.h"
 #include "agent/store/store_core.h"
 #include "predella/storage/v1/storage.pb.h"
@@ -52,6 +53,7 @@ class StagedImageImpl final : public StagedImage {
                             absl::Span<const absl::string_view> slices,
                             std::optional<uint32_t> crc32c) override;
   absl::Status Checkpoint() override;
+  absl::Status Sync() override;
   absl::StatusOr<std::string> ReadBack(int64_t offset, int64_t length) override;
   absl::StatusOr<PublishedImage> Publish(const CommitRequest& request) override;
 
@@ -87,6 +89,8 @@ class StagedImageImpl final : public StagedImage {
                      absl::Span<const absl::string_view> slices);
   // Keeps the dirty pages of the segment within the window.
   absl::Status WriteBack(Segment* segment);
+  // Writes the state file; the caller holds the image's lock.
+  absl::Status SaveState(Durability durability);
   absl::Status CheckCommit(const CommitRequest& request) const;
   // Condemns the file and returns why.
   absl::Status Condemn(const absl::Status& status);

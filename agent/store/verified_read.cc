@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,12 +20,12 @@
 
 namespace predella::agent {
 
-absl::StatusOr<std::string> ReadVerified(File* file,
-                                         absl::Span<const uint32_t> table,
-                                         int64_t known_end, int64_t offset,
-                                         int64_t length) {
+absl::StatusOr<VerifiedBytes> ReadVerified(File* file,
+                                           absl::Span<const uint32_t> table,
+                                           int64_t known_end, int64_t offset,
+                                           int64_t length) {
   if (length <= 0) {
-    return std::string();
+    return VerifiedBytes();
   }
   // Whole blocks around the range, read in one go.
   const int64_t begin = offset / kBlockBytes * kBlockBytes;
@@ -35,6 +36,7 @@ absl::StatusOr<std::string> ReadVerified(File* file,
   ASSIGN_OR_RETURN(const size_t got,
                    file->Pread(begin, out.size(), out.data()));
   const absl::string_view bytes(out.data(), got);
+  uint32_t crc32c = 0;
   for (int64_t at = begin; at < end; at += kBlockBytes) {
     const size_t size = static_cast<size_t>(std::min(kBlockBytes, end - at));
     const size_t from = static_cast<size_t>(at - begin);
@@ -51,10 +53,14 @@ absl::StatusOr<std::string> ReadVerified(File* file,
                       "; the block at ", at, " should have ", size, " bytes"),
           {{"offset", absl::StrCat(at)}});
     }
+    crc32c = at == begin ? want : CombineCrc32c(crc32c, want, size);
   }
-  out.resize(static_cast<size_t>(std::min(end, offset + length) - begin));
-  out.erase(0, static_cast<size_t>(offset - begin));
-  return out;
+  if (begin != offset || end > offset + length) {
+    out.resize(static_cast<size_t>(std::min(end, offset + length) - begin));
+    out.erase(0, static_cast<size_t>(offset - begin));
+    crc32c = Crc32c(out);
+  }
+  return VerifiedBytes{std::move(out), crc32c};
 }
 
 absl::StatusOr<int64_t> VerifiedEnd(File* file,

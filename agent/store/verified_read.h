@@ -3,12 +3,12 @@
 #define PREDELLA_AGENT_STORE_VERIFIED_READ_H_
 
 #include <cstdint>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/store/image_store.h"
 
 namespace predella::agent {
 
@@ -16,10 +16,10 @@ namespace predella::agent {
 // touches, whole; nothing is known from `known_end` on, and the range ends
 // there at most. `table` holds the CRC32C of each block.
 // DATA_LOSS, CHECKSUM_MISMATCH (metadata: offset, of the bad block).
-absl::StatusOr<std::string> ReadVerified(File* file,
-                                         absl::Span<const uint32_t> table,
-                                         int64_t known_end, int64_t offset,
-                                         int64_t length);
+absl::StatusOr<VerifiedBytes> ReadVerified(File* file,
+                                           absl::Span<const uint32_t> table,
+                                           int64_t known_end, int64_t offset,
+                                           int64_t length);
 
 // Where the good bytes of [start, end) end: the first block that can't be
 // read as its checksum wants cuts. Errors of the disk are returned.

@@ -298,6 +298,9 @@ absl::Status ImageWriterImpl::Handle(const v1::WriteImageResponse& message) {
   recovering_ = false;
   switch (message.payload_case()) {
     case v1::WriteImageResponse::kProgress:
+      if (message.progress().verifying()) {
+        return absl::OkStatus();  // alive; its offsets say nothing yet
+      }
       if (!ready_) {
         RETURN_IF_ERROR(ResumeAt(message.progress().next_offset()));
       } else {

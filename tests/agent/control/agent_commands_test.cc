@@ -1,6 +1,9 @@
 // Commands of the coordinator, as AgentCore carries them out.
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -47,6 +50,105 @@ TEST_F(CoreTest, CloseIfIdleSaysWhatWasPublishedAlready) {
   Command(command);
   EXPECT_TRUE(Result()->close_if_idle().closed());
   EXPECT_EQ(Result()->close_if_idle().published().size_bytes(), 9);
+}
+
+TEST_F(CoreTest, CloseIfIdleGivesWayToAStreamThatComesAtThatMoment) {
+  Register();
+  Prepare();
+  control::v1::CoordinatorMessage message;
+  control::v1::Command* command = message.mutable_command();
+  command->set_number(++number);
+  command->mutable_close_if_idle()->set_upload_id(upload_id.bytes());
+  *command->mutable_close_if_idle()->mutable_generation() =
+      generation.ToProto();
+  core.OnMessage(session, message);  // no stream yet; the strand decides
+  streams.push_back(std::make_shared<FakeStream>());
+  ASSERT_OK_AND_ASSIGN(auto handle, core.OpenWrite(Header(), streams.back()));
+  Run();
+  ASSERT_TRUE(Result()->has_close_if_idle());
+  EXPECT_FALSE(Result()->close_if_idle().closed());
+  Write(handle, 0, 9);
+  Commit(handle, 9);
+  EXPECT_NE(Published(), nullptr);
+}
+
+TEST_F(CoreTest, AStreamThatComesAfterCloseIfIdleIsRefused) {
+  Register();
+  Prepare();
+  control::v1::Command command;
+  command.mutable_close_if_idle()->set_upload_id(upload_id.bytes());
+  *command.mutable_close_if_idle()->mutable_generation() = generation.ToProto();
+  Command(command);
+  EXPECT_TRUE(Result()->close_if_idle().closed());
+  EXPECT_THAT(core.OpenWrite(Header(), std::make_shared<FakeStream>()),
+              HasReason(reason::kUploadNotFound));
+}
+
+TEST_F(CoreTest, PrepareTellsOfAFileWithoutRecordUnderTheName) {
+  ASSERT_OK(mem.PutFile(image_id.ToString(), "somebody's"));
+  Register();
+  Prepare(kBlockBytes);
+  ASSERT_TRUE(Result()->has_name_taken());
+  EXPECT_FALSE(Result()->name_taken().has_generation());
+  EXPECT_EQ(Result()->space().promised_bytes(), 0);
+  EXPECT_THAT(core.OpenWrite(Header(), std::make_shared<FakeStream>()),
+              HasReason(reason::kUploadNotFound));
+  ASSERT_OK_AND_ASSIGN(const std::string left,
+                       mem.GetFile(image_id.ToString()));
+  EXPECT_EQ(left, "somebody's");
+}
+
+TEST_F(CoreTest, PrepareTellsOfAnotherGenerationUnderTheName) {
+  Register();
+  Prepare();
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, 9);
+  Commit(handle, 9);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  const Generation before = generation;
+  upload_id = ids.NextUuid();
+  generation.n += 5;
+  Prepare();
+  ASSERT_TRUE(Result()->has_name_taken());
+  EXPECT_EQ(Generation::FromProto(Result()->name_taken().generation()), before);
+}
+
+// The same upload started again, after the file came: it goes elsewhere too.
+TEST_F(CoreTest, PrepareAgainTellsOfAFileThatCameMeanwhile) {
+  Register();
+  Prepare();
+  Prepare();
+  EXPECT_FALSE(Result()->has_error());
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  ASSERT_OK(mem.PutFile(image_id.ToString(), "somebody's"));
+  Prepare();
+  EXPECT_TRUE(Result()->has_name_taken());
+  ASSERT_TRUE(stream->finished.has_value());
+  EXPECT_THAT(*stream->finished, HasReason(reason::kNameTaken));
+}
+
+TEST_F(CoreTest, ASlowDiskDoesNotHoldUpPrepare) {
+  Register();
+  control::v1::CoordinatorMessage message;
+  message.mutable_command()->set_number(++number);
+  *message.mutable_command()->mutable_prepare_upload()->mutable_upload() =
+      Open(kBlockBytes);
+  core.OnMessage(session, message);
+  EXPECT_EQ(Result(), nullptr);
+  clock.Advance(kNameCheckWait);
+  core.Tick();  // the disk did not move
+  ASSERT_NE(Result(), nullptr);
+  EXPECT_FALSE(Result()->has_error());
+  EXPECT_EQ(Result()->space().promised_bytes(), kBlockBytes);
+  Run();
+  EXPECT_EQ(Count([](const control::v1::AgentMessage& m) {
+              return m.has_command_result();
+            }),
+            1);
+  FakeStream* stream = nullptr;
+  EXPECT_NE(OpenStream(&stream), nullptr);
 }
 
 control::v1::Command RemoveCommand(const Uuid& image, const Uuid& upload,
@@ -152,6 +254,61 @@ TEST_F(CoreTest, TheFenceIsRaisedBeforeACommitIsAnswered) {
   ASSERT_NE(report, nullptr);
   ASSERT_GE(report->mount_report().known_size(), 1);
   EXPECT_EQ(report->mount_report().known(0).max_n(), 30);
+}
+
+int64_t Beats(const std::vector<control::v1::AgentMessage>& sent) {
+  return std::count_if(
+      sent.begin(), sent.end(),
+      [](const control::v1::AgentMessage& m) { return m.has_heartbeat(); });
+}
+
+TEST_F(CoreTest, AHeartbeatTellsTheSpaceAtOnceAfterAPublishAndARemoval) {
+  Register();
+  Prepare(kBlockBytes);
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, kBlockBytes);
+  Tick();
+  ASSERT_EQ(Beats(link->sent), 0);
+  Commit(handle, kBlockBytes);
+  ASSERT_EQ(Beats(link->sent), 1);
+  const control::v1::Space published = link->sent.back().heartbeat().space();
+  EXPECT_EQ(published.promised_bytes(), 0);
+  EXPECT_EQ(published.available_bytes(), mem.Space()->available_bytes);
+  EXPECT_EQ(published.command_number(), number);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  // Within 200 ms they share the next one.
+  Command(RemoveCommand(image_id, upload_id, generation));
+  EXPECT_TRUE(Result()->remove().removed());
+  EXPECT_EQ(Beats(link->sent), 1);
+  Tick(absl::Milliseconds(200));
+  ASSERT_EQ(Beats(link->sent), 2);
+  EXPECT_GE(link->sent.back().heartbeat().space().available_bytes(),
+            published.available_bytes() + kBlockBytes);
+  Tick(absl::Milliseconds(250));
+  EXPECT_EQ(Beats(link->sent), 2);
+}
+
+TEST_F(CoreTest, PublishedIsSaidAgainUntilItIsAnswered) {
+  Register();
+  Prepare();
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, 9);
+  Commit(handle, 9);
+  const auto said = [this] {
+    return Count(
+        [](const control::v1::AgentMessage& m) { return m.has_published(); });
+  };
+  EXPECT_EQ(said(), 1);
+  Tick(absl::Seconds(1));
+  EXPECT_EQ(said(), 1);
+  Tick(absl::Seconds(1));
+  EXPECT_EQ(said(), 2);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  EXPECT_THAT(*stream->finished, ::predella::testing::IsOk());
+  Tick(absl::Seconds(4));
+  EXPECT_EQ(said(), 2);
 }
 
 }  // namespace

@@ -199,6 +199,7 @@ TEST_F(CoreTest, AStreamThatCanNotGoOnWhereTheBytesEndIsTold) {
   Prepare();
   FakeStream* stream = nullptr;
   OpenStream(&stream, /*start=*/kBlockBytes);
+  EXPECT_NE(Lost(), nullptr);
   ASSERT_TRUE(stream->finished.has_value());
   EXPECT_THAT(*stream->finished, HasReason(reason::kUploadBytesLost));
 }

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 
 #include "agent/control/agent_core.h"
@@ -138,7 +139,8 @@ class CoreTest : public ::testing::Test {
     link = std::make_shared<FakeLink>();
     session = core.OnConnected(link);
   }
-  void Register(std::vector<control::v1::OpenUpload> open = {}) {
+  void Register(std::vector<control::v1::OpenUpload> open = {},
+                bool may_collect = true) {
     Connect();
     core.OnMessage(session, Welcome());
     Tick();
@@ -146,6 +148,7 @@ class CoreTest : public ::testing::Test {
     control::v1::Attach* attach = message.mutable_attach();
     attach->set_claim_label(true);
     attach->set_mount_key(key);
+    attach->set_may_collect(may_collect);
     *attach->mutable_heard() = Generation{7, 1, 3}.ToProto();
     for (control::v1::OpenUpload& upload : open) {
       *attach->add_open_uploads() = std::move(upload);
@@ -220,12 +223,30 @@ class CoreTest : public ::testing::Test {
         [](const control::v1::AgentMessage& m) { return m.has_upload_full(); });
     return message == nullptr ? nullptr : &message->upload_full();
   }
-  void AckPublished(storage::v1::UploadOutcome outcome) {
+  const control::v1::UploadLost* Lost() {
+    const control::v1::AgentMessage* message = Last(
+        [](const control::v1::AgentMessage& m) { return m.has_upload_lost(); });
+    return message == nullptr ? nullptr : &message->upload_lost();
+  }
+  template <typename Has>
+  int Count(Has has) {
+    return static_cast<int>(
+        std::count_if(link->sent.begin(), link->sent.end(), has));
+  }
+  // Where the upload's bytes lie before they are published.
+  std::string Inflight() const {
+    return ".predella/inflight/" + upload_id.ToString();
+  }
+  void AckPublished(storage::v1::UploadOutcome outcome,
+                    absl::string_view reason = "",
+                    absl::string_view detail = "") {
     control::v1::CoordinatorMessage message;
     control::v1::PublishedAck* ack = message.mutable_published_ack();
     ack->set_upload_id(upload_id.bytes());
     *ack->mutable_generation() = generation.ToProto();
     ack->set_outcome(outcome);
+    ack->set_reason(std::string(reason));
+    ack->set_detail(std::string(detail));
     *ack->mutable_heard() = Generation{7, 30, 3}.ToProto();
     core.OnMessage(session, message);
     Run();
@@ -258,6 +279,54 @@ class CoreTest : public ::testing::Test {
     EXPECT_OK(handle);
     Run();
     return handle.ok() ? *handle : nullptr;
+  }
+  // A stream of one segment of an upload that moved.
+  std::shared_ptr<UploadHandle> OpenSegment(FakeStream** out,
+                                            v1::WriteSegment segment,
+                                            int64_t boundary) {
+    v1::WriteHeader header =
+        Header(segment == v1::WRITE_SEGMENT_TAIL ? boundary : 0);
+    header.set_segment(segment);
+    header.set_segment_boundary(boundary);
+    streams.push_back(std::make_shared<FakeStream>());
+    *out = streams.back().get();
+    absl::StatusOr<std::shared_ptr<UploadHandle>> handle =
+        core.OpenWrite(header, streams.back());
+    EXPECT_OK(handle);
+    Run();
+    return handle.ok() ? *handle : nullptr;
+  }
+  // Prepared as the next mount of an upload that moved here.
+  void PrepareTarget(int64_t boundary,
+                     std::optional<int64_t> size = std::nullopt) {
+    control::v1::Command command;
+    *command.mutable_prepare_upload()->mutable_upload() = Open(size);
+    command.mutable_prepare_upload()->mutable_upload()->set_segment_boundary(
+        boundary);
+    Command(std::move(command));
+  }
+  // The mount that an upload moves to, from `boundary` on.
+  control::v1::RedirectTarget Target(int64_t boundary) {
+    control::v1::RedirectTarget target;
+    target.set_mount_name("m-2");
+    target.set_mount_uid(ids.NextUuid().bytes());
+    target.add_addresses("127.0.0.1:7411");
+    target.set_capability("capability of m-2");
+    target.set_segment_boundary(boundary);
+    return target;
+  }
+  // What an earlier process of this agent left of the upload.
+  void LeaveBytes(int64_t bytes) {
+    ASSERT_OK_AND_ASSIGN(auto store,
+                         ImageStore::Open(&mem, &clock, &ids, StoreOptions()));
+    UploadSpec spec;
+    spec.upload_id = upload_id;
+    spec.image_id = image_id;
+    spec.generation = generation;
+    ASSERT_OK_AND_ASSIGN(auto staged, store->OpenStaged(spec));
+    const std::string data(static_cast<size_t>(bytes), 'x');
+    ASSERT_OK(staged->AppendTail(0, {data}, std::nullopt));
+    ASSERT_OK(staged->Sync());
   }
   void Write(const std::shared_ptr<UploadHandle>& handle, int64_t offset,
              int64_t length) {

@@ -45,14 +45,6 @@ class MoveTest : public CoreTest {
     *ack->mutable_generation() = generation.ToProto();
     return message;
   }
-  control::v1::RedirectTarget Target() {
-    control::v1::RedirectTarget target;
-    target.set_mount_name("m-2");
-    target.set_mount_uid(ids.NextUuid().bytes());
-    target.add_addresses("127.0.0.1:7411");
-    target.set_capability("capability of m-2");
-    return target;
-  }
 };
 
 TEST_F(MoveTest, TheTailGoesOnElsewhereAndThePrefixIsCopied) {
@@ -62,7 +54,7 @@ TEST_F(MoveTest, TheTailGoesOnElsewhereAndThePrefixIsCopied) {
   EXPECT_EQ(Full()->received_bytes(), 4 * kBlockBytes + 100);
   EXPECT_FALSE(stream->finished.has_value());
   control::v1::CoordinatorMessage ack = FullAck();
-  *ack.mutable_upload_full_ack()->mutable_target() = Target();
+  *ack.mutable_upload_full_ack()->mutable_target() = Target(4 * kBlockBytes);
   core.OnMessage(session, ack);
   Run();
   ASSERT_TRUE(stream->finished.has_value());
@@ -103,7 +95,7 @@ TEST_F(MoveTest, WhatIsNotWrittenDownIsSentAgain) {
   const auto handle = FillUp(&stream, /*state_too=*/true);
   EXPECT_EQ(Full()->received_bytes(), 0);
   control::v1::CoordinatorMessage ack = FullAck();
-  *ack.mutable_upload_full_ack()->mutable_target() = Target();
+  *ack.mutable_upload_full_ack()->mutable_target() = Target(0);
   core.OnMessage(session, ack);
   Run();
   EXPECT_EQ(stream->sent.back().redirect().offset(), 0);
@@ -169,90 +161,175 @@ TEST_F(MoveTest, AFailedWriteMovesTheUploadToo) {
 
 TEST_F(MoveTest, TheNextMountPublishesWhenBothSegmentsAreHere) {
   Register();
-  control::v1::Command command;
-  *command.mutable_prepare_upload()->mutable_upload() = Open();
-  command.mutable_prepare_upload()->mutable_upload()->set_segment_boundary(
-      2 * kBlockBytes);
-  Command(command);
-  streams.push_back(std::make_shared<FakeStream>());
-  v1::WriteHeader header = Header(2 * kBlockBytes);
-  header.set_segment(v1::WRITE_SEGMENT_TAIL);
-  header.set_segment_boundary(2 * kBlockBytes);
-  ASSERT_OK_AND_ASSIGN(auto tail, core.OpenWrite(header, streams[0]));
-  Run();
-  EXPECT_EQ(streams[0]->progress().next_offset(), 2 * kBlockBytes);
+  PrepareTarget(2 * kBlockBytes);
+  FakeStream* client = nullptr;
+  const auto tail =
+      OpenSegment(&client, v1::WRITE_SEGMENT_TAIL, 2 * kBlockBytes);
+  EXPECT_EQ(client->progress().next_offset(), 2 * kBlockBytes);
+  // Nothing of the tail is here, and nothing of it need be sent again.
+  EXPECT_EQ(client->progress().safe_offset(), 2 * kBlockBytes);
   Write(tail, 2 * kBlockBytes, 50);
   Commit(tail, 2 * kBlockBytes + 50);
   EXPECT_EQ(Published(), nullptr);
 
-  streams.push_back(std::make_shared<FakeStream>());
-  header.set_start_offset(0);
-  header.set_segment(v1::WRITE_SEGMENT_PREFIX);
-  ASSERT_OK_AND_ASSIGN(auto prefix, core.OpenWrite(header, streams[1]));
-  Run();
-  EXPECT_EQ(streams[1]->progress().next_offset(), 0);
+  FakeStream* sender = nullptr;
+  const auto prefix =
+      OpenSegment(&sender, v1::WRITE_SEGMENT_PREFIX, 2 * kBlockBytes);
+  EXPECT_EQ(sender->progress().next_offset(), 0);
   Write(prefix, 0, 2 * kBlockBytes);
   // Ended by the one who knows where it ends.
-  ASSERT_TRUE(streams[1]->finished.has_value());
-  EXPECT_THAT(*streams[1]->finished, IsOk());
+  ASSERT_TRUE(sender->finished.has_value());
+  EXPECT_THAT(*sender->finished, IsOk());
   ASSERT_NE(Published(), nullptr);
   EXPECT_EQ(Published()->size_bytes(), 2 * kBlockBytes + 50);
   AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
-  EXPECT_THAT(*streams[0]->finished, IsOk());
+  EXPECT_THAT(*client->finished, IsOk());
+}
+
+// The sender drops its bytes when the stream ends well, and the client did
+// long ago: a power cut of this mount right after must lose nothing.
+TEST_F(MoveTest, APrefixThatWasTakenSurvivesAPowerCut) {
+  constexpr int64_t kBoundary = 18 * kBlockBytes;
+  Register();
+  PrepareTarget(kBoundary);
+  FakeStream* client = nullptr;
+  const auto tail = OpenSegment(&client, v1::WRITE_SEGMENT_TAIL, kBoundary);
+  Write(tail, kBoundary, 3 * kBlockBytes + 9);
+  FakeStream* sender = nullptr;
+  const auto prefix = OpenSegment(&sender, v1::WRITE_SEGMENT_PREFIX, kBoundary);
+  Write(prefix, 0, kBoundary);
+  ASSERT_TRUE(sender->finished.has_value());
+  EXPECT_THAT(*sender->finished, IsOk());
+  mem.Crash(testing::MemFileSystem::Keep::kNothing);
+  ASSERT_OK_AND_ASSIGN(auto store,
+                       ImageStore::Open(&mem, &clock, &ids, StoreOptions()));
+  UploadSpec spec;
+  spec.upload_id = upload_id;
+  spec.image_id = image_id;
+  spec.generation = generation;
+  spec.tail_start = kBoundary;
+  ASSERT_OK_AND_ASSIGN(auto staged, store->OpenStaged(spec));
+  EXPECT_EQ(staged->prefix_next(), kBoundary);
+  EXPECT_GE(staged->tail_next(), client->progress().safe_offset());
+}
+
+// Its bytes are wanted although the next mount may have them already: only
+// that one can say.
+TEST_F(MoveTest, TheNextMountIsAskedBeforeAnythingIsCalledDone) {
+  control::v1::OpenUpload open = Open();
+  *open.mutable_moved_to() = Target(3 * kBlockBytes);
+  Register({open});
+  ASSERT_EQ(peer.copies.size(), 1u);
+  EXPECT_EQ(peer.copies[0].end, 0);
+  peer.copies[0].done(absl::OkStatus());
+  Run();
+  EXPECT_EQ(Lost(), nullptr);
+  Tick(absl::Seconds(2));
+  EXPECT_EQ(peer.copies.size(), 1u);
+}
+
+// An upload that moves twice passes its prefix on through the second mount.
+TEST_F(MoveTest, APrefixGoesOnOnlyWhenItIsHere) {
+  Register();
+  PrepareTarget(2 * kBlockBytes);
+  FakeStream* client = nullptr;
+  const auto tail =
+      OpenSegment(&client, v1::WRITE_SEGMENT_TAIL, 2 * kBlockBytes);
+  Write(tail, 2 * kBlockBytes, 2 * kBlockBytes);
+  core.OnDisconnected(session);
+  control::v1::OpenUpload open = Open();
+  open.set_segment_boundary(2 * kBlockBytes);
+  *open.mutable_moved_to() = Target(4 * kBlockBytes);
+  Register({open});
+  EXPECT_EQ(client->sent.back().redirect().offset(), 4 * kBlockBytes);
+  Tick(absl::Seconds(1));
+  EXPECT_TRUE(peer.copies.empty());
+  FakeStream* sender = nullptr;
+  const auto prefix =
+      OpenSegment(&sender, v1::WRITE_SEGMENT_PREFIX, 2 * kBlockBytes);
+  Write(prefix, 0, 2 * kBlockBytes);
+  ASSERT_TRUE(sender->finished.has_value());
+  EXPECT_THAT(*sender->finished, IsOk());
+  Tick(absl::Seconds(1));
+  ASSERT_EQ(peer.copies.size(), 1u);
+  EXPECT_EQ(peer.copies[0].end, 4 * kBlockBytes);
+}
+
+TEST_F(MoveTest, AMountThatIsFullWhenTheStreamOpensIsLeft) {
+  Register();
+  Prepare();
+  fs.Inject({.at = 1,
+             .op = "open",
+             .path = ".predella/inflight",
+             .status = MakeError(absl::StatusCode::kResourceExhausted,
+                                 reason::kMountFull, "no inode left"),
+             .perform = false,
+             .forever = true});
+  FakeStream* stream = nullptr;
+  OpenStream(&stream);
+  fs.Reset();
+  ASSERT_NE(Full(), nullptr);
+  EXPECT_EQ(Full()->received_bytes(), 0);
+  EXPECT_FALSE(stream->finished.has_value());
+  control::v1::CoordinatorMessage ack = FullAck();
+  *ack.mutable_upload_full_ack()->mutable_target() = Target(0);
+  core.OnMessage(session, ack);
+  Run();
+  ASSERT_TRUE(stream->finished.has_value());
+  EXPECT_THAT(*stream->finished, IsOk());
+  EXPECT_EQ(stream->sent.back().redirect().offset(), 0);
+  EXPECT_TRUE(peer.copies.empty());
 }
 
 TEST_F(MoveTest, AMoveGoesOnAfterTheAgentWasStartedAgain) {
-  {
-    ASSERT_OK_AND_ASSIGN(auto store,
-                         ImageStore::Open(&mem, &clock, &ids, StoreOptions()));
-    UploadSpec spec;
-    spec.upload_id = upload_id;
-    spec.image_id = image_id;
-    spec.generation = generation;
-    ASSERT_OK_AND_ASSIGN(auto staged, store->OpenStaged(spec));
-    ASSERT_OK(staged->AppendTail(0, {std::string(3 * kBlockBytes, 'x')},
-                                 std::nullopt));
-    ASSERT_OK(staged->Checkpoint());
-  }
+  LeaveBytes(3 * kBlockBytes + 5);
   control::v1::OpenUpload open = Open();
-  *open.mutable_moved_to() = Target();
+  *open.mutable_moved_to() = Target(3 * kBlockBytes);
   Register({open});
   ASSERT_EQ(peer.copies.size(), 1u);
   EXPECT_EQ(peer.copies[0].end, 3 * kBlockBytes);
-  // The next mount knows where the prefix ends.
-  EXPECT_EQ(peer.copies[0].header.segment_boundary(), 0);
+  EXPECT_EQ(peer.copies[0].header.segment_boundary(), 3 * kBlockBytes);
   EXPECT_EQ(Full(), nullptr);
+}
+
+// What lies before its part was never here, and is not given up by it.
+TEST_F(MoveTest, ANextMountThatIsFullAtOnceMovesOnFromItsOwnBoundary) {
+  Register();
+  PrepareTarget(2 * kBlockBytes);
+  fs.Inject({.at = 1,
+             .op = "open",
+             .path = ".predella/inflight",
+             .status = MakeError(absl::StatusCode::kResourceExhausted,
+                                 reason::kMountFull, "no inode left"),
+             .perform = false,
+             .forever = true});
+  FakeStream* client = nullptr;
+  OpenSegment(&client, v1::WRITE_SEGMENT_TAIL, 2 * kBlockBytes);
+  fs.Reset();
+  ASSERT_NE(Full(), nullptr);
+  EXPECT_EQ(Full()->received_bytes(), 2 * kBlockBytes);
 }
 
 TEST_F(MoveTest, APrefixThatIsNotWaitedForIsNeverTakenForComplete) {
   Register();
   Prepare();
-  streams.push_back(std::make_shared<FakeStream>());
-  v1::WriteHeader header = Header(0);
-  header.set_segment(v1::WRITE_SEGMENT_PREFIX);
-  ASSERT_OK_AND_ASSIGN(auto prefix, core.OpenWrite(header, streams[0]));
-  Run();
+  FakeStream* sender = nullptr;
+  const auto prefix = OpenSegment(&sender, v1::WRITE_SEGMENT_PREFIX, 0);
   core.uploads()->EndOfStream(prefix);
   Run();
-  EXPECT_THAT(*streams[0]->finished, HasReason(reason::kOffsetMismatch));
+  EXPECT_THAT(*sender->finished, HasReason(reason::kOffsetMismatch));
 }
 
 TEST_F(MoveTest, APrefixThatEndsEarlyIsNotTaken) {
   Register();
-  control::v1::Command command;
-  *command.mutable_prepare_upload()->mutable_upload() = Open();
-  command.mutable_prepare_upload()->mutable_upload()->set_segment_boundary(
-      2 * kBlockBytes);
-  Command(command);
-  streams.push_back(std::make_shared<FakeStream>());
-  v1::WriteHeader header = Header(0);
-  header.set_segment(v1::WRITE_SEGMENT_PREFIX);
-  ASSERT_OK_AND_ASSIGN(auto prefix, core.OpenWrite(header, streams[0]));
-  Run();
+  PrepareTarget(2 * kBlockBytes);
+  FakeStream* sender = nullptr;
+  const auto prefix =
+      OpenSegment(&sender, v1::WRITE_SEGMENT_PREFIX, 2 * kBlockBytes);
   Write(prefix, 0, kBlockBytes);
   core.uploads()->EndOfStream(prefix);
   Run();
-  EXPECT_THAT(*streams[0]->finished, HasReason(reason::kOffsetMismatch));
+  EXPECT_THAT(*sender->finished, HasReason(reason::kOffsetMismatch));
 }
 
 }  // namespace

@@ -188,6 +188,59 @@ TEST_F(StagedTest, PrefixAndTailMeet) {
   EXPECT_EQ(*ReadAll(w_.store.get(), spec_), bytes_);
 }
 
+// The mount that an upload moves to, cut off at every call of the sync that
+// lets the mount before drop its bytes.
+TEST_F(StagedTest, WhatWasSyncedSurvivesAPowerCutAtAnyCallAfter) {
+  spec_.tail_start = 2 * kBlockBytes;
+  const absl::string_view prefix = All().substr(0, 2 * kBlockBytes);
+  for (const Keep keep : {Keep::kNothing, Keep::kSome, Keep::kEverything}) {
+    for (int64_t n = 1; n < 100; ++n) {
+      SCOPED_TRACE(absl::StrCat("cut at call ", n));
+      World w;
+      ASSERT_OK(w.InitAndOpen());
+      ASSERT_OK_AND_ASSIGN(auto staged, w.store->OpenStaged(spec_));
+      ASSERT_OK(AppendAll(staged.get(), bytes_));
+      ASSERT_OK(staged->AppendPrefix(0, {prefix}, {}));
+      w.fault.Reset();
+      w.fault.CrashAt(n);
+      const bool synced = staged->Sync().ok();
+      const bool reached = w.fault.injected();
+      staged.reset();
+      w.fault.Reset();
+      w.PowerCut(keep, static_cast<uint64_t>(n));
+      ASSERT_OK(w.Open());
+      ASSERT_OK_AND_ASSIGN(staged, w.store->OpenStaged(spec_));
+      EXPECT_EQ(synced, !reached);
+      if (synced) {
+        EXPECT_EQ(staged->prefix_next(), 2 * kBlockBytes);
+        EXPECT_EQ(staged->tail_next(), static_cast<int64_t>(bytes_.size()));
+        ASSERT_OK(staged->Publish(CommitOf(bytes_)));
+        EXPECT_EQ(*ReadAll(w.store.get(), spec_), bytes_);
+      }
+      if (!reached) {
+        break;
+      }
+    }
+  }
+}
+
+TEST_F(StagedTest, AFailedSyncCondemnsAndAFullDiskDoesNot) {
+  ASSERT_OK_AND_ASSIGN(auto staged, w_.store->OpenStaged(spec_));
+  ASSERT_OK(AppendAll(staged.get(), bytes_));
+  Fault fault;
+  fault.op = "pwrite";  // of the state
+  fault.status =
+      MakeError(absl::StatusCode::kResourceExhausted, reason::kMountFull, "");
+  w_.fault.Inject(fault);
+  EXPECT_THAT(staged->Sync(), HasReason(reason::kMountFull));
+  EXPECT_FALSE(staged->condemned());
+  ASSERT_OK(staged->Sync());
+  w_.mem.FailNextDatasync("inflight");
+  EXPECT_FALSE(staged->Sync().ok());
+  EXPECT_TRUE(staged->condemned());
+  EXPECT_FALSE(staged->Publish(CommitOf(bytes_)).ok());
+}
+
 TEST_F(StagedTest, AFullMountKeepsTheLastGoodByteAndTheCallCanBeRepeated) {
   ASSERT_OK_AND_ASSIGN(auto staged, w_.store->OpenStaged(spec_));
   ASSERT_OK(staged->AppendTail(0, {All().substr(0, kBlockBytes)}, {}));

@@ -14,6 +14,7 @@
 #include "agent/store/image_store.h"
 #include "agent/store/layout.h"
 #include "agent/store/record_codec.h"
+#include "common/crc32c.h"
 #include "common/errors.h"
 #include "common/generation.h"
 #include "tests/agent/store/store_world.h"
@@ -80,10 +81,11 @@ TEST_F(StoreTest, RangesAreCutAtTheEnd) {
         Range{size, 10}, Range{kBlockBytes - 1, 2}, Range{kBlockBytes, 0},
         Range{kBlockBytes + 7, 2 * kBlockBytes}, Range{3 * kBlockBytes, 99}}) {
     SCOPED_TRACE(absl::StrCat(r.offset, "+", r.length));
-    ASSERT_OK_AND_ASSIGN(const std::string got,
+    ASSERT_OK_AND_ASSIGN(const VerifiedBytes got,
                          reader->Read(r.offset, r.length));
-    EXPECT_EQ(got, bytes_.substr(static_cast<size_t>(r.offset),
-                                 static_cast<size_t>(r.length)));
+    EXPECT_EQ(got.crc32c, Crc32c(got.bytes));
+    EXPECT_EQ(got.bytes, bytes_.substr(static_cast<size_t>(r.offset),
+                                       static_cast<size_t>(r.length)));
   }
   EXPECT_THAT(reader->Read(size + 1, 1), HasReason(reason::kReadPastEnd));
   EXPECT_THAT(reader->Read(-1, 1), StatusIs(absl::StatusCode::kOutOfRange));

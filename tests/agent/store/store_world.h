@@ -86,7 +86,9 @@ inline absl::StatusOr<std::string> ReadAll(ImageStore* store,
                                            const UploadSpec& spec) {
   ASSIGN_OR_RETURN(const auto reader,
                    store->OpenImage(spec.image_id, spec.generation));
-  return reader->Read(0, reader->image().size_bytes);
+  ASSIGN_OR_RETURN(VerifiedBytes read,
+                   reader->Read(0, reader->image().size_bytes));
+  return std::move(read.bytes);
 }
 
 inline std::vector<ListEntry> ListAll(ImageStore* store) {

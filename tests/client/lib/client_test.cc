@@ -193,6 +193,15 @@ TEST_F(ClientTest, ResumesAfterABreakAnywhere) {
   }
 }
 
+TEST_F(ClientTest, AnAgentThatVerifiesIsAliveAndNoMore) {
+  const std::string bytes = RandomString((3 << 20) + 1, 6);
+  one_.verify = 2;
+  one_.break_at = 2 << 20;
+  ASSERT_OK(Upload(bytes));
+  EXPECT_EQ(Stored(), bytes);
+  EXPECT_EQ(one_.streams, 2);
+}
+
 TEST_F(ClientTest, FollowsARedirectFromTheMiBBoundary) {
   const std::string bytes = RandomString((5 << 20) + 99, 4);
   one_.redirect_at = (3 << 20);

@@ -110,6 +110,13 @@ grpc::Status FakeChunkService::WriteImage(grpc::ServerContext* context,
     return refuse;
   }
   const std::string upload = request.header().upload();
+  for (int i = 0; i < verify; ++i) {
+    v1::WriteImageResponse alive;
+    alive.mutable_progress()->set_verifying(true);
+    alive.mutable_progress()->set_next_offset(99 * kMiB);
+    alive.mutable_progress()->set_safe_offset(99 * kMiB);
+    stream->Write(alive);
+  }
   v1::WriteImageResponse response;
   {
     MutexLock lock(&cluster_->mu);

@@ -90,6 +90,9 @@ class FakeChunkService final : public v1::ChunkService::Service {
   std::atomic<int64_t> most_unsafe = 0;
   // The next chunk breaks the stream and all bytes are gone, once.
   std::atomic<bool> lose_all = false;
+  // So many times a stream hears that its bytes are being verified, with
+  // offsets that mean nothing, before it hears where to go on.
+  std::atomic<int> verify = 0;
   // Every stream ends with this.
   grpc::Status refuse = grpc::Status::OK;
   // One byte of the answer to reads is turned over at this offset.
