@@ -10,9 +10,8 @@ ChunkServiceImpl::WriteImage(grpc::CallbackServerContext* /*context*/) {
   return WriteCall::Start(core_, &all_bytes_);
 }
 
-grpc::ServerWriteReactor<v1::ReadImageResponse>* ChunkServiceImpl::ReadImage(
-    grpc::CallbackServerContext* /*context*/,
-    const v1::ReadImageRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* ChunkServiceImpl::ReadImage(
+    grpc::CallbackServerContext* /*context*/, const grpc::ByteBuffer* request) {
   return ReadCall::Start(core_, *request);
 }
 

@@ -12,17 +12,22 @@
 
 namespace predella::agent {
 
+// ReadImage is raw: the bytes of a chunk are never in a generated message.
+using ChunkServiceBase = v1::ChunkService::WithCallbackMethod_WriteImage<
+    v1::ChunkService::WithRawCallbackMethod_ReadImage<
+        v1::ChunkService::Service>>;
+
 // Reactions never block: all work on the disk is posted to it.
-class ChunkServiceImpl final : public v1::ChunkService::CallbackService {
+class ChunkServiceImpl final : public ChunkServiceBase {
  public:
   // `core` must outlive this and every call.
   explicit ChunkServiceImpl(AgentCore* core) : core_(core) {}
 
   grpc::ServerBidiReactor<v1::WriteImageRequest, v1::WriteImageResponse>*
   WriteImage(grpc::CallbackServerContext* context) override;
-  grpc::ServerWriteReactor<v1::ReadImageResponse>* ReadImage(
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadImage(
       grpc::CallbackServerContext* context,
-      const v1::ReadImageRequest* request) override;
+      const grpc::ByteBuffer* request) override;
 
  private:
   AgentCore* const core_;

@@ -8,6 +8,8 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
+#include <variant>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -25,19 +27,30 @@ inline constexpr int64_t kReadAheadBytes = int64_t{8} << 20;
 
 // Reads block by block on the disk threads and sends what was verified.
 // Reactions never block. Lives until OnDone, and as long as a disk task of it.
-class ReadCall final : public grpc::ServerWriteReactor<v1::ReadImageResponse>,
+//
+// The bytes are copied twice in this process: from the page cache to the
+// buffer that becomes a slice of gRPC's, and from there to the socket.
+class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                        public std::enable_shared_from_this<ReadCall> {
  public:
   // `core` must outlive it.
-  static ReadCall* Start(AgentCore* core, const v1::ReadImageRequest& request);
+  static ReadCall* Start(AgentCore* core, const grpc::ByteBuffer& request);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
 
  private:
-  using Reactor = grpc::ServerWriteReactor<v1::ReadImageResponse>;
-  ReadCall(AgentCore* core, int64_t offset, int64_t length);
+  using Reactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
+  struct Block {
+    int64_t offset;
+    uint32_t crc32c;
+    std::string bytes;
+  };
+  // Becomes a ByteBuffer when it is sent: disk threads call nothing of gRPC.
+  using Outgoing = std::variant<v1::ReadHeader, Block>;
+
+  explicit ReadCall(AgentCore* core) : core_(core), strand_(core->disk()) {}
 
   void End(const absl::Status& status);
   void PumpOnNetwork() ABSL_LOCKS_EXCLUDED(mu_);
@@ -53,12 +66,15 @@ class ReadCall final : public grpc::ServerWriteReactor<v1::ReadImageResponse>,
   // On the strand only: they hold descriptors.
   std::shared_ptr<ImageStore> store_;
   std::unique_ptr<ImageReader> reader_;
-  int64_t offset_;
-  int64_t end_;
+  int64_t offset_ = 0;
+  int64_t end_ = 0;
 
   Mutex mu_;
   std::shared_ptr<ReadCall> self_ ABSL_GUARDED_BY(mu_);
-  std::deque<v1::ReadImageResponse> out_ ABSL_GUARDED_BY(mu_);
+  std::deque<Outgoing> out_ ABSL_GUARDED_BY(mu_);
+  // Of the write that is under way, and how many of `ahead_` it has.
+  grpc::ByteBuffer sending_ ABSL_GUARDED_BY(mu_);
+  int64_t sending_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t ahead_ ABSL_GUARDED_BY(mu_) = 0;
   bool reading_ ABSL_GUARDED_BY(mu_) = false;
   bool writing_ ABSL_GUARDED_BY(mu_) = false;

@@ -1,16 +1,20 @@
 #include "client/internal/grpc_streams.h"
 
+#include <grpcpp/generic/generic_stub.h>
+
 #include <chrono>
 #include <deque>
 #include <memory>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "common/rpc/grpc_status.h"
+#include "common/rpc/read_codec.h"
 #include "predella/v1/chunk_service.grpc.pb.h"
 
 namespace predella::client_internal {
@@ -18,6 +22,8 @@ namespace {
 
 // Messages read ahead of the application: 4 MiB.
 constexpr size_t kReadAhead = 4;
+
+constexpr char kReadImage[] = "/predella.v1.ChunkService/ReadImage";
 
 // Waits until `deadline` in CLOCK_BOOTTIME; false when it has passed.
 bool WaitUntil(CondVar* cv, Mutex* mu, absl::Duration deadline)
@@ -178,19 +184,25 @@ class WriteReactor final
   absl::Status status_ ABSL_GUARDED_BY(mu_);
 };
 
+// Raw, so that the bytes of a chunk stay where gRPC received them. The generic
+// stub knows no calls that only read; on the wire a stream of one request is
+// the same.
 class ReadReactor final
-    : public grpc::ClientReadReactor<v1::ReadImageResponse> {
+    : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   ReadReactor(std::shared_ptr<grpc::Channel> channel,
               const v1::ReadImageRequest& request)
-      : channel_(std::move(channel)),
-        stub_(v1::ChunkService::NewStub(channel_)),
-        request_(request) {}
+      : channel_(std::move(channel)), stub_(channel_) {
+    const grpc::Slice slice(request.SerializeAsString());
+    request_ = grpc::ByteBuffer(&slice, 1);
+  }
 
   void Start() {
-    stub_->async()->ReadImage(&context_, &request_, this);
+    stub_.PrepareBidiStreamingCall(&context_, kReadImage, grpc::StubOptions(),
+                                   this);
     AddHold();
     StartRead(&incoming_);
+    StartWriteLast(&request_, grpc::WriteOptions());
     StartCall();
   }
 
@@ -211,10 +223,11 @@ class ReadReactor final
     gate_->Wait();
   }
 
-  StreamEvent Wait(absl::Duration timeout, v1::ReadImageResponse* message,
+  StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
                    absl::Status* status) {
     const absl::Duration deadline = RealClock()->Boot() + timeout;
     bool resume = false;
+    grpc::ByteBuffer wire;
     {
       MutexLock lock(&mu_);
       while (messages_.empty() && !done_) {
@@ -226,7 +239,7 @@ class ReadReactor final
         *status = status_;
         return StreamEvent::kEnd;
       }
-      *message = std::move(messages_.front());
+      wire.Swap(&messages_.front());
       messages_.pop_front();
       resume = paused_;
       paused_ = false;
@@ -234,6 +247,12 @@ class ReadReactor final
     if (resume) {
       StartRead(&incoming_);
     }
+    absl::StatusOr<ReadMessage> decoded = DecodeReadResponse(wire);
+    if (!decoded.ok()) {
+      *status = decoded.status();
+      return StreamEvent::kEnd;
+    }
+    *message = *std::move(decoded);
     return StreamEvent::kMessage;
   }
 
@@ -243,7 +262,7 @@ class ReadReactor final
     {
       MutexLock lock(&mu_);
       if (ok) {
-        messages_.push_back(std::move(incoming_));
+        messages_.emplace_back().Swap(&incoming_);
         more = cancelled_ || messages_.size() < kReadAhead;
         paused_ = !more;
         cv_.SignalAll();
@@ -268,14 +287,14 @@ class ReadReactor final
   }
 
   const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::ChunkService::Stub> stub_;
-  const v1::ReadImageRequest request_;
+  grpc::GenericStub stub_;
+  grpc::ByteBuffer request_;
   grpc::ClientContext context_;
-  v1::ReadImageResponse incoming_;
+  grpc::ByteBuffer incoming_;
   const std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
   Mutex mu_;
   CondVar cv_;
-  std::deque<v1::ReadImageResponse> messages_ ABSL_GUARDED_BY(mu_);
+  std::deque<grpc::ByteBuffer> messages_ ABSL_GUARDED_BY(mu_);
   // No read is under way: the application is behind.
   bool paused_ ABSL_GUARDED_BY(mu_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mu_) = false;
@@ -311,7 +330,7 @@ class GrpcReadStream final : public ReadStream {
     reactor_->Start();
   }
   ~GrpcReadStream() override { reactor_->Cancel(); }
-  StreamEvent Wait(absl::Duration timeout, v1::ReadImageResponse* message,
+  StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
                    absl::Status* status) override {
     return reactor_->Wait(timeout, message, status);
   }

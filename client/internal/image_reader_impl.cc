@@ -17,6 +17,11 @@ absl::Status Damaged(absl::string_view message) {
                    message);
 }
 
+absl::string_view View(const grpc::Slice& slice) {
+  return absl::string_view(reinterpret_cast<const char*>(slice.begin()),
+                           slice.size());
+}
+
 }  // namespace
 
 ImageReaderImpl::ImageReaderImpl(std::shared_ptr<Stub> stub,
@@ -58,11 +63,16 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageReaderImpl::Open(
 
 absl::StatusOr<absl::string_view> ImageReaderImpl::Read() {
   RETURN_IF_ERROR(error_);
+  if (next_slice_ < message_.data.size()) {
+    return View(message_.data[next_slice_++]);
+  }
+  next_slice_ = 0;
   while (offset_ < end_) {
     absl::StatusOr<bool> step = Step();
     if (step.ok() && *step) {
-      return message_.chunk().data();
+      return View(message_.data[next_slice_++]);
     }
+    message_.data.clear();  // none of it was checked
     if (step.ok()) {
       continue;
     }
@@ -73,6 +83,7 @@ absl::StatusOr<absl::string_view> ImageReaderImpl::Read() {
     }
   }
   stream_.reset();
+  message_.data.clear();
   return absl::string_view();
 }
 
@@ -99,14 +110,15 @@ absl::StatusOr<bool> ImageReaderImpl::Step() {
                        " was silent for ",
                        absl::FormatDuration(options_.stall_timeout)));
   }
-  if (message_.has_header()) {
-    RETURN_IF_ERROR(CheckHeader(message_.header()));
+  const v1::ReadImageResponse& message = message_.message;
+  if (message.has_header()) {
+    RETURN_IF_ERROR(CheckHeader(message.header()));
     return false;
   }
-  if (!message_.has_chunk()) {
+  if (!message.has_chunk()) {
     return false;
   }
-  RETURN_IF_ERROR(TakeChunk(message_.chunk()));
+  RETURN_IF_ERROR(TakeChunk(message.chunk(), message_.data));
   return true;
 }
 
@@ -140,13 +152,18 @@ absl::Status ImageReaderImpl::CheckHeader(const v1::ReadHeader& header) const {
   return absl::OkStatus();
 }
 
-absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk) {
-  const auto size = static_cast<int64_t>(chunk.data().size());
+absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk,
+                                        const std::vector<grpc::Slice>& data) {
+  int64_t size = 0;
+  uint32_t crc = 0;
+  for (const grpc::Slice& slice : data) {
+    size += static_cast<int64_t>(slice.size());
+    crc = ExtendCrc32c(crc, View(slice));
+  }
   if (chunk.offset() != offset_ || size == 0 || size > end_ - offset_) {
     return Damaged(absl::StrCat("the agent sent ", size, " bytes of ",
                                 chunk.offset(), ", wanted from ", offset_));
   }
-  const uint32_t crc = Crc32c(chunk.data());
   if (!chunk.has_crc32c() || chunk.crc32c() != crc) {
     return Damaged(absl::StrCat("bytes ", offset_, " to ", offset_ + size,
                                 " from ", current_.copies(copy_).mount(),

@@ -2,9 +2,13 @@
 #ifndef PREDELLA_CLIENT_INTERNAL_IMAGE_READER_IMPL_H_
 #define PREDELLA_CLIENT_INTERNAL_IMAGE_READER_IMPL_H_
 
+#include <grpcpp/grpcpp.h>
+
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,6 +16,7 @@
 
 #include "client/internal/retry.h"
 #include "client/internal/stub.h"
+#include "common/rpc/read_codec.h"
 #include "predella/client_options.h"
 #include "predella/image_reader.h"
 #include "predella/v1/chunk_service.pb.h"
@@ -33,11 +38,12 @@ class ImageReaderImpl final : public ImageReader {
   ImageReaderImpl(std::shared_ptr<Stub> stub, const ClientOptions& options,
                   v1::Image image, int64_t offset, int64_t end);
 
-  // The next message of the open stream: true when chunk_ holds new bytes.
+  // The next message of the open stream: true when message_ holds new bytes.
   absl::StatusOr<bool> Step();
   absl::Status OpenNext();
   absl::Status CheckHeader(const v1::ReadHeader& header) const;
-  absl::Status TakeChunk(const v1::Chunk& chunk);
+  absl::Status TakeChunk(const v1::Chunk& chunk,
+                         const std::vector<grpc::Slice>& data);
   // OK when there is another copy or another round to try.
   absl::Status Recover(const absl::Status& broken);
   absl::Status Refresh();
@@ -58,7 +64,9 @@ class ImageReaderImpl final : public ImageReader {
   const int64_t end_;
   uint32_t crc32c_ = 0;
   std::unique_ptr<ReadStream> stream_;
-  v1::ReadImageResponse message_;
+  // Its bytes are handed to the application slice by slice, without a copy.
+  ReadMessage message_;
+  size_t next_slice_ = 0;
   RetryBudget budget_;
   bool recovering_ = false;  // no bytes came since the last failure
   absl::Status error_;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
+#include "common/rpc/read_codec.h"
 #include "predella/client_options.h"
 #include "predella/v1/chunk_service.pb.h"
 #include "predella/v1/cluster_service.pb.h"
@@ -43,8 +44,8 @@ class WriteStream {
 class ReadStream {
  public:
   virtual ~ReadStream() = default;
-  virtual StreamEvent Wait(absl::Duration timeout,
-                           v1::ReadImageResponse* message,
+  // What cannot be parsed ends the stream: DATA_LOSS.
+  virtual StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
                            absl::Status* status) = 0;
 };
 

@@ -329,6 +329,7 @@ TEST_F(ChunkServiceTest, AnUploadMovesToTheNextAgentWithItsPrefix) {
   *ack->mutable_generation() = agent_.generation.ToProto();
   ack->mutable_target()->set_mount_name("m-2");
   ack->mutable_target()->set_mount_uid(next.mount_uid.bytes());
+  ack->mutable_target()->set_segment_boundary(boundary);
   ack->mutable_target()->add_addresses("unix:/nobody/there.sock");
   ack->mutable_target()->add_addresses(next.address);
   ack->mutable_target()->set_capability(
