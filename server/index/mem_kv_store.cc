@@ -49,6 +49,14 @@ absl::Status MemKvStore::Scan(
 }
 
 absl::Status MemKvStore::Commit(KvTransaction transaction) {
+  std::function<void()> hook;
+  {
+    MutexLock lock(&mu_);
+    hook.swap(hook_);
+  }
+  if (hook) {
+    hook();
+  }
   MutexLock lock(&mu_);
   ++commits_;
   if (!failed_.ok()) {
@@ -96,6 +104,11 @@ void MemKvStore::ClearFaults() {
   MutexLock lock(&mu_);
   fail_at_ = 0;
   failed_ = absl::OkStatus();
+}
+
+void MemKvStore::BeforeNextCommit(std::function<void()> hook) {
+  MutexLock lock(&mu_);
+  hook_ = std::move(hook);
 }
 
 MemKvStore::Rows MemKvStore::Contents() {

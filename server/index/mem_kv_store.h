@@ -44,6 +44,9 @@ class MemKvStore final : public KvStore {
   void FailCommit(int64_t n, Fault fault, bool disk_full = false);
   // Commits work again, as after a restart.
   void ClearFaults();
+  // Called before the next Commit is looked at, once, without a lock: what
+  // happens in it comes between its conditions being read and being checked.
+  void BeforeNextCommit(std::function<void()> hook);
   Rows Contents();
   // Calls of Commit so far, failed ones included.
   int64_t commits();
@@ -53,6 +56,7 @@ class MemKvStore final : public KvStore {
 
   Mutex mu_;
   Rows rows_ ABSL_GUARDED_BY(mu_);
+  std::function<void()> hook_ ABSL_GUARDED_BY(mu_);
   int64_t commits_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t fail_at_ ABSL_GUARDED_BY(mu_) = 0;  // number of a Commit; 0: none
   Fault fault_ ABSL_GUARDED_BY(mu_) = Fault::kBeforeApplying;

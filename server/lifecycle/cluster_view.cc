@@ -120,8 +120,10 @@ void ClusterView::CheckIndex(v1::Cluster* cluster) const {
   if (!error.empty()) {
     Add(cluster, "INDEX_READ_ONLY", v1::CLUSTER_HEALTH_ERROR,
         absl::StrCat("the index takes no writes: ", error),
-        "free space where the state directory lies, then restart the "
-        "coordinator; reads go on");
+        deps_.index->read_only()
+            ? "free space where the state directory lies, then restart the "
+              "coordinator, which started without; reads go on"
+            : "free space where the state directory lies; reads go on");
   }
   cluster->set_recovering(trust_->recovering());
   if (trust_->recovering()) {

@@ -12,11 +12,12 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
       trust_(deps),
       sessions_(deps, &trust_, &changed_),
       tombstones_(deps, &sessions_, &uploads_, &changed_),
-      upload_manager_(deps, &sessions_, &uploads_, &tombstones_, &changed_),
+      upload_manager_(deps, &sessions_, &uploads_, &tombstones_, &changed_,
+                      &gate_),
       reaper_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
               &tombstones_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_),
-      mounts_(deps, &reaper_, &changed_),
+      mounts_(deps, &reaper_, &changed_, &gate_),
       cluster_(deps, placement, &trust_, &uploads_, &tombstones_) {
   sessions_.Bind(&upload_manager_, &tombstones_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });

@@ -11,6 +11,7 @@
 #include "server/lifecycle/image_catalog.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/mount_admin.h"
+#include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/session_manager.h"
@@ -41,7 +42,10 @@ class Lifecycle {
   UploadTable& upload_table() { return uploads_; }
 
   // Once a second.
-  void Tick() { reaper_.Tick(); }
+  void Tick() {
+    reaper_.Tick();
+    sessions_.Tick();
+  }
 
  private:
   Lifecycle(const LifecycleDeps& deps, const PlacementOptions& placement);
@@ -49,6 +53,7 @@ class Lifecycle {
 
   const LifecycleDeps deps_;
   Notifier changed_;
+  MountGate gate_;
   UploadTable uploads_;
   TrustKeeper trust_;
   SessionManager sessions_;

@@ -28,8 +28,8 @@ absl::Status Retired(const storage::v1::MountRow& row) {
 }  // namespace
 
 MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
-                       Notifier* changed)
-    : deps_(deps), reaper_(reaper), changed_(changed) {}
+                       Notifier* changed, MountGate* gate)
+    : deps_(deps), reaper_(reaper), changed_(changed), gate_(gate) {}
 
 absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
   ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
@@ -174,7 +174,21 @@ absl::StatusOr<v1::Mount> MountAdmin::Maintain(
 
 absl::StatusOr<v1::Mount> MountAdmin::Retire(
     const v1::RetireMountRequest& request) {
-  auto mount = Change(
+  auto mount = [&]() -> absl::StatusOr<v1::Mount> {
+    ASSIGN_OR_RETURN(const MountInfo info, Find(request.name()));
+    const MountGate::Counting counting(
+        gate_, Uuid::FromBytesOrNone(info.row.mount_uid()));
+    return RetireCounted(request);
+  }();
+  if (mount.ok() && !request.validate_only()) {
+    reaper_->Tick();
+  }
+  return mount;
+}
+
+absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
+    const v1::RetireMountRequest& request) {
+  return Change(
       request.name(), request.validate_only(), "mount_retired",
       [this, &request](storage::v1::MountRow* row) {
         if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
@@ -201,10 +215,6 @@ absl::StatusOr<v1::Mount> MountAdmin::Retire(
         row->set_admin_reason(request.reason());
         return absl::OkStatus();
       });
-  if (mount.ok() && !request.validate_only()) {
-    reaper_->Tick();
-  }
-  return mount;
 }
 
 }  // namespace predella::server

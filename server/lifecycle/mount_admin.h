@@ -12,6 +12,7 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
 #include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
 
@@ -21,7 +22,8 @@ namespace predella::server {
 // With validate_only the answer shows the mount as it would be.
 class MountAdmin {
  public:
-  MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Notifier* changed);
+  MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Notifier* changed,
+             MountGate* gate);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -37,6 +39,9 @@ class MountAdmin {
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
+  // While no image is being committed on the mount.
+  absl::StatusOr<v1::Mount> RetireCounted(
+      const v1::RetireMountRequest& request);
   absl::StatusOr<v1::Mount> Change(
       const std::string& name, bool validate_only, absl::string_view event,
       const std::function<absl::Status(storage::v1::MountRow*)>& change);
@@ -45,6 +50,7 @@ class MountAdmin {
   const LifecycleDeps deps_;
   Reaper* const reaper_;
   Notifier* const changed_;
+  MountGate* const gate_;
 };
 
 }  // namespace predella::server

@@ -111,6 +111,12 @@ void SessionManager::Deliver(int64_t number,
             HandleFull(session, full);
           });
       return;
+    case control::v1::AgentMessage::kUploadLost:
+      session->StrandOf(message.upload_lost().upload_id())
+          ->Post([this, session, lost = message.upload_lost()] {
+            HandleLost(session, lost);
+          });
+      return;
     case control::v1::AgentMessage::PAYLOAD_NOT_SET:
       // A newer agent's message: it was told our version and goes without.
       return;
@@ -217,7 +223,21 @@ void SessionManager::HandlePublished(const SessionPtr& session,
     MutexLock lock(&session->mu);
     mount_uid = session->mount_uid;
   }
-  control::v1::PublishedAck ack = uploads_->OnPublished(mount_uid, published);
+  SendEnd(session, uploads_->OnPublished(mount_uid, published));
+}
+
+void SessionManager::HandleLost(const SessionPtr& session,
+                                const control::v1::UploadLost& lost) {
+  Uuid mount_uid;
+  {
+    MutexLock lock(&session->mu);
+    mount_uid = session->mount_uid;
+  }
+  SendEnd(session, uploads_->OnUploadLost(mount_uid, lost));
+}
+
+void SessionManager::SendEnd(const SessionPtr& session,
+                             control::v1::PublishedAck ack) {
   if (ack.outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED) {
     // Not decided, as after a write error of the index: the agent waits, and
     // says it again when it registers.

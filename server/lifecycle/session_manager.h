@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_manager.h"
+#include "server/placement/mount_registry.h"
 
 namespace predella::server {
 
@@ -66,6 +68,9 @@ class SessionManager final : public AgentCommands {
 
   // Tells every agent the highest synced pair now, not at its next heartbeat.
   void TellSyncedPair();
+  // Once a second: the roster to each agent that was told another one, however
+  // often it changed since.
+  void Tick();
   // Ends every session, with what the agents are told.
   void CloseAll(const absl::Status& status);
   // Whether any mount is attached.
@@ -95,9 +100,15 @@ class SessionManager final : public AgentCommands {
                            const control::v1::MountReport& report);
   absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
                                                        const std::string& name);
+  // Whether what is known of the mount lets it be trusted now.
+  bool MayTrust(const std::optional<MountInfo>& info);
   void SendAttach(const SessionPtr& session, bool claim_label);
   void HandleAttachDone(const SessionPtr& session,
                         const control::v1::AttachDone& done);
+
+  // Every mount that a rebuild would have to wait for.
+  control::v1::StoreRoster Roster();
+  void SendRosters();
 
   void HandleHeartbeat(const SessionPtr& session,
                        const control::v1::Heartbeat& heartbeat);
@@ -105,6 +116,9 @@ class SessionManager final : public AgentCommands {
                     const control::v1::CommandResult& result);
   void HandlePublished(const SessionPtr& session,
                        const control::v1::Published& published);
+  void HandleLost(const SessionPtr& session,
+                  const control::v1::UploadLost& lost);
+  void SendEnd(const SessionPtr& session, control::v1::PublishedAck ack);
   void HandleFull(const SessionPtr& session,
                   const control::v1::UploadFull& full);
 

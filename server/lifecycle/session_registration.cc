@@ -312,6 +312,11 @@ void SessionManager::HandleReport(const SessionPtr& session,
   SendAttach(session, report.label().cluster_uid().empty());
 }
 
+bool SessionManager::MayTrust(const std::optional<MountInfo>& info) {
+  return info.has_value() && !info->row.unconfirmed() &&
+         !trust_->recovering() && deps_.index->Covers(info->known);
+}
+
 void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   Uuid uid;
   {
@@ -331,10 +336,12 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   for (control::v1::OpenUpload& open : uploads_->OpenUploadsOn(uid)) {
     *attach->add_open_uploads() = std::move(open);
   }
-  for (const MountInfo& info : deps_.registry->List()) {
-    storage::v1::RosterEntry* entry = attach->add_roster();
-    entry->set_mount_uid(info.row.mount_uid());
-    entry->set_mount_name(info.row.mount_name());
+  attach->set_may_collect(MayTrust(deps_.registry->Find(uid)));
+  const control::v1::StoreRoster roster = Roster();
+  *attach->mutable_roster() = roster.roster();
+  {
+    MutexLock lock(&session->mu);
+    session->roster = roster.SerializeAsString();
   }
   Send(session.get(), std::move(message));
 }
@@ -371,9 +378,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
     uploads_->OnStatus(uid, status);
   }
   const std::optional<MountInfo> info = deps_.registry->Find(uid);
-  const bool trusted = info.has_value() && !info->row.unconfirmed() &&
-                       !trust_->recovering() &&
-                       deps_.index->Covers(info->known);
+  const bool trusted = MayTrust(info);
   deps_.registry->Attached(uid, session->number(), trusted);
   ForgetIfClosed(session, uid);
   LogInfo("mount_attached", {{"mount", info.has_value() ? info->row.mount_name()

@@ -48,6 +48,8 @@ struct SessionManager::Session {
   State state ABSL_GUARDED_BY(mu) = State::kNew;
   control::v1::Hello hello ABSL_GUARDED_BY(mu);
   Uuid mount_uid ABSL_GUARDED_BY(mu);
+  // The StoreRoster it was told last, serialised.
+  std::string roster ABSL_GUARDED_BY(mu);
   std::map<int64_t, Done> pending ABSL_GUARDED_BY(mu);
 };
 

@@ -2,11 +2,11 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_TOMBSTONES_H_
 #define PREDELLA_SERVER_LIFECYCLE_TOMBSTONES_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,7 +117,13 @@ class Tombstones {
 
   mutable Mutex mu_;
   std::map<Key, TombstoneEntry> entries_ ABSL_GUARDED_BY(mu_);
-  std::set<Key> copying_ ABSL_GUARDED_BY(mu_);
+  // A second copy that is wanted: candidates asked so far, and when the next
+  // one is.
+  struct SecondCopy {
+    size_t asked = 0;
+    absl::Duration next;
+  };
+  std::map<Key, SecondCopy> copying_ ABSL_GUARDED_BY(mu_);
 };
 
 // As a command's or a report's message has it.

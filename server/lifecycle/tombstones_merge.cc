@@ -20,6 +20,8 @@ namespace {
 constexpr int kCopiesWanted = 2;
 constexpr size_t kSecondCopiesPerTick = 64;
 constexpr size_t kDropsPerCommand = 500;
+// Then another mount is asked; the first may still do it.
+constexpr absl::Duration kSecondCopyTimeout = absl::Seconds(30);
 
 }  // namespace
 
@@ -114,6 +116,13 @@ absl::Status Tombstones::CommitMerge(const Uuid& mount_uid,
   for (const storage::v1::UploadRow& upload : ruled.uploads) {
     uploads_->Put(upload, pair, deps_.clock->Boot());
   }
+  if (ruled.image.has_value()) {
+    for (const storage::v1::CopyRow& held : ruled.image->copies()) {
+      const Uuid uid = Uuid::FromBytesOrNone(held.mount_uid());
+      deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
+    }
+  }
+  changed_->Notify();
   LogInfo("tombstone_merged",
           {{"image", image_id.ToString()},
            {"generation", Generation::FromProto(copy.generation()).ToString()},
@@ -145,20 +154,26 @@ void Tombstones::SendSecondCopy(const storage::v1::TombstoneRow& row) {
   if (targets.empty()) {
     return;
   }
+  const absl::Duration now = deps_.clock->Boot();
+  Uuid target;
   {
     MutexLock lock(&mu_);
-    if (!copying_.insert(KeyOf(row)).second) {
+    SecondCopy& copy = copying_[KeyOf(row)];
+    if (copy.next > now) {
       return;
     }
+    // A mount that refused or said nothing must not keep the others from it.
+    target = targets[copy.asked++ % targets.size()];
+    copy.next = now + kSecondCopyTimeout;
   }
   control::v1::Command command;
   *command.mutable_store_tombstone()->mutable_tombstone() = ToCopy(row);
   *command.mutable_store_tombstone()->mutable_heard() =
       deps_.index->synced_pair().ToProto();
   commands_->CallAsync(
-      targets.front(), std::move(command),
-      [this, row, uid = targets.front()](
-          const absl::StatusOr<control::v1::CommandResult>& result) {
+      target, std::move(command),
+      [this, row,
+       uid = target](const absl::StatusOr<control::v1::CommandResult>& result) {
         deps_.pool->Post([this, row, uid, ok = result.ok()] {
           if (ok) {
             LogIfError(
@@ -166,7 +181,12 @@ void Tombstones::SendSecondCopy(const storage::v1::TombstoneRow& row) {
                 "the copy is on the mount; the next tick writes another");
           }
           MutexLock lock(&mu_);
-          copying_.erase(KeyOf(row));
+          const auto it = copying_.find(KeyOf(row));
+          if (it != copying_.end() && ok) {
+            copying_.erase(it);
+          } else if (it != copying_.end()) {
+            it->second.next = absl::ZeroDuration();
+          }
         });
       });
 }
@@ -189,6 +209,7 @@ void Tombstones::Forget(const std::vector<TombstoneEntry>& settled) {
       if (deps_.index->Commit(std::move(txn)).ok()) {
         MutexLock lock(&mu_);
         entries_.erase(KeyOf(entry.row));
+        copying_.erase(KeyOf(entry.row));
       }
     }
   }

@@ -49,6 +49,9 @@ absl::Status TrustKeeper::Load() {
 
 absl::Status TrustKeeper::Compare(
     const Uuid& mount_uid, absl::Span<const storage::v1::FenceEntry> known) {
+  // While an earlier finding is not synced nobody is told a pair: not even a
+  // mount that knows nothing more.
+  RETURN_IF_ERROR(WriteRow());
   if (deps_.index->Covers(known)) {
     const auto& clean = deps_.index->clean_start();
     for (const storage::v1::FenceEntry& entry : known) {
@@ -61,34 +64,49 @@ absl::Status TrustKeeper::Compare(
     }
     return absl::OkStatus();
   }
-  const std::string name = MountText(*deps_.registry, mount_uid);
   {
     MutexLock lock(&mu_);
     if (recovering_) {
-      return absl::OkStatus();
+      return absl::OkStatus();  // written above, or at an earlier start
     }
     recovering_ = true;
-    cause_ = name;
+    cause_ = MountText(*deps_.registry, mount_uid);
+    unwritten_.emplace();
+    unwritten_->set_since_us(deps_.clock->NowMicros());
+    *unwritten_->mutable_cause() = HighestOf(known);
+    unwritten_->set_cause_mount_uid(mount_uid.bytes());
   }
   Distrust();
+  return WriteRow();
+}
+
+absl::Status TrustKeeper::WriteRow() {
   storage::v1::RecoveringRow row;
-  row.set_since_us(deps_.clock->NowMicros());
-  *row.mutable_cause() = HighestOf(known);
-  row.set_cause_mount_uid(mount_uid.bytes());
   storage::v1::EventRow event;
+  {
+    MutexLock lock(&mu_);
+    if (!unwritten_.has_value()) {
+      return absl::OkStatus();
+    }
+    row = *unwritten_;
+    event.set_mount_name(cause_);
+  }
   event.set_time_us(row.since_us());
   event.set_kind("recovering");
-  event.set_mount_name(name);
   event.set_detail(absl::StrCat(
       "the mount knows generation ",
       Generation::FromProto(row.cause()).ToString(),
       ", which this index never gave: the index was put back from an older "
       "copy"));
-  LogError("recovering", {{"mount", name}, {"detail", event.detail()}});
+  LogError("recovering",
+           {{"mount", event.mount_name()}, {"detail", event.detail()}});
   IndexTxn txn = deps_.index->Begin();
   txn.PutRecovering(row);
   txn.PutEvent(event);
-  return deps_.index->Commit(std::move(txn));
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  MutexLock lock(&mu_);
+  unwritten_.reset();
+  return absl::OkStatus();
 }
 
 // Removals that wait are looked up anew at each send, so taking the trust

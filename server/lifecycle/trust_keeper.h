@@ -2,6 +2,7 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_TRUST_KEEPER_H_
 #define PREDELLA_SERVER_LIFECYCLE_TRUST_KEEPER_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -26,7 +27,8 @@ class TrustKeeper {
   // Compares what a mount knows with the index. When the mount knows more the
   // index was rolled back: RECOVERING is synced before this returns, and no
   // mount is trusted from then on. Returns an error only when that row could
-  // not be written; RECOVERING holds in memory even then.
+  // not be written, now or at an earlier call (it is tried again): the mount
+  // must be told nothing. RECOVERING holds in memory even then.
   absl::Status Compare(const Uuid& mount_uid,
                        absl::Span<const storage::v1::FenceEntry> known);
 
@@ -39,12 +41,15 @@ class TrustKeeper {
 
  private:
   void Distrust();
+  // Syncs the finding that is not written yet, if there is one.
+  absl::Status WriteRow();
 
   const LifecycleDeps deps_;
   mutable Mutex mu_;
   bool recovering_ ABSL_GUARDED_BY(mu_) = false;
   bool clean_confirmed_ ABSL_GUARDED_BY(mu_) = false;
   std::string cause_ ABSL_GUARDED_BY(mu_);
+  std::optional<storage::v1::RecoveringRow> unwritten_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server

@@ -42,12 +42,13 @@ absl::Status OutcomeStatus(const storage::v1::UploadRow& row) {
 
 UploadManager::UploadManager(const LifecycleDeps& deps, AgentCommands* commands,
                              UploadTable* uploads, Tombstones* tombstones,
-                             Notifier* changed)
+                             Notifier* changed, MountGate* gate)
     : deps_(deps),
       commands_(commands),
       uploads_(uploads),
       tombstones_(tombstones),
-      changed_(changed) {}
+      changed_(changed),
+      gate_(gate) {}
 
 absl::Status UploadManager::Load() {
   const absl::Duration now = deps_.clock->Boot();
@@ -240,7 +241,7 @@ control::v1::OpenUpload UploadManager::ToOpenUpload(
     if (Uuid::FromBytesOrNone(row.targets(i).mount_uid()) == mount_uid) {
       open.set_segment_boundary(row.targets(i).segment_boundary());
       if (i != last) {
-        *open.mutable_moved_to() = RedirectTo(row);
+        *open.mutable_moved_to() = RedirectTo(row, mount_uid);
       }
     }
   }

@@ -22,6 +22,7 @@
 #include "predella/v1/image_service.pb.h"
 #include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/upload_table.h"
@@ -33,8 +34,8 @@ namespace predella::server {
 class UploadManager {
  public:
   UploadManager(const LifecycleDeps& deps, AgentCommands* commands,
-                UploadTable* uploads, Tombstones* tombstones,
-                Notifier* changed);
+                UploadTable* uploads, Tombstones* tombstones, Notifier* changed,
+                MountGate* gate);
 
   // Reads every upload of earlier starts.
   absl::Status Load();
@@ -61,6 +62,11 @@ class UploadManager {
   // What an agent reports. The answer goes back on its session.
   control::v1::PublishedAck OnPublished(
       const Uuid& mount_uid, const control::v1::Published& published);
+  // From any mount that the upload was placed on: ends it, ABORTED with
+  // UPLOAD_BYTES_LOST, unless it has ended already; answers with its outcome
+  // either way. UNSPECIFIED when the index did not take it: not decided.
+  control::v1::PublishedAck OnUploadLost(const Uuid& mount_uid,
+                                         const control::v1::UploadLost& lost);
   control::v1::UploadFullAck OnUploadFull(const Uuid& mount_uid,
                                           const control::v1::UploadFull& full);
 
@@ -105,8 +111,10 @@ class UploadManager {
       const storage::v1::UploadRow& row, const Uuid& mount_uid,
       bool last_is_clean, int64_t segment_boundary,
       const storage::v1::Decision* decision);
+  // `refusal`: of the mount that `row` has; OK if there is none.
   absl::StatusOr<storage::v1::UploadRow> PlaceAndPrepare(
-      const StartRequest& request, std::optional<storage::v1::UploadRow> row);
+      const StartRequest& request, std::optional<storage::v1::UploadRow> row,
+      absl::Status refusal);
   absl::Status Prepare(const storage::v1::UploadRow& row,
                        Reservation* reservation);
   PlacementRequest PlacementFor(const Uuid& image_id, const Uuid& upload_id,
@@ -119,7 +127,10 @@ class UploadManager {
                                const control::v1::Published& published);
   absl::StatusOr<control::v1::RedirectTarget> MoveOn(
       const storage::v1::UploadRow& row, const control::v1::UploadFull& full);
-  control::v1::RedirectTarget RedirectTo(const storage::v1::UploadRow& row);
+  // Where the rest goes from `from`: the next mount of the upload that has a
+  // part of it, not the last one, whose prefix is more than `from` ever had.
+  control::v1::RedirectTarget RedirectTo(const storage::v1::UploadRow& row,
+                                         const Uuid& from);
   void SupersedeIfIdle(const storage::v1::UploadRow& row);
 
   absl::Status Change(
@@ -138,6 +149,7 @@ class UploadManager {
   UploadTable* const uploads_;
   Tombstones* const tombstones_;
   Notifier* const changed_;
+  MountGate* const gate_;
 
   Mutex mu_;
   CondVar turn_over_;

@@ -24,13 +24,15 @@ namespace {
 // next mount. Small: the alternative is to refuse it.
 constexpr int64_t kMoveHeadroomBytes = 4 * kMiB;
 
-control::v1::PublishedAck Refused(const control::v1::Published& published,
+// `report`: Published or UploadLost.
+template <typename Report>
+control::v1::PublishedAck Refused(const Report& report,
                                   storage::v1::UploadOutcome outcome,
                                   absl::string_view reason,
                                   absl::string_view detail) {
   control::v1::PublishedAck ack;
-  ack.set_upload_id(published.upload_id());
-  *ack.mutable_generation() = published.generation();
+  ack.set_upload_id(report.upload_id());
+  *ack.mutable_generation() = report.generation();
   ack.set_outcome(outcome);
   ack.set_reason(std::string(reason));
   ack.set_detail(std::string(detail));
@@ -117,6 +119,9 @@ control::v1::PublishedAck UploadManager::OnPublished(
                      absl::StrCat(UploadName(upload_id),
                                   " has moved on to another mount"));
     }
+    // Before the mount's row is read: who counts for a retirement sees this
+    // image, or this sees the retirement.
+    const MountGate::Adding adding(gate_, mount_uid);
     const std::optional<MountInfo> mount = deps_.registry->Find(mount_uid);
     if (!mount.has_value() ||
         mount->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
@@ -154,11 +159,61 @@ control::v1::PublishedAck UploadManager::OnPublished(
                  ReasonOf(last), last.message());
 }
 
+control::v1::PublishedAck UploadManager::OnUploadLost(
+    const Uuid& mount_uid, const control::v1::UploadLost& lost) {
+  const Uuid upload_id = Uuid::FromBytesOrNone(lost.upload_id());
+  const Generation generation = Generation::FromProto(lost.generation());
+  const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
+  const std::string mount = MountName(info.has_value() ? info->row.mount_name()
+                                                       : mount_uid.ToString());
+  absl::Status last;
+  // The round after the one that ended it reads the outcome: whoever wrote it.
+  for (int i = 0; i < kMaxCommitTries && last.ok(); ++i) {
+    const auto row = deps_.index->GetUpload(upload_id);
+    if (!row.ok()) {
+      last = row.status();
+      break;
+    }
+    const bool ours =
+        row->has_value() &&
+        Generation::FromProto((*row)->generation()) == generation &&
+        std::any_of((*row)->targets().begin(), (*row)->targets().end(),
+                    [&](const storage::v1::UploadTargetRow& target) {
+                      return target.mount_uid() == mount_uid.bytes();
+                    });
+    if (!ours) {
+      return Refused(lost, storage::v1::UPLOAD_OUTCOME_ABORTED,
+                     reason::kUploadNotFound,
+                     absl::StrCat(UploadName(upload_id), " generation ",
+                                  generation.ToString(),
+                                  " is not known to the index for ", mount));
+    }
+    if ((*row)->outcome() != storage::v1::UPLOAD_OUTCOME_UNSPECIFIED) {
+      return Refused(lost, (*row)->outcome(), (*row)->outcome_reason(),
+                     (*row)->outcome_detail());
+    }
+    last = End(upload_id, storage::v1::UPLOAD_OUTCOME_ABORTED,
+               reason::kUploadBytesLost,
+               absl::StrCat(mount, " lost bytes of it: ", lost.detail()));
+  }
+  LogError("loss_not_decided",
+           {{"upload", upload_id.ToString()}, {"error", last.ToString()}});
+  return Refused(lost, storage::v1::UPLOAD_OUTCOME_UNSPECIFIED, ReasonOf(last),
+                 last.message());
+}
+
 control::v1::RedirectTarget UploadManager::RedirectTo(
-    const storage::v1::UploadRow& row) {
-  UploadEntry entry;
-  entry.row = row;
-  const Uuid mount_uid = entry.target();
+    const storage::v1::UploadRow& row, const Uuid& from) {
+  int next = row.targets_size() - 1;
+  for (int i = next - 1; i >= 0; --i) {
+    if (row.targets(i).mount_uid() == from.bytes()) {
+      break;
+    }
+    // A clean one refused, or was emptied since.
+    next = row.targets(i).clean() ? next : i;
+  }
+  const storage::v1::UploadTargetRow& to = row.targets(next);
+  const Uuid mount_uid = Uuid::FromBytesOrNone(to.mount_uid());
   control::v1::RedirectTarget target;
   target.set_mount_uid(mount_uid.bytes());
   const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
@@ -167,6 +222,7 @@ control::v1::RedirectTarget UploadManager::RedirectTo(
     CopyAddresses(*info, target.mutable_addresses());
   }
   target.set_capability(WriteCapability(row, mount_uid));
+  target.set_segment_boundary(to.segment_boundary());
   return target;
 }
 
@@ -174,6 +230,8 @@ absl::StatusOr<control::v1::RedirectTarget> UploadManager::MoveOn(
     const storage::v1::UploadRow& first, const control::v1::UploadFull& full) {
   const Uuid upload_id = Uuid::FromBytesOrNone(first.upload_id());
   const Uuid image_id = Uuid::FromBytesOrNone(first.image_id());
+  const Uuid from = Uuid::FromBytesOrNone(
+      first.targets(first.targets_size() - 1).mount_uid());
   const int64_t boundary =
       std::max(full.received_bytes() / kMiB * kMiB,
                first.targets(first.targets_size() - 1).segment_boundary());
@@ -205,7 +263,7 @@ absl::StatusOr<control::v1::RedirectTarget> UploadManager::MoveOn(
       LogInfo("upload_moved", {{"upload", upload_id.ToString()},
                                {"to", reservation->mount_uid().ToString()},
                                {"boundary", boundary}});
-      return RedirectTo(row);
+      return RedirectTo(row, from);
     }
     refused = !HasReason(prepared, reason::kAgentUnreachable);
     refusal = prepared;
@@ -245,7 +303,7 @@ control::v1::UploadFullAck UploadManager::OnUploadFull(
       // Asked before: the answer was lost. The list at the target's
       // registration holds if it is not there now.
       LogIfError(Prepare(entry.row, nullptr), "it is told when it registers");
-      *ack.mutable_target() = RedirectTo(entry.row);
+      *ack.mutable_target() = RedirectTo(entry.row, mount_uid);
       break;
     }
     auto target = MoveOn(entry.row, full);

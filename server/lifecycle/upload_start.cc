@@ -148,6 +148,7 @@ absl::StatusOr<v1::Upload> UploadManager::StartInTurn(
     return *std::move(answer);
   }
   RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  absl::Status refusal;
   if (row.has_value()) {
     UploadEntry entry;
     entry.row = *row;
@@ -164,11 +165,12 @@ absl::StatusOr<v1::Upload> UploadManager::StartInTurn(
     if (HasReason(prepared, reason::kAgentUnreachable)) {
       return prepared;
     }
+    refusal = prepared;
   } else {
     RETURN_IF_ERROR(ClearTheWay(request));
   }
   ASSIGN_OR_RETURN(const storage::v1::UploadRow placed,
-                   PlaceAndPrepare(request, std::move(row)));
+                   PlaceAndPrepare(request, std::move(row), refusal));
   return ToApi(placed, /*with_capability=*/true);
 }
 
@@ -295,8 +297,8 @@ absl::StatusOr<Reservation> UploadManager::NextMount(
 }
 
 absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
-    const StartRequest& request, std::optional<storage::v1::UploadRow> row) {
-  absl::Status refusal;
+    const StartRequest& request, std::optional<storage::v1::UploadRow> row,
+    absl::Status refusal) {
   std::vector<Uuid> full;
   // The present mount of an upload that is started again has just said no, but
   // bytes of it may lie there: it is not clean.
@@ -323,6 +325,14 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
       if (HasReason(reservation.status(), reason::kLeftoverPending) &&
           left > absl::ZeroDuration() && changed_->WaitPast(seen, left)) {
         continue;
+      }
+      if (HasReason(refusal, reason::kNameTaken) &&
+          !HasReason(reservation.status(), reason::kLeftoverPending)) {
+        // Waiting does not help: somebody has to look at that file.
+        RETURN_IF_ERROR(End(request.upload_id,
+                            storage::v1::UPLOAD_OUTCOME_ABORTED,
+                            reason::kNameTaken, refusal.message()));
+        return refusal;
       }
       if (row.has_value() && absl::IsResourceExhausted(reservation.status())) {
         RETURN_IF_ERROR(End(
@@ -376,16 +386,20 @@ absl::Status UploadManager::Prepare(const storage::v1::UploadRow& row,
                       });
   RETURN_IF_ERROR(result.status());
   if (result->has_name_taken()) {
-    const bool foreign = !result->name_taken().has_generation();
+    const std::optional<MountInfo> info = deps_.registry->Find(entry.target());
+    const std::string mount = MountName(
+        info.has_value() ? info->row.mount_name() : entry.target().ToString());
+    const std::string image = ImageName(Uuid::FromBytesOrNone(row.image_id()));
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kNameTaken,
-        absl::StrCat("the name is taken there by ",
-                     foreign
-                         ? std::string("a file without record")
-                         : absl::StrCat("generation ",
+        absl::StrCat("the name of ", image, " is taken on ", mount, " by ",
+                     result->name_taken().has_generation()
+                         ? absl::StrCat("generation ",
                                         Generation::FromProto(
                                             result->name_taken().generation())
-                                            .ToString())));
+                                            .ToString())
+                         : std::string("a file without record")),
+        {{"image", image}, {"mount", mount}});
   }
   return absl::OkStatus();
 }

@@ -247,6 +247,10 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
         *result.mutable_error() = ToRpcStatus(behaviour_.refuse_prepare);
         break;
       }
+      if (behaviour_.name_taken) {
+        result.mutable_name_taken();
+        break;
+      }
       inflight_[prepare.upload().upload_id()].upload = prepare.upload();
       break;
     }
@@ -370,6 +374,12 @@ bool FakeAgent::Publish(const Uuid& upload_id) {
 void FakeAgent::Report(const control::v1::Published& published) {
   control::v1::AgentMessage message;
   *message.mutable_published() = published;
+  Send(message);
+}
+
+void FakeAgent::ReportLost(const control::v1::UploadLost& lost) {
+  control::v1::AgentMessage message;
+  *message.mutable_upload_lost() = lost;
   Send(message);
 }
 

@@ -51,6 +51,7 @@ class FakeAgent {
   // Reports a publish again, of any upload.
   void Report(const control::v1::Published& published);
   void ReportFull(const Uuid& upload_id, int64_t received);
+  void ReportLost(const control::v1::UploadLost& lost);
 
   // What came back; absent: nothing yet.
   std::optional<control::v1::PublishedAck> ack(const Uuid& upload_id);
@@ -73,6 +74,7 @@ class FakeAgent {
     int64_t size_bytes = int64_t{100} << 30;
     int64_t available_bytes = int64_t{50} << 30;
     absl::Status refuse_prepare;
+    bool name_taken = false;  // by a file without record
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
     bool answer_attach = true;

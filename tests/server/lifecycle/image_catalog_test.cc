@@ -136,6 +136,50 @@ TEST_F(ImageCatalogTest, ARefusedCopyIsTriedOnTheNextMount) {
   EXPECT_EQ(b->tombstone_count(), 1u);
 }
 
+// A mount has room for some 45,000 copies; then it refuses more.
+TEST_F(ImageCatalogTest, FullTombstoneSlotsRefuseTheDeleteAndLoseNothing) {
+  FakeAgent* const agent = AddConnected("a");
+  Upload(agent, image_, upload_);
+  agent->Behave([](FakeAgent::Behaviour* behaviour) {
+    behaviour->refuse_tombstone =
+        MakeError(absl::StatusCode::kResourceExhausted, reason::kMountFull,
+                  "the slot holds 45000 tombstones");
+  });
+  const absl::Status refused = Delete(image_);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(refused, HasReason(reason::kNoTombstoneCopy));
+  EXPECT_THAT(std::string(refused.message()),
+              ::testing::HasSubstr("45000 tombstones"));
+  EXPECT_EQ(index_->TombstonesOf(image_)->size(), 1u);
+  Restart();
+  EXPECT_EQ(index_->TombstonesOf(image_)->size(), 1u);
+  agent->Behave([](FakeAgent::Behaviour* behaviour) {
+    behaviour->refuse_tombstone = absl::OkStatus();
+  });
+  Connect(agent);
+  EXPECT_OK(Delete(image_));
+  EXPECT_EQ(agent->tombstone_count(), 1u);
+}
+
+TEST_F(ImageCatalogTest, TheSecondCopyGoesToWhoeverTakesIt) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  FakeAgent* const c = AddConnected("c", 3);
+  FakeAgent* const d = AddConnected("d", 4);
+  Upload(a, image_, upload_);
+  a->Lose();  // its file waits, so the tombstone does not settle
+  ASSERT_OK(Delete(image_));
+  ASSERT_EQ(b->tombstone_count(), 1u);
+  c->Behave([](FakeAgent::Behaviour* behaviour) {
+    behaviour->refuse_tombstone =
+        MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
+  });
+  Tick();
+  Tick();
+  EXPECT_EQ(c->tombstone_count(), 0u);
+  EXPECT_EQ(d->tombstone_count(), 1u);
+}
+
 TEST_F(ImageCatalogTest, DeleteDuringAnUpload) {
   FakeAgent* const agent = AddConnected("a");
   ASSERT_OK(Start(image_, upload_));

@@ -111,6 +111,30 @@ TEST_F(MountAdminTest, NothingIsAcknowledgedOnAMountThatWasRetired) {
   EXPECT_FALSE(lifecycle_->images().Get(image).ok());
 }
 
+// The count that an operator accepts holds until the mount is retired.
+TEST_F(MountAdminTest, NoImageComesBetweenTheCountAndTheRetirement) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const Uuid image = ids_.NextUuid();
+  const Uuid upload = ids_.NextUuid();
+  ASSERT_OK(Start(image, upload));
+  ASSERT_TRUE(a->Write(upload, 10, false));
+  kv_->BeforeNextCommit([&] {
+    const int64_t before = kv_->commits();
+    ASSERT_TRUE(a->Publish(upload));
+    // Time for the publish to be committed, which must not happen.
+    server::Notifier never;
+    for (int i = 0; i < 20 && kv_->commits() == before; ++i) {
+      never.WaitPast(never.version(), absl::Milliseconds(5));
+    }
+  });
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Settle();
+  EXPECT_EQ(StateOf(upload), v1::UPLOAD_STATE_ABORTED);
+  EXPECT_FALSE(index_->GetImage(image)->has_value());
+}
+
 // Nobody will answer for it any more, and its image must not stay unsure.
 TEST_F(MountAdminTest, RetiringEndsTheOpenUploadsOfAnEarlierStart) {
   FakeAgent* const a = AddConnected("a", 1);

@@ -1,4 +1,5 @@
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -11,6 +12,7 @@ namespace predella::testing {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class SessionManagerTest : public LifecycleFixture {
@@ -211,6 +213,33 @@ TEST_F(SessionManagerTest, ARemovalIsSentAgainInTheNextSession) {
   Connect(a);
   EXPECT_FALSE(a->Has(image_));
   EXPECT_EQ(lifecycle_->reaper().PendingOn(a->uid()), 0);
+}
+
+TEST_F(SessionManagerTest, TheRosterIsToldOnceAfterManyChanges) {
+  FakeAgent* const a = AddConnected("a");
+  for (const char* name : {"b", "c", "d"}) {
+    AddConnected(name);
+  }
+  const auto rosters = [a] {
+    std::vector<int> sizes;
+    for (const control::v1::Command& command : a->commands()) {
+      if (command.has_store_roster()) {
+        sizes.push_back(command.store_roster().roster_size());
+      }
+    }
+    return sizes;
+  };
+  EXPECT_THAT(rosters(), ElementsAre());
+  Tick();
+  Tick();
+  EXPECT_THAT(rosters(), ElementsAre(4));
+  EXPECT_EQ(agents_[3]->commands().size(), 0u) << "its Attach had it";
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/d");
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Tick();
+  Tick();
+  EXPECT_THAT(rosters(), ElementsAre(4, 3));
 }
 
 TEST_F(SessionManagerTest, CommandNumbersRiseFromOneInEverySession) {

@@ -240,6 +240,34 @@ TEST_F(UploadManagerTest, AFullMountMovesTheUpload) {
   EXPECT_TRUE(b->Has(image_));
 }
 
+// The first mount passes its bytes to the second, which has the rest of what
+// the third one wants: sent there directly they would be too few.
+TEST_F(UploadManagerTest, EachMountOfAnUploadPassesItsBytesToTheNext) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  AddConnected("c", 3);
+  ASSERT_OK(Start(image_, upload_, std::nullopt));
+  ASSERT_TRUE(a->Write(upload_, 5'000'000, true));
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  ASSERT_TRUE(b->Write(upload_, 9'000'000, true));
+  b->ReportFull(upload_, 9'000'000);
+  Settle();
+  ASSERT_EQ(b->full_ack(upload_)->target().mount_name(), "c");
+  EXPECT_EQ(b->full_ack(upload_)->target().segment_boundary(),
+            int64_t{8} << 20);
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  EXPECT_EQ(a->full_ack(upload_)->target().mount_name(), "b");
+  a->Lose();
+  Connect(a);
+  ASSERT_EQ(a->attach()->open_uploads_size(), 1);
+  const control::v1::RedirectTarget next =
+      a->attach()->open_uploads(0).moved_to();
+  EXPECT_EQ(next.mount_name(), "b");
+  EXPECT_EQ(next.segment_boundary(), int64_t{4} << 20);
+}
+
 TEST_F(UploadManagerTest, FullAndNowhereElseEndsWithNumbers) {
   FakeAgent* const a = AddConnected("a");
   ASSERT_OK(Start(image_, upload_));
