@@ -17,6 +17,7 @@
 #include "agent/fs/posix_file_system.h"
 #include "agent/service/network.h"
 #include "agent/store/image_store.h"
+#include "common/config/service_manager.h"
 #include "common/errors.h"
 #include "common/ids.h"
 #include "common/logging.h"
@@ -159,6 +160,13 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Start(
   return agent;
 }
 
+std::string Agent::StatusLine() {
+  return absl::StrCat("mount ", options_.name, " at ", options_.path,
+                      core_->Serving()
+                          ? ": is served"
+                          : ": waits for its directory or its coordinator");
+}
+
 void Agent::RunTicks() {
   bool serving = false;
   while (true) {
@@ -166,6 +174,7 @@ void Agent::RunTicks() {
     if (core_->Serving() != serving) {
       serving = !serving;
       server_->SetServing(kChunkServiceName, serving);
+      NotifyStatus(StatusLine());
     }
     MutexLock lock(&mu_);
     if (!stop_ticks_) {

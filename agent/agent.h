@@ -3,6 +3,7 @@
 #define PREDELLA_AGENT_AGENT_H_
 
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -27,6 +28,9 @@ class Agent {
   static absl::StatusOr<std::unique_ptr<Agent>> Start(
       const AgentOptions& options, std::unique_ptr<DiskThreads> disk);
   ~Agent();
+
+  // One line for people: which mount, and whether it is served now.
+  std::string StatusLine();
 
   // Refuses new streams, gives open ones the drain timeout, syncs the fence
   // and ends the session. True: every disk thread came back. False: one

@@ -1,20 +1,18 @@
 // predella-agent: serves one mounted directory.
-#include <signal.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "agent/agent.h"
 #include "agent/commands.h"
 #include "agent/options.h"
+#include "common/config/config.h"
+#include "common/config/service_manager.h"
 #include "common/logging.h"
 #include "common/malloc_tuning.h"
+#include "common/rpc/server_runner.h"
 
 namespace {
 
@@ -22,20 +20,6 @@ int Complain(const absl::Status& status, int code) {
   std::fprintf(stderr, "predella-agent: %s\n",
                std::string(status.message()).c_str());
   return code;
-}
-
-void WatchParent(const predella::agent::AgentOptions& options) {
-  if (options.die_with_parent) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-  }
-  if (options.parent_watch_fd >= 0) {
-    std::thread([fd = options.parent_watch_fd] {
-      char byte = 0;
-      while (read(fd, &byte, 1) > 0) {
-      }
-      kill(getpid(), SIGTERM);
-    }).detach();
-  }
 }
 
 }  // namespace
@@ -65,6 +49,8 @@ int main(int argc, char** argv) {
     return Complain(valid, 2);
   }
   if (parsed->check_only) {
+    std::printf("the configuration is good: %s, mount %s\n",
+                options.path.c_str(), options.name.c_str());
     return 0;
   }
   predella::BlockStopSignals();
@@ -73,13 +59,19 @@ int main(int argc, char** argv) {
   if (!disk.ok()) {
     return Complain(disk.status(), 1);
   }
-  WatchParent(options);
+  if (absl::Status watched = predella::WatchParent(options.die_with_parent,
+                                                   options.parent_watch_fd);
+      !watched.ok()) {
+    return Complain(watched, 2);
+  }
   auto agent = Agent::Start(options, std::move(*disk));
   if (!agent.ok()) {
     return Complain(agent.status(), 1);
   }
+  predella::NotifyReady((*agent)->StatusLine());
   const int signal_number = predella::WaitForStopSignal();
   predella::LogInfo("stopping", {{"signal", signal_number}});
+  predella::NotifyStopping("letting open streams end");
   if (!(*agent)->Stop()) {
     predella::LogWarning("disk_thread_hangs", {});
     std::_Exit(0);

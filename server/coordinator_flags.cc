@@ -44,6 +44,8 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
                 "/etc/predella/coordinator.yaml");
   config.Add("state-dir", &options.state_dir,
              "Directory of the index and the epoch; one coordinator at a time");
+  config.DescribeDefault(
+      "state-dir", "/var/lib/predella for root, else ~/.local/state/predella");
   config.Add("listen", &options.listen,
              "Address to serve on, unix:/PATH or HOST:PORT; repeatable");
   config.Add("health-listen", &options.health_listen,

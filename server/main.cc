@@ -1,7 +1,5 @@
 // predella-coordinator.
-#include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -9,35 +7,34 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 
-#include "common/config/config.h"
+#include "common/config/service_manager.h"
 #include "common/malloc_tuning.h"
+#include "common/rpc/listen.h"
 #include "common/rpc/server_runner.h"
 #include "server/coordinator.h"
 #include "server/coordinator_flags.h"
 
 namespace {
 
-// Stops this process when the other end of a pipe is closed: its parent ended,
-// however it did.
-void WatchParent(int fd) {
-  std::thread([fd] {
-    pollfd entry{fd, POLLIN, 0};
-    char byte = 0;
-    do {
-      poll(&entry, 1, -1);
-    } while (read(fd, &byte, 1) > 0);
-    kill(getpid(), SIGTERM);
-  }).detach();
-}
+// A supervisor does not start again what says this.
+constexpr int kExitConfiguration = 2;
 
-int Fail(const absl::Status& status) {
+int Fail(const absl::Status& status, int code = EXIT_FAILURE) {
   std::fprintf(stderr, "predella-coordinator: %s\n",
                std::string(status.message()).c_str());
-  return 1;
+  return code;
+}
+
+std::string StatusLine(const predella::server::Coordinator& coordinator) {
+  std::string line = "serving at";
+  for (const predella::Address& address : coordinator.addresses()) {
+    absl::StrAppend(&line, " ", address.ToString());
+  }
+  return line;
 }
 
 }  // namespace
@@ -48,21 +45,25 @@ int main(int argc, char** argv) {
   predella::server::CoordinatorFlags flags;
   auto outcome = predella::server::ParseCoordinatorFlags(argc, argv, &flags);
   if (!outcome.ok()) {
-    return Fail(outcome.status());
+    return Fail(outcome.status(), kExitConfiguration);
   }
   if (!outcome->run) {
     return outcome->exit_code;
   }
   const absl::Status valid =
       predella::server::Coordinator::Validate(flags.options);
-  if (!valid.ok() || outcome->check_only) {
-    return valid.ok() ? 0 : Fail(valid);
+  if (!valid.ok()) {
+    return Fail(valid, kExitConfiguration);
   }
-  if (flags.die_with_parent) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (outcome->check_only) {
+    std::printf("the configuration is good: state directory %s\n",
+                flags.options.state_dir.c_str());
+    return 0;
   }
-  if (flags.parent_watch_fd >= 0) {
-    WatchParent(flags.parent_watch_fd);
+  if (const absl::Status watched =
+          predella::WatchParent(flags.die_with_parent, flags.parent_watch_fd);
+      !watched.ok()) {
+    return Fail(watched, kExitConfiguration);
   }
   static std::atomic<bool> failed{false};
   auto coordinator = predella::server::Coordinator::Start(flags.options, [] {
@@ -72,7 +73,9 @@ int main(int argc, char** argv) {
   if (!coordinator.ok()) {
     return Fail(coordinator.status());
   }
+  predella::NotifyReady(StatusLine(**coordinator));
   predella::WaitForStopSignal();
+  predella::NotifyStopping("letting open calls end");
   (*coordinator)->Stop();
   coordinator->reset();
   return failed ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -50,10 +50,14 @@ absl::StatusOr<int> Explain(const PlacementArguments& a,
 }  // namespace
 
 void AddClusterCommands(CLI::App* app, Context* context) {
-  CLI::App* cluster = app->add_subcommand("cluster", "The whole.");
+  CLI::App* cluster =
+      app->add_subcommand("cluster", "See all mounts and images as one.");
   cluster->require_subcommand(1);
   CLI::App* status = cluster->add_subcommand(
       "status", "Say how the cluster is; exit code 6 unless all is well.");
+  status->footer(
+      "Example:\n"
+      "  predella cluster status -o json | jq -r .health");
   AddOutputOption(status, context);
   status->callback(
       [context] { context->run = [context] { return Status(*context); }; });
@@ -63,7 +67,10 @@ void AddClusterCommands(CLI::App* app, Context* context) {
   placement->require_subcommand(1);
   const auto a = std::make_shared<PlacementArguments>();
   CLI::App* explain = placement->add_subcommand(
-      "explain", "Say where an image would go; changes nothing.");
+      "explain", "Say where an image would go, and why; changes nothing.");
+  explain->footer(
+      "Example:\n"
+      "  predella placement explain --size 20GiB -o wide");
   explain->add_option("--size", a->size,
                       "Size of the image (20GiB); default: unknown.");
   explain->add_option("--image", a->image, "UUID of the image.");

@@ -14,6 +14,9 @@
 
 namespace predella::cli {
 
+// Whether anybody answers under an address.
+using Reach = std::function<absl::Status(const std::string& address)>;
+
 enum class Format { kTable, kWide, kJson };
 
 struct Context {
@@ -25,8 +28,11 @@ struct Context {
   std::ostream* err = nullptr;
   // Whether a bar may be drawn on `err`.
   bool progress = false;
+  // Whether standard output is a terminal: images do not belong there.
+  bool terminal = false;
 
   std::function<absl::StatusOr<Client>(const Context&)> connect;
+  Reach reach;
 
   // Set by the command that was chosen; its result is the exit code.
   std::function<absl::StatusOr<int>()> run;

@@ -1,6 +1,7 @@
 #include "client/cli/exit_code.h"
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 #include "common/errors.h"
@@ -41,6 +42,7 @@ constexpr Hint kHints[] = {
      "predella image stat ID shows the mounts with its copies"},
     {reason::kAgentUnreachable,
      "predella doctor checks which agents can be reached from here"},
+    {reason::kReadPastEnd, "predella image stat ID shows its size"},
     {reason::kMountInUse, "another agent serves this directory; stop it first"},
 };
 
@@ -61,12 +63,14 @@ int ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kFailedPrecondition:
       return kExitConflict;
+    case absl::StatusCode::kCancelled:
+      return kExitInterrupted;
     default:
       return kExitFailed;
   }
 }
 
-std::string HintFor(const absl::Status& status) {
+std::string HintFor(const absl::Status& status, const std::string& command) {
   const std::string reason = ReasonOf(status);
   for (const Hint& hint : kHints) {
     if (hint.reason == reason) {
@@ -78,12 +82,13 @@ std::string HintFor(const absl::Status& status) {
     return "predella doctor says what can be reached from here";
   }
   if (status.code() == absl::StatusCode::kInvalidArgument) {
-    return "predella --help, or --help after a command, shows what it takes";
+    return absl::StrCat(command, " --help shows what it takes");
   }
   return "";
 }
 
-void PrintError(const absl::Status& status, std::ostream* err) {
+void PrintError(const absl::Status& status, const std::string& command,
+                std::ostream* err) {
   *err << "error: " << status.message();
   const std::string reason = ReasonOf(status);
   if (!reason.empty()) {
@@ -92,7 +97,7 @@ void PrintError(const absl::Status& status, std::ostream* err) {
     *err << absl::StatusCodeToString(status.code());
   }
   *err << "\n";
-  const std::string hint = HintFor(status);
+  const std::string hint = HintFor(status, command);
   if (!hint.empty() && !absl::StrContains(status.message(), hint)) {
     *err << "hint: " << hint << "\n";
   }

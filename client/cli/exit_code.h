@@ -17,14 +17,18 @@ inline constexpr int kExitNotFound = 3;
 inline constexpr int kExitUnavailable = 4;
 inline constexpr int kExitConflict = 5;
 inline constexpr int kExitUnhealthy = 6;
+// What a shell shows for a process that SIGINT ended.
+inline constexpr int kExitInterrupted = 130;
 
 int ExitCodeOf(const absl::Status& status);
 
-// What to do next about an error; empty if there is nothing to say.
-std::string HintFor(const absl::Status& status);
+// What to do next about an error of `command` ("predella image put"); empty if
+// there is nothing to say.
+std::string HintFor(const absl::Status& status, const std::string& command);
 
 // "error: sentence (REASON)" and, on a line of its own, "hint: ...".
-void PrintError(const absl::Status& status, std::ostream* err);
+void PrintError(const absl::Status& status, const std::string& command,
+                std::ostream* err);
 
 }  // namespace predella::cli
 

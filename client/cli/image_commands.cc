@@ -11,7 +11,9 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
 #include "client/cli/transfer.h"
+#include "common/errors.h"
 #include "common/ids.h"
+#include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 
@@ -36,6 +38,9 @@ absl::StatusOr<int> Put(const ImageArguments& a, const Context& context) {
   if (!a.size.empty()) {
     ASSIGN_OR_RETURN(put.size_bytes, ParseSize(a.size));
   }
+  if (!a.id.empty()) {
+    RETURN_IF_ERROR(Annotate(ParseImageName(a.id).status(), "--id"));
+  }
   put.image = a.id.empty() ? RandomIds()->NextUuid().ToString() : a.id;
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Image image, PutImage(&client, put, context));
@@ -53,6 +58,11 @@ absl::StatusOr<int> Get(const ImageArguments& a, const Context& context) {
   get.read.image = a.id;
   ASSIGN_OR_RETURN(get.read.offset, ParseSize(a.offset));
   ASSIGN_OR_RETURN(get.read.length, ParseSize(a.length));
+  if (a.file.empty() && context.terminal) {
+    return absl::InvalidArgumentError(
+        "standard output is a terminal: name a file with -o FILE, or say -o - "
+        "if you mean it");
+  }
   get.file = a.file.empty() ? "-" : a.file;
   ASSIGN_OR_RETURN(Client client, context.Connect());
   RETURN_IF_ERROR(GetImageBytes(&client, get, context));
@@ -107,36 +117,36 @@ absl::StatusOr<int> Explain(const ImageArguments& a, const Context& context) {
   return kExitDone;
 }
 
-// Goes on after an error, so that one missing image does not keep the rest.
+absl::Status RemoveOne(const std::string& id, bool dry_run, Client* client,
+                       const Context& context) {
+  if (!dry_run) {
+    RETURN_IF_ERROR(client->DeleteImage(id));
+    *context.out << "deleted " << Bare(id) << "\n";
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const v1::Image image, client->GetImage(id));
+  std::string mounts;
+  for (const v1::Copy& copy : image.copies()) {
+    absl::StrAppend(&mounts, mounts.empty() ? "" : ",", Bare(copy.mount()));
+  }
+  *context.out << "would delete " << Bare(image.name()) << " ("
+               << FormatSize(image.size_bytes()) << " on " << mounts << ")\n";
+  return absl::OkStatus();
+}
+
+// A wrong id is an error before anything is deleted; after that it goes on
+// after an error, so that one missing image does not keep the rest.
 absl::StatusOr<int> Remove(const ImageArguments& a, const Context& context) {
+  for (const std::string& id : a.ids) {
+    RETURN_IF_ERROR(ParseImageName(id).status());
+  }
   ASSIGN_OR_RETURN(Client client, context.Connect());
   absl::Status first_error;
   for (const std::string& id : a.ids) {
-    absl::Status status;
-    if (a.dry_run) {
-      const absl::StatusOr<v1::Image> image = client.GetImage(id);
-      status = image.status();
-      if (image.ok()) {
-        std::string mounts;
-        for (const v1::Copy& copy : image->copies()) {
-          absl::StrAppend(&mounts, mounts.empty() ? "" : ",",
-                          Bare(copy.mount()));
-        }
-        *context.out << "would delete " << Bare(image->name()) << " ("
-                     << FormatSize(image->size_bytes()) << " on " << mounts
-                     << ")\n";
-      }
-    } else {
-      status = client.DeleteImage(id);
-      if (status.ok()) {
-        *context.out << "deleted " << Bare(id) << "\n";
-      }
-    }
+    const absl::Status status = RemoveOne(id, a.dry_run, &client, context);
     if (!status.ok()) {
-      PrintError(status, context.err);
-      if (first_error.ok()) {
-        first_error = status;
-      }
+      PrintError(status, "predella image rm", context.err);
+      first_error.Update(status);
     }
   }
   return ExitCodeOf(first_error);
@@ -157,7 +167,15 @@ void AddImageCommands(CLI::App* app, Context* context) {
   };
 
   CLI::App* put = image->add_subcommand(
-      "put", "Store a file; prints the image's id on standard output.");
+      "put",
+      "Store a file as an image; the last line of standard output is its id.");
+  put->footer(
+      "The image is there as a whole when this ends with 0, and not at all\n"
+      "otherwise. Ctrl-C gives it up.\n"
+      "Examples:\n"
+      "  predella image put disk.qcow2\n"
+      "  qemu-img convert -O raw disk.qcow2 /dev/stdout | predella image put "
+      "-");
   put->add_option("FILE", a->file, "File to store, - for standard input.")
       ->required();
   put->add_option("--id", a->id, "UUID of the image; default: a random one.");
@@ -165,7 +183,14 @@ void AddImageCommands(CLI::App* app, Context* context) {
                   "Size, where the input is a pipe and it is known.");
   put->callback(run(Put));
 
-  CLI::App* get = image->add_subcommand("get", "Read an image.");
+  CLI::App* get = image->add_subcommand(
+      "get", "Read an image, or a part of it; every byte is checked.");
+  get->footer(
+      "FILE takes its name when all bytes are there; a device or a fifo is\n"
+      "written straight to.\n"
+      "Examples:\n"
+      "  predella image get ID -o disk.qcow2\n"
+      "  predella image get ID --length 64KiB | file -");
   get->add_option("ID", a->id, "UUID of the image.")->required();
   get->add_option("-o,--output-file", a->file,
                   "File to write; default: standard output.");
@@ -173,25 +198,40 @@ void AddImageCommands(CLI::App* app, Context* context) {
   get->add_option("--length", a->length, "Bytes to read; 0: to the end.");
   get->callback(run(Get));
 
-  CLI::App* ls = image->add_subcommand("ls", "List images.");
+  CLI::App* ls = image->add_subcommand("ls", "List images by their ids.");
+  ls->footer(
+      "Example:\n"
+      "  predella image ls --mount store-1 -o wide");
   ls->add_option("--mount", a->mount, "Only images with a copy there.");
   ls->add_option("--page-size", a->page_size, "Images fetched at a time.")
       ->check(CLI::Range(1, 1000));
   AddOutputOption(ls, context);
   ls->callback(run(List));
 
-  CLI::App* stat = image->add_subcommand("stat", "Show one image.");
+  CLI::App* stat = image->add_subcommand(
+      "stat", "Show one image: size, checksum, copies and their health.");
+  stat->footer(
+      "Example:\n"
+      "  predella image stat ID -o json | jq -r .crc32cHex");
   stat->add_option("ID", a->id, "UUID of the image.")->required();
   AddOutputOption(stat, context);
   stat->callback(run(Stat));
 
-  CLI::App* rm = image->add_subcommand("rm", "Delete images.");
+  CLI::App* rm = image->add_subcommand(
+      "rm", "Delete images for good; goes on after one that is missing.");
+  rm->footer(
+      "The exit code is that of the first error.\n"
+      "Example:\n"
+      "  predella image rm --dry-run ID ID");
   rm->add_option("ID", a->ids, "UUIDs of the images.")->required();
   rm->add_flag("--dry-run", a->dry_run, "Only say what would be deleted.");
   rm->callback(run(Remove));
 
-  CLI::App* explain =
-      image->add_subcommand("explain", "Say why an image lies where it lies.");
+  CLI::App* explain = image->add_subcommand(
+      "explain", "Say why an image lies where it lies, as decided then.");
+  explain->footer(
+      "Example:\n"
+      "  predella image explain ID -o wide");
   explain->add_option("ID", a->id, "UUID of the image.")->required();
   AddOutputOption(explain, context);
   explain->callback(run(Explain));

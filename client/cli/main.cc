@@ -5,6 +5,9 @@
 #include <string_view>
 
 #include "client/cli/context.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/interrupt.h"
+#include "client/cli/reach.h"
 #include "client/cli/serve/serve.h"
 #include "common/malloc_tuning.h"
 
@@ -19,6 +22,12 @@ int main(int argc, char** argv) {
   context.out = &std::cout;
   context.err = &std::cerr;
   context.progress = isatty(STDERR_FILENO) == 1;
+  context.terminal = isatty(STDOUT_FILENO) == 1;
   context.connect = predella::cli::ConnectByEndpoint;
-  return predella::cli::RunCli(argc, argv, &context);
+  context.reach = predella::cli::ReachByChannel;
+  const int code = predella::cli::RunCli(argc, argv, &context);
+  if (code == predella::cli::kExitInterrupted) {
+    predella::cli::RaiseNotedSignal();
+  }
+  return code;
 }

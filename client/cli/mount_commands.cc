@@ -34,6 +34,13 @@ struct MountArguments {
 
 // The agent's binary knows the format on disk; this one does not.
 absl::StatusOr<int> Init(const MountArguments& a, const Context& /*context*/) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(a.path, error)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        a.path,
+        error ? absl::StrCat(": ", error.message(), "; mount it, or make it")
+              : std::string(" is not a directory")));
+  }
   std::vector<std::string> arguments = {SiblingBinary("predella-agent"), "init",
                                         "--path", a.path};
   if (!a.name.empty()) {
@@ -104,6 +111,10 @@ absl::StatusOr<int> Uncordon(const MountArguments& a, const Context& context) {
 
 absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(const absl::Duration duration, ParseDuration(a.duration));
+  if (duration <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        "--for has to be longer than nothing, such as 30m or 2h");
+  }
   ASSIGN_OR_RETURN(Client client, context.Connect());
   const absl::Time until = absl::Now() + duration;
   ASSIGN_OR_RETURN(const v1::Mount mount,
@@ -164,22 +175,37 @@ void AddMountCommands(CLI::App* app, Context* context) {
   };
 
   CLI::App* init = mount->add_subcommand(
-      "init", "Make a directory a mount: writes its identity file.");
+      "init", "Make a directory a mount: writes the label that names it.");
+  init->footer(
+      "Prints the label as JSON. What is a mount already stays as it is.\n"
+      "Example:\n"
+      "  predella mount init /var/glance/store-1");
   init->add_option("PATH", a->path, "The mounted directory.")->required();
   init->add_option("--name", a->name, "Default: the last part of PATH.");
   init->callback(run(Init));
 
-  CLI::App* ls = mount->add_subcommand("ls", "List mounts.");
+  CLI::App* ls =
+      mount->add_subcommand("ls", "List mounts: health, space, images.");
+  ls->footer(
+      "Example:\n"
+      "  predella mount ls -o wide");
   AddOutputOption(ls, context);
   ls->callback(run(List));
 
-  CLI::App* stat = mount->add_subcommand("stat", "Show one mount.");
+  CLI::App* stat = mount->add_subcommand("stat", "Show all about one mount.");
+  stat->footer(
+      "Example:\n"
+      "  predella mount stat store-1");
   add_name(stat);
   AddOutputOption(stat, context);
   stat->callback(run(Stat));
 
   CLI::App* cordon =
       mount->add_subcommand("cordon", "Keep new images away from a mount.");
+  cordon->footer(
+      "What lies on it stays readable.\n"
+      "Example:\n"
+      "  predella mount cordon store-1 --reason \"disk is swapped on Friday\"");
   add_name(cordon);
   add_reason(cordon);
   add_change(cordon);
@@ -187,12 +213,18 @@ void AddMountCommands(CLI::App* app, Context* context) {
 
   CLI::App* uncordon = mount->add_subcommand(
       "uncordon", "Take a mount back from cordon or maintenance.");
+  uncordon->footer(
+      "Example:\n"
+      "  predella mount uncordon store-1");
   add_name(uncordon);
   add_change(uncordon);
   uncordon->callback(run(Uncordon));
 
   CLI::App* maintenance = mount->add_subcommand(
       "maintenance", "Excuse a mount for a time: nothing waits for it.");
+  maintenance->footer(
+      "Example:\n"
+      "  predella mount maintenance store-1 --for 2h --reason \"new cable\"");
   add_name(maintenance);
   maintenance->add_option("--for", a->duration, "For how long (30m, 2h).")
       ->required();
@@ -202,6 +234,11 @@ void AddMountCommands(CLI::App* app, Context* context) {
 
   CLI::App* retire =
       mount->add_subcommand("retire", "Give a mount up for good.");
+  retire->footer(
+      "A mount that holds images wants their number as --accept-lost.\n"
+      "Examples:\n"
+      "  predella mount retire store-1 --dry-run\n"
+      "  predella mount retire store-1 --accept-lost 12 --yes");
   add_name(retire);
   retire->add_option("--accept-lost", a->accept_lost,
                      "How many images are lost with it.");

@@ -5,14 +5,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
+#include <memory>
 #include <ostream>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 
+#include "client/cli/interrupt.h"
+#include "client/cli/output_file.h"
 #include "client/cli/progress.h"
 #include "common/clock.h"
 #include "common/status_macros.h"
@@ -45,10 +47,19 @@ class File {
   const bool owned_;
 };
 
-// Up to a MiB, less only at the end.
-absl::StatusOr<size_t> ReadFully(int fd, std::vector<char>* buffer) {
+absl::Status Interrupted() {
+  return absl::CancelledError("interrupted; nothing was stored");
+}
+
+// Up to a MiB, less only at the end. CANCELLED when a signal came.
+absl::StatusOr<size_t> ReadFully(int fd, const NoteSignal& signals,
+                                 std::vector<char>* buffer) {
   size_t got = 0;
   while (got < buffer->size()) {
+    signals.AwaitReadable(fd);
+    if (signals.noted()) {
+      return Interrupted();
+    }
     const ssize_t n = read(fd, buffer->data() + got, buffer->size() - got);
     if (n < 0 && errno == EINTR) {
       continue;
@@ -64,25 +75,12 @@ absl::StatusOr<size_t> ReadFully(int fd, std::vector<char>* buffer) {
   return got;
 }
 
-absl::Status WriteFully(int fd, absl::string_view data) {
-  while (!data.empty()) {
-    const ssize_t n = write(fd, data.data(), data.size());
-    if (n < 0 && errno == EINTR) {
-      continue;
-    }
-    if (n < 0) {
-      return FileError("writing failed", errno);
-    }
-    data.remove_prefix(static_cast<size_t>(n));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SendAll(int fd, std::optional<int64_t> size, ImageWriter* writer,
+absl::Status SendAll(int fd, std::optional<int64_t> size,
+                     const NoteSignal& signals, ImageWriter* writer,
                      Progress* progress) {
   std::vector<char> buffer(static_cast<size_t>(kMiB));
   while (true) {
-    ASSIGN_OR_RETURN(const size_t got, ReadFully(fd, &buffer));
+    ASSIGN_OR_RETURN(const size_t got, ReadFully(fd, signals, &buffer));
     if (size.has_value() &&
         writer->bytes_written() + static_cast<int64_t>(got) > *size) {
       return absl::InvalidArgumentError(
@@ -125,7 +123,7 @@ absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
   }
   if (S_ISDIR(before.st_mode)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(put.file, " is a directory"));
+        absl::StrCat(put.file, " is a directory: an image is one file"));
   }
   UploadOptions options;
   options.image = put.image;
@@ -135,11 +133,13 @@ absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
     options.size_bytes = before.st_size - (at > 0 ? at : 0);
   }
   ASSIGN_OR_RETURN(auto writer, client->StartUpload(options));
+  // Only now there is something to give up; before, a signal just ends this.
+  const NoteSignal signals;
   absl::Status status;
   {
     Progress progress(context.progress ? context.err : nullptr,
                       options.size_bytes, RealClock());
-    status = SendAll(fd, options.size_bytes, writer.get(), &progress);
+    status = SendAll(fd, options.size_bytes, signals, writer.get(), &progress);
   }
   struct stat after {};
   if (status.ok() && S_ISREG(before.st_mode) && fstat(fd, &after) == 0 &&
@@ -148,6 +148,9 @@ absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
        after.st_mtim.tv_nsec != before.st_mtim.tv_nsec)) {
     status = absl::InvalidArgumentError(
         absl::StrCat(put.file, " changed while it was read"));
+  }
+  if (status.ok() && signals.noted()) {
+    status = Interrupted();
   }
   if (!status.ok()) {
     // It would expire by itself; this frees its space now.
@@ -163,44 +166,23 @@ absl::Status GetImageBytes(Client* client, const GetOptions& get,
   const int64_t total = get.read.length > 0
                             ? get.read.length
                             : reader->image().size_bytes() - get.read.offset;
-  const bool standard = get.file == "-";
-  const std::string temporary = absl::StrCat(get.file, ".partial.", getpid());
-  const int fd = standard ? STDOUT_FILENO
-                          : open(temporary.c_str(),
-                                 O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd < 0) {
-    return FileError(absl::StrCat("cannot create ", temporary), errno);
-  }
-  const File file(fd, !standard);
-  absl::Status status;
+  ASSIGN_OR_RETURN(const auto file, OutputFile::Open(get.file, total));
   {
-    Progress progress(context.progress && !standard ? context.err : nullptr,
-                      total, RealClock());
+    Progress progress(
+        context.progress && get.file != "-" ? context.err : nullptr, total,
+        RealClock());
     int64_t done = 0;
-    while (status.ok()) {
-      const absl::StatusOr<absl::string_view> data = reader->Read();
-      if (!data.ok() || data->empty()) {
-        status = data.status();
+    while (true) {
+      ASSIGN_OR_RETURN(const absl::string_view data, reader->Read());
+      if (data.empty()) {
         break;
       }
-      status = WriteFully(fd, *data);
-      done += static_cast<int64_t>(data->size());
+      RETURN_IF_ERROR(file->Write(data));
+      done += static_cast<int64_t>(data.size());
       progress.Update(done);
     }
   }
-  if (standard) {
-    return status;
-  }
-  if (status.ok() && fsync(fd) != 0) {
-    status = FileError(absl::StrCat("cannot sync ", temporary), errno);
-  }
-  if (status.ok() && std::rename(temporary.c_str(), get.file.c_str()) != 0) {
-    status = FileError(absl::StrCat("cannot rename to ", get.file), errno);
-  }
-  if (!status.ok()) {
-    unlink(temporary.c_str());
-  }
-  return status;
+  return file->Finish();
 }
 
 }  // namespace predella::cli

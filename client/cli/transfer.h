@@ -21,17 +21,17 @@ struct PutOptions {
 };
 
 // Uploads a file. The size of a regular file is announced, and an error if it
-// changes meanwhile; of anything else it is unknown unless given.
+// changes meanwhile; of anything else it is unknown unless given. The first
+// SIGINT, SIGTERM or SIGHUP gives the upload up: CANCELLED.
 absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
                                    const Context& context);
 
 struct GetOptions {
   ReadOptions read;
-  std::string file;  // "-": context.out
+  std::string file;  // "-": standard output
 };
 
-// Downloads to a temporary file beside `file` that takes its name at the end,
-// so that half an image is never taken for a whole one.
+// Downloads to `file` as output_file.h says.
 absl::Status GetImageBytes(Client* client, const GetOptions& get,
                            const Context& context);
 

@@ -53,6 +53,12 @@ struct Config::Option {
   // One string but for lists.
   std::function<absl::Status(const std::vector<std::string>&)> set;
   std::function<std::vector<std::string>()> show;
+  // Instead of what `show` says, where it is not the same everywhere.
+  std::string default_text = {};
+
+  std::string Default() const {
+    return default_text.empty() ? absl::StrJoin(show(), ",") : default_text;
+  }
 };
 
 struct Config::Impl {
@@ -73,7 +79,16 @@ struct Config::Impl {
   Values ReadEnvironment() const;
   absl::Status Apply(const Values& values, absl::string_view source) const;
   void PrintConfig(std::ostream* out) const;
+  void PrintFlags(std::ostream* out) const;
 
+  Option* Find(const std::string& name) {
+    for (Option& option : options) {
+      if (option.name == name) {
+        return &option;
+      }
+    }
+    return nullptr;
+  }
   const Option* Find(const std::string& name) const {
     for (const Option& option : options) {
       if (option.name == name) {
@@ -178,6 +193,12 @@ void Config::AddDuration(const std::string& name, absl::Duration* target,
               [target] {
                 return std::vector<std::string>{absl::FormatDuration(*target)};
               }});
+}
+
+void Config::DescribeDefault(const std::string& name, const std::string& text) {
+  if (Option* option = impl_->Find(name); option != nullptr) {
+    option->default_text = text;
+  }
 }
 
 absl::StatusOr<std::vector<std::string>> Config::Impl::ReadNode(
@@ -293,6 +314,25 @@ void Config::Impl::PrintConfig(std::ostream* out) const {
   }
 }
 
+// Defaults as built in: neither environment nor file is read.
+void Config::Impl::PrintFlags(std::ostream* out) const {
+  *out << "| flag | environment | default | meaning |\n"
+          "|---|---|---|---|\n";
+  for (const Option& option : options) {
+    const std::string flag = option.flag   ? ""
+                             : option.list ? " VALUE ..."
+                                           : " VALUE";
+    const std::string value = option.Default();
+    const std::string help = absl::StrReplaceAll(option.help, {{"|", "\\|"}});
+    *out << "| `--" << option.name << flag << "` | `"
+         << EnvironmentName(option.name) << "` | "
+         << (value.empty()                 ? ""
+             : option.default_text.empty() ? absl::StrCat("`", value, "`")
+                                           : value)
+         << " | " << help << " |\n";
+  }
+}
+
 absl::StatusOr<Config::Outcome> Config::Parse(int argc,
                                               const char* const* argv) {
   CLI::App app(impl_->description, impl_->program);
@@ -315,12 +355,13 @@ absl::StatusOr<Config::Outcome> Config::Parse(int argc,
       handle->expected(1)->type_name(option.list ? "VALUE ..." : "VALUE");
       handle->multi_option_policy(option.list ? CLI::MultiOptionPolicy::TakeAll
                                               : CLI::MultiOptionPolicy::Throw);
-      handle->default_str(absl::StrJoin(option.show(), ","));
+      handle->default_str(option.Default());
     }
     handles[option.name] = handle;
   }
   std::string file;
   bool print_config = false;
+  bool print_flags = false;
   Outcome outcome;
   CLI::Option* config_option =
       app.add_option("--config", file,
@@ -330,6 +371,8 @@ absl::StatusOr<Config::Outcome> Config::Parse(int argc,
                                         impl_->default_file, " if it exists."));
   app.add_flag("--print-config", print_config,
                "Print all options as a configuration file and exit.");
+  app.add_flag("--print-flags", print_flags,
+               "Print a table of all options in Markdown and exit.");
   app.add_flag("--check-config", outcome.check_only,
                "Check the configuration and exit.");
   try {
@@ -343,6 +386,11 @@ absl::StatusOr<Config::Outcome> Config::Parse(int argc,
         absl::StrCat(error.what(), " (see ", impl_->program, " --help)"));
   }
 
+  if (print_flags) {
+    impl_->PrintFlags(&std::cout);
+    outcome.run = false;
+    return outcome;
+  }
   if (const char* env = std::getenv("PREDELLA_CONFIG");
       config_option->count() == 0 && env != nullptr && *env != '\0') {
     file = env;

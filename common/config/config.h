@@ -51,16 +51,21 @@ class Config {
   void AddDuration(const std::string& name, absl::Duration* target,
                    const std::string& help);
 
+  // What --help and --print-flags show as the default of an option whose value
+  // depends on who asks, instead of the value.
+  void DescribeDefault(const std::string& name, const std::string& text);
+
   struct Outcome {
     // Go on; or stop with this exit code, output already printed (help,
-    // --version, --print-config).
+    // --version, --print-config, --print-flags).
     bool run = true;
     int exit_code = 0;
     // --check-config was given: validate further, then exit 0.
     bool check_only = false;
   };
   // Also handles --help, --version, --config FILE, --print-config (YAML of
-  // all options, readable as a configuration file) and --check-config.
+  // all options, readable as a configuration file), --print-flags (their
+  // table in Markdown, for docs/flags.md) and --check-config.
   // INVALID_ARGUMENT says where the value came from and what is wrong.
   absl::StatusOr<Outcome> Parse(int argc, const char* const* argv);
 

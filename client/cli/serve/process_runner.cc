@@ -13,6 +13,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 #include "common/clock.h"
 #include "common/status_macros.h"
@@ -20,11 +21,23 @@
 namespace predella::cli {
 namespace {
 
+// Who started this process waits for its notices, not for those of children.
+bool IsForChildren(absl::string_view entry) {
+  for (const absl::string_view kept_back :
+       {"NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=", "LISTEN_FDS=",
+        "LISTEN_PID=", "LISTEN_FDNAMES="}) {
+    if (absl::StartsWith(entry, kept_back)) {
+      return false;
+    }
+  }
+  return !absl::StartsWith(entry, "PREDELLA_") ||
+         absl::StartsWith(entry, "PREDELLA_LOG_LEVEL=");
+}
+
 std::vector<std::string> ChildEnvironment() {
   std::vector<std::string> out;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    if (!absl::StartsWith(*entry, "PREDELLA_") ||
-        absl::StartsWith(*entry, "PREDELLA_LOG_LEVEL=")) {
+    if (IsForChildren(*entry)) {
       out.emplace_back(*entry);
     }
   }

@@ -38,8 +38,9 @@ class ProcessRunner {
 inline constexpr int kParentWatchFd = 3;
 
 // Children run in process groups of their own, with standard output joined to
-// standard error, and without PREDELLA_ variables but for the log level: what
-// they need is on their command line.
+// standard error, and without PREDELLA_ variables but for the log level (what
+// they need is on their command line) and without those of a service manager,
+// which wants to hear of this process alone.
 absl::StatusOr<std::unique_ptr<ProcessRunner>> MakeProcessRunner();
 
 struct Captured {

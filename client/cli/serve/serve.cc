@@ -26,6 +26,7 @@
 #include "client/cli/serve/supervisor.h"
 #include "common/clock.h"
 #include "common/config/config.h"
+#include "common/config/service_manager.h"
 #include "common/errors.h"
 #include "common/ids.h"
 #include "common/logging.h"
@@ -46,6 +47,8 @@ void AddOptions(Config* config, ServeOptions* o) {
               "Take multifilesystem_store_datadir from this file instead.");
   config->Add("init", &o->init, "Make empty directories mounts.");
   config->Add("state-dir", &o->state_dir, "The coordinator's index and more.");
+  config->DescribeDefault(
+      "state-dir", "/var/lib/predella for root, else ~/.local/state/predella");
   config->Add("listen", &o->listen,
               "Listen here as well (HOST:PORT); agents beside it, from "
               "PORT + 10 on.");
@@ -129,6 +132,7 @@ class Server {
       if (signal == SIGINT || signal == SIGTERM) {
         LogInfo("stopping", {{"signal", signal}});
         stopping = true;
+        NotifyStopping("stopping the agents, then the coordinator");
         RemovePointerFile(pointer_file_, plan_.endpoint);
         supervisor.RequestStop();
       }
@@ -170,6 +174,9 @@ class Server {
     } else {
       LogWarning("no_endpoint_file", {{"why", pointer.status().message()}});
     }
+    NotifyReady(absl::StrCat(datadirs_.size() - report->absent.size(), " of ",
+                             datadirs_.size(), " mounts take uploads at ",
+                             plan_.endpoint));
     std::cout << "READY " << plan_.endpoint;
     for (const std::string& address : plan_.also) {
       std::cout << " " << address;
@@ -244,7 +251,7 @@ int ServeMain(int argc, const char* const* argv) {
   pthread_sigmask(SIG_BLOCK, &child, nullptr);
   const absl::StatusOr<int> result = Serve(argc, argv);
   if (!result.ok()) {
-    PrintError(result.status(), &std::cerr);
+    PrintError(result.status(), "predella serve", &std::cerr);
     return ExitCodeOf(result.status());
   }
   return *result;

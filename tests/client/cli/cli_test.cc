@@ -14,7 +14,6 @@
 #include "gtest/gtest.h"
 
 #include "client/cli/context.h"
-#include "client/cli/doctor.h"
 #include "client/cli/endpoint.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
@@ -34,6 +33,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::NiceMock;
 using ::testing::Return;
+using ::testing::ReturnRef;
 
 constexpr char kImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
 
@@ -60,6 +60,7 @@ class CliTest : public ::testing::Test {
     Context context;
     context.out = &out_;
     context.err = &err_;
+    context.terminal = terminal_;
     context.connect = [this](const Context&) { return Client(connection_); };
     return RunCli(static_cast<int>(arguments.size()), arguments.data(),
                   &context);
@@ -68,6 +69,7 @@ class CliTest : public ::testing::Test {
       std::make_shared<NiceMock<MockConnection>>();
   std::ostringstream out_;
   std::ostringstream err_;
+  bool terminal_ = false;
 };
 
 TEST_F(CliTest, MountTable) {
@@ -198,28 +200,135 @@ TEST_F(CliTest, VersionAndCompletion) {
                                 HasSubstr("cordon"), HasSubstr("--size")));
 }
 
-TEST_F(CliTest, DoctorNamesWhatFails) {
-  v1::Cluster cluster;
-  cluster.set_coordinator_version(PREDELLA_VERSION);
-  ON_CALL(*connection_, GetCluster).WillByDefault(Return(cluster));
-  v1::ListMountsResponse mounts;
-  *mounts.add_mounts() = Store("m-01");
-  mounts.mutable_mounts(0)->add_addresses("unix:/a");
-  ON_CALL(*connection_, ListMounts).WillByDefault(Return(mounts));
-  Client client(connection_);
-  EXPECT_EQ(
-      Diagnose(
-          &client, [](const std::string&) { return absl::OkStatus(); }, &out_),
-      0)
-      << out_.str();
-  EXPECT_EQ(Diagnose(
-                &client,
-                [](const std::string&) {
-                  return absl::UnavailableError("no connection");
-                },
-                &out_),
-            kExitUnhealthy);
-  EXPECT_THAT(out_.str(), HasSubstr("FAIL  m-01: its agent cannot be reached"));
+TEST_F(CliTest, WrongCommandLinesAreNamed) {
+  const auto said = [this](const std::vector<const char*>& arguments) {
+    EXPECT_EQ(Run(arguments), kExitUsage);
+    return err_.str();
+  };
+  EXPECT_THAT(said({"imag"}),
+              HasSubstr("error: \"imag\" is not a command of predella: there "
+                        "are image, mount,"));
+  EXPECT_THAT(said({"image", "putt", "f"}),
+              HasSubstr("\"putt\" is not a command of predella image: there "
+                        "are put, get, ls, stat, rm, explain\n"
+                        "hint: predella image --help"));
+  EXPECT_THAT(said({"mount"}), HasSubstr("predella mount wants a command: "));
+  EXPECT_THAT(said({"version", "-o", "json"}),
+              HasSubstr("predella version does not take \"-o json\"\n"
+                        "hint: predella version --help"));
+  EXPECT_THAT(said({"image", "stat"}),
+              HasSubstr("predella image stat: ID is required"));
+  EXPECT_THAT(said({"--endpoint", "unix:/x", "serve"}),
+              HasSubstr("serve comes first"));
+  EXPECT_THAT(said({"mount", "maintenance", "a", "--for", "0s"}),
+              HasSubstr("longer than nothing"));
+  EXPECT_THAT(said({"mount", "init", "/nonexistent/dir"}),
+              HasSubstr("/nonexistent/dir: No such file or directory"));
+}
+
+TEST_F(CliTest, EveryCommandHasHelpWithAnExample) {
+  for (const std::vector<const char*>& command :
+       std::vector<std::vector<const char*>>{{"image", "put"},
+                                             {"image", "get"},
+                                             {"image", "ls"},
+                                             {"image", "stat"},
+                                             {"image", "rm"},
+                                             {"image", "explain"},
+                                             {"mount", "init"},
+                                             {"mount", "ls"},
+                                             {"mount", "stat"},
+                                             {"mount", "cordon"},
+                                             {"mount", "uncordon"},
+                                             {"mount", "maintenance"},
+                                             {"mount", "retire"},
+                                             {"cluster", "status"},
+                                             {"placement", "explain"},
+                                             {"completion", "bash"},
+                                             {"doctor"}}) {
+    std::vector<const char*> arguments = command;
+    arguments.push_back("--help");
+    EXPECT_EQ(Run(arguments), 0);
+    EXPECT_THAT(out_.str(),
+                AllOf(HasSubstr("Example"),
+                      HasSubstr(std::string("predella ") + command[0])))
+        << command[0];
+  }
+  EXPECT_EQ(Run({"--help"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("Exit codes: 0 done"));
+}
+
+TEST_F(CliTest, AWrongIdDeletesNothing) {
+  EXPECT_CALL(*connection_, DeleteImage).Times(0);
+  EXPECT_EQ(Run({"image", "rm", kImage, "../../etc/passwd"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("../../etc/passwd"));
+  EXPECT_CALL(*connection_, StartUpload).Times(0);
+  EXPECT_EQ(Run({"image", "put", "/dev/null", "--id", "../x"}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("--id: "));
+}
+
+TEST_F(CliTest, ADeadCoordinatorIsNamed) {
+  ON_CALL(*connection_, GetImage)
+      .WillByDefault(Return(absl::UnavailableError("Connection refused")));
+  EXPECT_EQ(Run({"--endpoint", "unix:/x/y", "image", "stat", kImage}),
+            kExitUnavailable);
+  EXPECT_EQ(err_.str(),
+            "error: the coordinator at unix:/x/y does not answer: Connection "
+            "refused\nhint: predella doctor says what can be reached from "
+            "here\n");
+}
+
+TEST_F(CliTest, ImagesAreNotWrittenToATerminal) {
+  terminal_ = true;
+  EXPECT_CALL(*connection_, ReadImage).Times(0);
+  EXPECT_EQ(Run({"image", "get", kImage}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("-o FILE"));
+}
+
+TEST_F(CliTest, LostOutputIsAnError) {
+  ON_CALL(*connection_, ListMounts)
+      .WillByDefault(Return(v1::ListMountsResponse()));
+  out_.setstate(std::ios::badbit);
+  EXPECT_EQ(Run({"mount", "ls"}), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr("standard output could not be written"));
+}
+
+TEST_F(CliTest, GetReplacesTheFileOnlyByAWholeImage) {
+  const std::string file = ::testing::TempDir() + "cli_get";
+  std::ofstream(file) << "old";
+  const auto reader_of = [](absl::Status end) {
+    return [end](const ReadOptions&)
+               -> absl::StatusOr<std::unique_ptr<ImageReader>> {
+      auto reader = std::make_unique<NiceMock<MockImageReader>>();
+      static const v1::Image* const image = [] {
+        auto* made = new v1::Image;
+        made->set_size_bytes(5);
+        return made;
+      }();
+      ON_CALL(*reader, image).WillByDefault(ReturnRef(*image));
+      EXPECT_CALL(*reader, Read)
+          .WillOnce(Return(absl::string_view("panel")))
+          .WillOnce([end]() -> absl::StatusOr<absl::string_view> {
+            if (!end.ok()) {
+              return end;
+            }
+            return absl::string_view();
+          });
+      return reader;
+    };
+  };
+  const auto content = [&file] {
+    std::ifstream stream(file);
+    std::stringstream text;
+    text << stream.rdbuf();
+    return text.str();
+  };
+  EXPECT_CALL(*connection_, ReadImage)
+      .WillOnce(reader_of(absl::DataLossError("damaged")))
+      .WillOnce(reader_of(absl::OkStatus()));
+  EXPECT_EQ(Run({"image", "get", kImage, "-o", file.c_str()}), kExitFailed);
+  EXPECT_EQ(content(), "old");
+  EXPECT_EQ(Run({"image", "get", kImage, "-o", file.c_str()}), kExitDone);
+  EXPECT_EQ(content(), "panel");
 }
 
 TEST(ExitCodeTest, OfEveryCode) {
@@ -232,6 +341,7 @@ TEST(ExitCodeTest, OfEveryCode) {
       {absl::StatusCode::kAborted, 5},
       {absl::StatusCode::kAlreadyExists, 5},
       {absl::StatusCode::kFailedPrecondition, 5},
+      {absl::StatusCode::kCancelled, 130},
       {absl::StatusCode::kDataLoss, 1},
       {absl::StatusCode::kResourceExhausted, 1},
       {absl::StatusCode::kInternal, 1}};
