@@ -1,29 +1,18 @@
 """Mounts that fill up. Needs root: small tmpfs in a mount namespace of its
 own, which run_in_namespace.sh makes."""
 import os
-import subprocess
-import tempfile
 import unittest
 
 from cluster import MIB, Cluster, ClusterTest, random_bytes, wait_until
+from namespace_mounts import make_tmpfs, need_namespace
 
 
 class FullTest(ClusterTest):
     sizes = (32, 96, 128)  # MiB
 
     def setUp(self):
-        if os.environ.get('PREDELLA_MOUNT_NAMESPACE') != '1':
-            self.skipTest('needs root and a mount namespace')
-        top = tempfile.mkdtemp(prefix='pf-', dir='/tmp')
-        directories = []
-        for i, size in enumerate(self.sizes):
-            path = os.path.join(top, f'd{i}')
-            os.mkdir(path)
-            subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}m',
-                            'tmpfs', path], check=True)
-            directories.append(path)
-            self.addCleanup(subprocess.run, ['umount', '-l', path],
-                            check=False)
+        need_namespace(self)
+        directories = make_tmpfs(self, *self.sizes)
         self.cluster = Cluster((100, 200, 300), directories,
                                agent_args=('--reserve', '1MiB'))
         self.addCleanup(self._stop)

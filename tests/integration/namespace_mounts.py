@@ -1,0 +1,40 @@
+"""Small file systems for tests of full disks; see run_in_namespace.sh."""
+import os
+import subprocess
+import tempfile
+
+
+def need_namespace(test):
+    if os.environ.get('PREDELLA_MOUNT_NAMESPACE') != '1':
+        test.skipTest('needs root and a mount namespace')
+
+
+def make_tmpfs(test, *sizes_mib):
+    """Directories of these sizes, gone when the test ends."""
+    top = tempfile.mkdtemp(prefix='pf-', dir='/tmp')
+    test.addCleanup(os.rmdir, top)
+    paths = []
+    for i, size in enumerate(sizes_mib):
+        path = os.path.join(top, f'd{i}')
+        os.mkdir(path)
+        test.addCleanup(os.rmdir, path)
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}m',
+                        'tmpfs', path], check=True)
+        test.addCleanup(subprocess.run, ['umount', '-l', path], check=False)
+        paths.append(path)
+    return paths
+
+
+def fill(path, leave=0):
+    """Writes the file `path` until `leave` bytes are free; returns its size."""
+    written = 0
+    with open(path, 'wb', buffering=0) as f:
+        while True:
+            status = os.statvfs(path)
+            free = status.f_bavail * status.f_frsize - leave
+            if free <= 0:
+                return written
+            try:
+                written += f.write(b'x' * min(free, 1 << 20))
+            except OSError:
+                return written
