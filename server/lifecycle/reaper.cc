@@ -96,7 +96,6 @@ void Reaper::SendRemovals() {
 }
 
 std::vector<Reaper::Removal> Reaper::WaitingOn(const Uuid& mount_uid) const {
-  const std::string uid = mount_uid.bytes();
   std::vector<Removal> out;
   std::set<std::pair<std::string, std::string>> seen;
   const auto add = [&](const std::string& image_id,
@@ -107,18 +106,13 @@ std::vector<Reaper::Removal> Reaper::WaitingOn(const Uuid& mount_uid) const {
       out.push_back({Uuid::FromBytesOrNone(image_id), generation, upload_id});
     }
   };
-  for (const UploadEntry& entry :
-       uploads_->Select([&](const UploadEntry& candidate) {
-         return !candidate.open() && candidate.LeftoverOn(mount_uid);
-       })) {
-    add(entry.row.image_id(), entry.row.generation(),
-        Uuid::FromBytesOrNone(entry.row.upload_id()));
+  for (const UploadEntry& entry : uploads_->LeftoversOn(mount_uid)) {
+    if (!entry.open()) {
+      add(entry.row.image_id(), entry.row.generation(),
+          Uuid::FromBytesOrNone(entry.row.upload_id()));
+    }
   }
-  for (const TombstoneEntry& entry :
-       tombstones_->Select([&](const TombstoneEntry& candidate) {
-         const auto& pending = candidate.row.pending_mount_uids();
-         return std::find(pending.begin(), pending.end(), uid) != pending.end();
-       })) {
+  for (const TombstoneEntry& entry : tombstones_->PendingOn(mount_uid)) {
     add(entry.row.image_id(), entry.row.generation(), Uuid());
   }
   return out;
@@ -206,8 +200,8 @@ void Reaper::SettleRetired() {
     const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
     // Also those of an earlier start: nobody will answer for them any more.
     for (const UploadEntry& entry :
-         uploads_->Select([&](const UploadEntry& candidate) {
-           return candidate.open() && candidate.target() == uid;
+         uploads_->SelectOpen([&](const UploadEntry& candidate) {
+           return candidate.target() == uid;
          })) {
       const Uuid upload_id = Uuid::FromBytesOrNone(entry.row.upload_id());
       uploads_->Decided(upload_id, deps_.clock->Boot());

@@ -55,6 +55,10 @@ absl::Status Tombstones::Load() {
       }));
   MutexLock lock(&mu_);
   entries_ = std::move(loaded);
+  pending_on_.clear();
+  for (const auto& [key, entry] : entries_) {
+    List(key, entry.row);
+  }
   return absl::OkStatus();
 }
 
@@ -74,12 +78,42 @@ storage::v1::TombstoneRow Tombstones::Make(
 void Tombstones::Committed(const storage::v1::TombstoneRow& row,
                            const Generation& pair, bool written_here) {
   MutexLock lock(&mu_);
-  TombstoneEntry& entry = entries_[KeyOf(row)];
+  const Key key = KeyOf(row);
+  TombstoneEntry& entry = entries_[key];
   entry.written_here = entry.written_here || written_here;
   if (entry.pair_n <= pair.n) {
+    Unlist(key, entry.row);
     entry.row = row;
     entry.pair_n = pair.n;
+    List(key, entry.row);
   }
+}
+
+void Tombstones::List(const Key& key, const storage::v1::TombstoneRow& row) {
+  for (const std::string& uid : row.pending_mount_uids()) {
+    pending_on_[uid].insert(key);
+  }
+}
+
+void Tombstones::Unlist(const Key& key, const storage::v1::TombstoneRow& row) {
+  for (const std::string& uid : row.pending_mount_uids()) {
+    const auto it = pending_on_.find(uid);
+    if (it != pending_on_.end()) {
+      it->second.erase(key);
+    }
+  }
+}
+
+std::vector<TombstoneEntry> Tombstones::PendingOn(const Uuid& mount_uid) const {
+  std::vector<TombstoneEntry> out;
+  MutexLock lock(&mu_);
+  const auto it = pending_on_.find(mount_uid.bytes());
+  if (it != pending_on_.end()) {
+    for (const Key& key : it->second) {
+      out.push_back(entries_.at(key));
+    }
+  }
+  return out;
 }
 
 std::vector<TombstoneEntry> Tombstones::OfImage(const Uuid& image_id) const {

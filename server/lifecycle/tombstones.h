@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,6 +59,8 @@ class Tombstones {
   std::vector<TombstoneEntry> OfImage(const Uuid& image_id) const;
   std::vector<TombstoneEntry> Select(
       const std::function<bool(const TombstoneEntry&)>& want) const;
+  // Whose files a mount has not confirmed gone; costs its answer.
+  std::vector<TombstoneEntry> PendingOn(const Uuid& mount_uid) const;
   // Mounts that may still hold a deleted generation of the image.
   std::vector<Uuid> Leftovers(const Uuid& image_id) const;
   int64_t count() const;
@@ -116,7 +119,13 @@ class Tombstones {
   Notifier* const changed_;
 
   mutable Mutex mu_;
+  // Around every change of an entry's row.
+  void List(const Key& key, const storage::v1::TombstoneRow& row)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unlist(const Key& key, const storage::v1::TombstoneRow& row)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::map<Key, TombstoneEntry> entries_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, std::set<Key>> pending_on_ ABSL_GUARDED_BY(mu_);
   // A second copy that is wanted: candidates asked so far, and when the next
   // one is.
   struct SecondCopy {

@@ -208,7 +208,11 @@ void Tombstones::Forget(const std::vector<TombstoneEntry>& settled) {
       txn.DeleteTombstone(entry.row);
       if (deps_.index->Commit(std::move(txn)).ok()) {
         MutexLock lock(&mu_);
-        entries_.erase(KeyOf(entry.row));
+        const auto it = entries_.find(KeyOf(entry.row));
+        if (it != entries_.end()) {
+          Unlist(it->first, it->second.row);
+          entries_.erase(it);
+        }
         copying_.erase(KeyOf(entry.row));
       }
     }

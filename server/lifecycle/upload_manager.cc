@@ -302,8 +302,8 @@ void UploadManager::TickExpiry() {
     return now - entry.last_life >= deps_.options.upload_ttl;
   };
   for (const UploadEntry& entry :
-       uploads_->Select([&](const UploadEntry& candidate) {
-         return candidate.open() && !candidate.waiting &&
+       uploads_->SelectOpen([&](const UploadEntry& candidate) {
+         return !candidate.waiting &&
                 (stale(candidate) ||
                  seen_us(candidate) - candidate.row.update_time_us() >=
                      absl::ToInt64Microseconds(kWriteLifeAfter));
@@ -331,8 +331,8 @@ void UploadManager::TickOutcomes() {
   const int64_t before = deps_.clock->NowMicros() -
                          absl::ToInt64Microseconds(deps_.options.outcome_ttl);
   for (const UploadEntry& entry :
-       uploads_->Select([before](const UploadEntry& candidate) {
-         if (candidate.open() || candidate.row.outcome_time_us() > before) {
+       uploads_->SelectEnded([before](const UploadEntry& candidate) {
+         if (candidate.row.outcome_time_us() > before) {
            return false;
          }
          for (const auto& target : candidate.row.targets()) {

@@ -326,10 +326,10 @@ control::v1::UploadFullAck UploadManager::OnUploadFull(
 std::vector<control::v1::OpenUpload> UploadManager::OpenUploadsOn(
     const Uuid& mount_uid) {
   std::vector<control::v1::OpenUpload> out;
-  for (const UploadEntry& entry :
-       uploads_->Select([&](const UploadEntry& candidate) {
-         return candidate.open() && candidate.LeftoverOn(mount_uid);
-       })) {
+  for (const UploadEntry& entry : uploads_->LeftoversOn(mount_uid)) {
+    if (!entry.open()) {
+      continue;
+    }
     out.push_back(ToOpenUpload(entry.row, mount_uid));
   }
   return out;

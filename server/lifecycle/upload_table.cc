@@ -34,9 +34,33 @@ void UploadTable::Load(storage::v1::UploadRow row, absl::Duration now) {
   entry.last_life = now;
   entry.waiting = entry.open();
   MutexLock lock(&mu_);
-  open_ += entry.open() ? 1 : 0;
   by_image_[image].push_back(id);
+  List(entry);
   entries_[id] = std::move(entry);
+}
+
+void UploadTable::List(const UploadEntry& entry) {
+  const Uuid id = Uuid::FromBytesOrNone(entry.row.upload_id());
+  if (entry.open()) {
+    open_.insert(id);
+  }
+  for (const storage::v1::UploadTargetRow& target : entry.row.targets()) {
+    const Uuid mount_uid = Uuid::FromBytesOrNone(target.mount_uid());
+    if (entry.LeftoverOn(mount_uid)) {
+      left_on_[mount_uid].insert(id);
+    }
+  }
+}
+
+void UploadTable::Unlist(const UploadEntry& entry) {
+  const Uuid id = Uuid::FromBytesOrNone(entry.row.upload_id());
+  open_.erase(id);
+  for (const storage::v1::UploadTargetRow& target : entry.row.targets()) {
+    const auto it = left_on_.find(Uuid::FromBytesOrNone(target.mount_uid()));
+    if (it != left_on_.end()) {
+      it->second.erase(id);
+    }
+  }
 }
 
 void UploadTable::Put(const storage::v1::UploadRow& row, const Generation& pair,
@@ -51,12 +75,12 @@ void UploadTable::Put(const storage::v1::UploadRow& row, const Generation& pair,
   } else if (entry.pair_n > pair.n) {
     return;
   } else {
-    open_ -= entry.open() ? 1 : 0;
+    Unlist(entry);
   }
   entry.row = row;
   entry.pair_n = pair.n;
   entry.waiting = entry.waiting && entry.open();
-  open_ += entry.open() ? 1 : 0;
+  List(entry);
 }
 
 void UploadTable::Erase(const Uuid& upload_id) {
@@ -65,7 +89,7 @@ void UploadTable::Erase(const Uuid& upload_id) {
   if (it == entries_.end()) {
     return;
   }
-  open_ -= it->second.open() ? 1 : 0;
+  Unlist(it->second);
   const Uuid image = Uuid::FromBytesOrNone(it->second.row.image_id());
   const auto of_image = by_image_.find(image);
   if (of_image != by_image_.end()) {
@@ -97,12 +121,37 @@ std::vector<UploadEntry> UploadTable::OfImage(const Uuid& image_id) const {
   return out;
 }
 
-std::vector<UploadEntry> UploadTable::Select(
+std::vector<UploadEntry> UploadTable::LeftoversOn(const Uuid& mount_uid) const {
+  MutexLock lock(&mu_);
+  std::vector<UploadEntry> out;
+  const auto it = left_on_.find(mount_uid);
+  if (it != left_on_.end()) {
+    for (const Uuid& id : it->second) {
+      out.push_back(entries_.at(id));
+    }
+  }
+  return out;
+}
+
+std::vector<UploadEntry> UploadTable::SelectOpen(
+    const std::function<bool(const UploadEntry&)>& want) const {
+  MutexLock lock(&mu_);
+  std::vector<UploadEntry> out;
+  for (const Uuid& id : open_) {
+    const UploadEntry& entry = entries_.at(id);
+    if (want(entry)) {
+      out.push_back(entry);
+    }
+  }
+  return out;
+}
+
+std::vector<UploadEntry> UploadTable::SelectEnded(
     const std::function<bool(const UploadEntry&)>& want) const {
   MutexLock lock(&mu_);
   std::vector<UploadEntry> out;
   for (const auto& [id, entry] : entries_) {
-    if (want(entry)) {
+    if (!entry.open() && want(entry)) {
       out.push_back(entry);
     }
   }
@@ -111,7 +160,7 @@ std::vector<UploadEntry> UploadTable::Select(
 
 int64_t UploadTable::open_count() const {
   MutexLock lock(&mu_);
-  return open_;
+  return static_cast<int64_t>(open_.size());
 }
 
 void UploadTable::Touch(const Uuid& upload_id, absl::Duration now) {

@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
 
 #include "common/generation.h"
@@ -52,7 +53,14 @@ class UploadTable {
 
   std::optional<UploadEntry> Find(const Uuid& upload_id) const;
   std::vector<UploadEntry> OfImage(const Uuid& image_id) const;
-  std::vector<UploadEntry> Select(
+  // What a mount may hold that has to go or is still to come, open and ended;
+  // costs its answer.
+  std::vector<UploadEntry> LeftoversOn(const Uuid& mount_uid) const;
+  // Of the open ones; looks at no others.
+  std::vector<UploadEntry> SelectOpen(
+      const std::function<bool(const UploadEntry&)>& want) const;
+  // Of the ended ones; looks at a day's uploads, so it is for ticks only.
+  std::vector<UploadEntry> SelectEnded(
       const std::function<bool(const UploadEntry&)>& want) const;
   int64_t open_count() const;
 
@@ -61,10 +69,16 @@ class UploadTable {
   void Decided(const Uuid& upload_id, absl::Duration now);
 
  private:
+  // Around every change of an entry's row.
+  void Unlist(const UploadEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void List(const UploadEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   mutable Mutex mu_;
   absl::flat_hash_map<Uuid, UploadEntry> entries_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<Uuid, std::vector<Uuid>> by_image_ ABSL_GUARDED_BY(mu_);
-  int64_t open_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::flat_hash_set<Uuid> open_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, absl::flat_hash_set<Uuid>> left_on_
+      ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server
