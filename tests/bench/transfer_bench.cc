@@ -9,11 +9,9 @@
 // sink in this process), and Predella's upload and download. What counts is
 // the median of the ratios inside a round: the machine is noisy.
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,6 +33,7 @@
 #include "common/ids.h"
 #include "common/malloc_tuning.h"
 #include "predella/client.h"
+#include "tests/bench/serve_process.h"
 #include "tests/bench/sink_server.h"
 
 namespace predella::bench {
@@ -54,11 +53,6 @@ struct Options {
 constexpr size_t kPiece = size_t{1} << 20;
 constexpr size_t kPlainWrite = size_t{256} << 10;
 constexpr size_t kSmall = size_t{64} << 10;
-
-[[noreturn]] void Fail(const std::string& what) {
-  std::cerr << "transfer_bench: " << what << "\n";
-  exit(1);
-}
 
 void Check(const absl::Status& status, const char* what) {
   if (!status.ok()) {
@@ -153,51 +147,6 @@ void Parallel(int threads, int count, const Work& work) {
   }
 }
 
-class Serve {
- public:
-  explicit Serve(const Options& options) {
-    std::string datadirs;
-    for (int i = 1; i <= 3; ++i) {
-      const std::string dir = absl::StrCat(options.dir, "/store-", i);
-      mkdir(dir.c_str(), 0755);
-      absl::StrAppend(&datadirs, datadirs.empty() ? "" : ",", dir, ":100");
-    }
-    const std::string state = options.dir + "/state";
-    const std::string log = options.dir + "/serve.log";
-    const std::string out = options.dir + "/serve.out";
-    endpoint_ = absl::StrCat("unix:", state, "/run/coordinator.sock");
-    pid_ = fork();
-    if (pid_ == 0) {
-      freopen(log.c_str(), "w", stderr);
-      freopen(out.c_str(), "w", stdout);
-      const std::string predella = options.bin + "/predella";
-      execl(predella.c_str(), "predella", "serve", "--init", "--datadirs",
-            datadirs.c_str(), "--state-dir", state.c_str(), nullptr);
-      _exit(127);
-    }
-    for (int i = 0; i < 200; ++i) {
-      std::ifstream ready(out);
-      std::string line;
-      while (std::getline(ready, line)) {
-        if (line.rfind("READY", 0) == 0) {
-          return;
-        }
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-    Fail("serve did not become ready; see " + log);
-  }
-  ~Serve() {
-    kill(pid_, SIGTERM);
-    waitpid(pid_, nullptr, 0);
-  }
-  const std::string& endpoint() const { return endpoint_; }
-
- private:
-  pid_t pid_ = 0;
-  std::string endpoint_;
-};
-
 struct Work {
   std::string name;
   std::string reference;  // empty: is one
@@ -253,7 +202,7 @@ void Report(const std::vector<Work>& works,
 int Run(const Options& options) {
   const std::string plain = options.dir + "/plain";
   mkdir(plain.c_str(), 0755);
-  Serve serve(options);
+  ServeProcess serve(options.bin, options.dir, /*mounts=*/3);
   ClientOptions client_options;
   client_options.endpoint = serve.endpoint();
   auto connected = Client::Connect(client_options);
