@@ -300,6 +300,7 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
     const StartRequest& request, std::optional<storage::v1::UploadRow> row,
     absl::Status refusal) {
   std::vector<Uuid> full;
+  std::vector<Uuid> silent;
   // The present mount of an upload that is started again has just said no, but
   // bytes of it may lie there: it is not clean.
   bool refused = false;
@@ -312,10 +313,15 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
         PlacementFor(request.image_id, request.upload_id, request.size_bytes,
                      row.has_value() ? &*row : nullptr);
     // Full is not gone: if nothing else is left the answer is about space.
+    // Silent is not full: then it is about who is not there.
+    const auto among = [](const std::vector<Uuid>& list, const Uuid& uid) {
+      return std::find(list.begin(), list.end(), uid) != list.end();
+    };
     for (PlacementRequest::Excluded& excluded : placement.excluded) {
-      if (std::find(full.begin(), full.end(), excluded.mount_uid) !=
-          full.end()) {
+      if (among(full, excluded.mount_uid)) {
         excluded.reason = "filled_up";
+      } else if (among(silent, excluded.mount_uid)) {
+        excluded.reason = "refused";
       }
     }
     auto reservation = NextMount(placement, &decision);
@@ -357,6 +363,8 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
     refused = !HasReason(prepared, reason::kAgentUnreachable);
     if (absl::IsResourceExhausted(prepared)) {
       full.push_back(mount_uid);
+    } else if (!refused) {
+      silent.push_back(mount_uid);
     }
     refusal = prepared;
     ++tried;

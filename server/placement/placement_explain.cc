@@ -106,7 +106,7 @@ std::string PlainSentence(const std::string& reason, int64_t available,
     return "filled up under this very upload";
   }
   if (reason == "refused") {
-    return "refused this very upload";
+    return "did not take this very upload";
   }
   if (reason == "failure_domain") {
     return "was in a failure domain that holds a copy already";

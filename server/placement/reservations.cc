@@ -54,7 +54,7 @@ std::string WhyNot(const MountView& view, const char* reason) {
     return absl::StrCat(view.name, " still holds an earlier file of it");
   }
   if (Is(reason, "refused")) {
-    return absl::StrCat(view.name, " refused it");
+    return absl::StrCat(view.name, " did not take it");
   }
   return absl::StrCat(
       view.name, Is(reason, "filled_up") ? " filled up under it and" : "",

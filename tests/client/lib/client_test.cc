@@ -294,6 +294,15 @@ TEST_F(ClientTest, BytesCalledSafeThatAreLostEndTheUpload) {
                             HasReason(reason::kUploadBytesLost)));
 }
 
+TEST_F(ClientTest, AnUploadThatItsAgentCallsLostIsNotTriedAgain) {
+  one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kAborted,
+                                       reason::kUploadBytesLost, "1 of 4 MiB"));
+  EXPECT_THAT(Upload("bytes"), AllOf(StatusIs(absl::StatusCode::kAborted),
+                                     HasReason(reason::kUploadBytesLost)));
+  EXPECT_EQ(images_.starts, 1);
+  EXPECT_EQ(one_.streams, 1);
+}
+
 TEST_F(ClientTest, WindowBlocksAndNeverPassesItsLimit) {
   one_.hold_window = true;
   UploadOptions upload;

@@ -192,6 +192,17 @@ TEST_F(UploadManagerTest, ASilentMountCostsTheNextOne) {
   EXPECT_EQ(started.target().mount(), "mounts/b");
 }
 
+TEST_F(UploadManagerTest, ASilentMountIsNotCalledFull) {
+  FakeAgent* const a = AddConnected("a", 1);
+  a->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  const absl::Status status = Start(image_, upload_).status();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("a did not take it"));
+  // Not ended either: the same call goes on when it answers again.
+  a->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = false; });
+  EXPECT_OK(Start(image_, upload_));
+}
+
 TEST_F(UploadManagerTest, EveryMountFullIsSaidWithNumbers) {
   FakeAgent* const agent = AddConnected("a");
   agent->Behave([](FakeAgent::Behaviour* b) { b->available_bytes = 20 << 20; });
