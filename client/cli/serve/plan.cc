@@ -101,6 +101,15 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                               const std::string& agent_binary,
                               const std::string& host, ServeState* state) {
   Plan plan;
+  for (const Datadir& datadir : datadirs) {
+    if (options.state_dir == datadir.path ||
+        IsInside(options.state_dir, datadir.path)) {
+      return Invalid(absl::StrCat(
+          "the state directory ", options.state_dir, " lies in ", datadir.path,
+          ", which is for images: it would fill up and fail with it; name "
+          "another --state-dir"));
+    }
+  }
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
   ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
   const std::vector<std::string> common = CommonArguments(options);

@@ -232,7 +232,7 @@ absl::StatusOr<int> Serve(int argc, const char* const* argv) {
                              "predella-agent", HostName(), &scratch)
                         .status());
     std::cout << "the configuration is good: " << datadirs.size()
-              << " directories\n";
+              << (datadirs.size() == 1 ? " directory\n" : " directories\n");
     return kExitDone;
   }
   Server server(std::move(options), std::move(datadirs));

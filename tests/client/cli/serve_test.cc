@@ -235,6 +235,11 @@ TEST(PlanTest, Mistakes) {
   options.state_dir = "/" + std::string(90, 's');
   EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
                                       HasSubstr("more than the kernel")));
+  for (const char* const inside : {"/a", "/a/s"}) {
+    options.state_dir = inside;
+    EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                        HasSubstr("is for images")));
+  }
   options.state_dir = "/s";
   options.listen = {"0.0.0.0:7400"};
   EXPECT_FALSE(plan(options).ok());
