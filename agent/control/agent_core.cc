@@ -140,10 +140,14 @@ void AgentCore::RunOpen() {
                             "the mount came back and registers again");
       }
       opened_once_ = true;
+      open_error_.clear();
     } else {
       fatal = !opened_once_ && HasReason(status, reason::kMountInUse);
-      LogWarning("mount_not_opened", {{"mount", identity_.mount_name},
-                                      {"error", status.ToString()}});
+      if (status.message() != open_error_) {
+        LogWarning("mount_not_opened", {{"mount", identity_.mount_name},
+                                        {"error", status.ToString()}});
+        open_error_ = std::string(status.message());
+      }
     }
   }
   if (fatal) {
@@ -206,7 +210,7 @@ void AgentCore::ReadSpaceLocked(bool tell) {
   space_running_ = true;
   seams_.disk->Post([this, tell, store = store_] {
     const absl::StatusOr<SpaceInfo> space = store->Space();
-    machine_.CallDone(space.status());
+    machine_.StatDone(space.status());
     MutexLock lock(&mu_);
     space_running_ = false;
     if (space.ok()) {

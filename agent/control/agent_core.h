@@ -186,6 +186,8 @@ class AgentCore {
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
   bool opening_ ABSL_GUARDED_BY(mu_) = false;
   bool opened_once_ ABSL_GUARDED_BY(mu_) = false;
+  // The last that was logged: it is tried every few seconds.
+  std::string open_error_ ABSL_GUARDED_BY(mu_);
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool garbage_collected_ ABSL_GUARDED_BY(mu_) = false;

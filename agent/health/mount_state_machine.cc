@@ -107,6 +107,11 @@ void MountStateMachine::CallDone(const absl::Status& status) {
   NoteErrorLocked(status);
 }
 
+void MountStateMachine::StatDone(const absl::Status& status) {
+  MutexLock lock(&mu_);
+  NoteErrorLocked(status);
+}
+
 void MountStateMachine::DamageSeen(absl::string_view what) {
   MutexLock lock(&mu_);
   clean_ = 0;
@@ -128,7 +133,10 @@ void MountStateMachine::CheckHungLocked() {
     return;
   }
   const absl::Duration age = clock_->Boot() - *call_started_;
-  const bool moved = data_done_.has_value() && *data_done_ > *call_started_;
+  // Progress of late: one call that ended just after the stuck one began says
+  // nothing of the minutes since.
+  const bool moved = data_done_.has_value() && *data_done_ > *call_started_ &&
+                     clock_->Boot() - *data_done_ <= limits_.hung_after;
   if (age > limits_.hung_after && !moved) {
     if (!hung_.now) {
       clean_ = 0;

@@ -5,6 +5,7 @@
 #include "agent/service/session_call.h"
 #include "common/backoff.h"
 #include "common/clock.h"
+#include "common/errors.h"
 #include "common/logging.h"
 
 namespace predella::agent {
@@ -13,6 +14,7 @@ namespace {
 // A session that ended sooner was refused, by one side or the other: that is
 // tried and told like a coordinator that is not there.
 constexpr absl::Duration kLasting = absl::Seconds(5);
+constexpr absl::Duration kRefusedPause = absl::Seconds(5);
 
 }  // namespace
 
@@ -84,7 +86,12 @@ void GrpcCoordinatorSession::Run() {
     if (lasted) {
       backoff.Reset();
     }
-    if (Pause(backoff.Next())) {
+    // Refused for what somebody has to put right: not asked as often as a
+    // coordinator that is starting, or that has not yet seen our last session
+    // end.
+    const bool refused = absl::IsFailedPrecondition(status) &&
+                         !HasReason(status, reason::kMountInUse);
+    if (Pause(refused ? kRefusedPause : backoff.Next())) {
       return;
     }
   }

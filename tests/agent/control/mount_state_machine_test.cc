@@ -87,6 +87,29 @@ TEST_F(StateMachineTest, DataThatMovesMeansSlowNotHung) {
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
+// A disk that hangs while statfs answers, and while one call that was on its
+// way still comes back.
+TEST_F(StateMachineTest, NeitherStatfsNorOneLateCallHidesAHang) {
+  Open();
+  machine_.ProbeStarted();
+  clock_.Advance(absl::Milliseconds(10));
+  machine_.CallDone(absl::OkStatus());
+  for (int i = 0; i < 8; ++i) {
+    clock_.Advance(absl::Seconds(1));
+    machine_.StatDone(absl::OkStatus());
+    EXPECT_EQ(Health(), v1::HEALTH_ONLINE) << i;
+  }
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(Health(), v1::HEALTH_HUNG);
+  EXPECT_FALSE(machine_.FreshTraffic(absl::Seconds(2)));
+}
+
+TEST_F(StateMachineTest, AnErrorOfStatfsCounts) {
+  Open();
+  machine_.StatDone(Failed());
+  EXPECT_EQ(Health(), v1::HEALTH_SUSPECT);
+}
+
 TEST_F(StateMachineTest, OneErrorIsSuspectTwoOfThreeProbesAreFailed) {
   Open();
   machine_.CallDone(Failed());
