@@ -191,11 +191,19 @@ absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk,
 absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
   // The coordinator has the image. That a mount has not is damage: NOT_FOUND
   // would be taken for an image that was deleted.
-  const absl::Status failed =
-      absl::IsNotFound(broken)
-          ? MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
-                      broken.message(), MetadataOf(broken))
-          : broken;
+  absl::Status failed = broken;
+  if (absl::IsNotFound(broken)) {
+    failed = MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
+                       broken.message(), MetadataOf(broken));
+  } else if (IsUnanswered(broken) && ReasonOf(broken).empty() &&
+             copy_ < current_.copies_size()) {
+    // Of the transport's, which names nobody.
+    failed =
+        MakeError(absl::StatusCode::kUnavailable, reason::kAgentUnreachable,
+                  absl::StrCat("the agent of ", current_.copies(copy_).mount(),
+                               ": ", broken.message()),
+                  {{"mount", current_.copies(copy_).mount()}});
+  }
   if (!recovering_) {
     // The time the application took is not held against the agents.
     recovering_ = true;
@@ -257,6 +265,13 @@ absl::Status ImageReaderImpl::Refresh() {
                      image_.generation(), " is now ", now->generation()));
   }
   current_ = *std::move(now);
+  if (current_.copies_size() > 0 && current_.readable_copies() == 0 &&
+      !worst_.ok()) {
+    // Who hears from the mounts knows that asking again does not help.
+    return Annotate(
+        worst_, absl::StrCat("none of the ", current_.copies_size(),
+                             " copies of ", image_.name(), " can be read now"));
+  }
   return absl::OkStatus();
 }
 

@@ -130,6 +130,7 @@ class ClientTest : public ::testing::Test {
                                                   : "mounts/two");
       copy->add_addresses(server->address());
     }
+    image.set_readable_copies(2);
     cluster_.bytes[name] = bytes;
     return bytes;
   }
@@ -432,6 +433,23 @@ TEST_F(ClientTest, ExpiredCapabilityIsRenewed) {
   EXPECT_EQ(*ReadAll(), bytes);
   EXPECT_EQ(two_.reads, 0);
   EXPECT_EQ(images_.get_images, 2);
+}
+
+TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
+  PutImage(1000);
+  {
+    MutexLock lock(&cluster_.mu);
+    cluster_.images.begin()->second.set_readable_copies(0);
+    cluster_.images.begin()->second.mutable_copies()->DeleteSubrange(1, 1);
+    cluster_.images.begin()->second.mutable_copies(0)->set_addresses(
+        0, absl::StrCat("unix:", directory_, "/nobody.sock"));
+  }
+  const absl::Status status = ReadAll().status();
+  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
+                            HasReason(reason::kAgentUnreachable)));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("none of the 1 copies"),
+                    HasSubstr("the agent of mounts/one")));
 }
 
 TEST_F(ClientTest, SilentCopyIsPassedOver) {
