@@ -158,8 +158,13 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(
 absl::Status Coordinator::Open() {
   RETURN_IF_ERROR(MakeDirectories(options_.state_dir));
   ASSIGN_OR_RETURN(state_lock_, StateLock::Take(options_.state_dir));
-  ASSIGN_OR_RETURN(
-      kv_, RocksDbKvStore::Open(absl::StrCat(options_.state_dir, "/index")));
+  // The index holds the cluster's key; the sockets beside it are for others.
+  const std::string index = absl::StrCat(options_.state_dir, "/index");
+  if ((mkdir(index.c_str(), 0700) != 0 && errno != EEXIST) ||
+      chmod(index.c_str(), 0700) != 0) {
+    return SystemError("cannot make the directory", index);
+  }
+  ASSIGN_OR_RETURN(kv_, RocksDbKvStore::Open(index));
   epoch_file_ = MakePosixEpochFile(options_.state_dir);
   ASSIGN_OR_RETURN(index_, PlacementIndex::Open(kv_.get(), epoch_file_.get(),
                                                 RealClock(), RandomIds(), {}));

@@ -86,6 +86,12 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
     return NotOneOf("priority-order", priority_order,
                     "lowest-first or highest-first");
   }
+  // Also what is no number at all.
+  if (!(placement.near_full_percent > 0 &&
+        placement.near_full_percent <= 100)) {
+    return NotOneOf("near-full", absl::StrCat(placement.near_full_percent),
+                    "a percentage above 0 and up to 100");
+  }
   return outcome;
 }
 

@@ -35,7 +35,8 @@ absl::Status NotEmpty(FileSystem* fs, int64_t count, absl::string_view what) {
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    reason::kMountNotEmpty,
                    absl::StrCat(fs->root(), " is not empty: ", count, " ", what,
-                                "; nothing was changed"),
+                                "; nothing was changed. Give an empty "
+                                "directory, or move what is in it away"),
                    {{"entries", absl::StrCat(count)}});
 }
 

@@ -67,7 +67,8 @@ absl::StatusOr<storage::v1::MountLabel> ReadLabel(FileSystem* fs) {
   if (absl::IsNotFound(bytes.status())) {
     return absl::NotFoundError(
         absl::StrCat(fs->root(), " bears no label (", layout::kLabel,
-                     "); `predella mount init` makes one"));
+                     "): what belongs there is not mounted, or it is new; "
+                     "only a new one is for `predella mount init`"));
   }
   RETURN_IF_ERROR(bytes.status());
   return DecodeLabel(*bytes);

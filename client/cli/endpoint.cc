@@ -1,7 +1,10 @@
 #include "client/cli/endpoint.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -21,6 +24,29 @@ std::string ReadPointer(const std::string& path) {
   std::string line;
   std::getline(file, line);
   return std::string(absl::StripAsciiWhitespace(line));
+}
+
+// Whether somebody listens on a Unix socket; a closed door is not an empty
+// house.
+enum class Door { kOpen, kClosed, kNobody };
+Door Knock(const std::string& endpoint) {
+  const std::string path = endpoint.substr(endpoint.find(':') + 1);
+  sockaddr_un address{};
+  if (endpoint.rfind("unix:", 0) != 0 ||
+      path.size() >= sizeof(address.sun_path)) {
+    return Door::kNobody;
+  }
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) {
+    return Door::kNobody;
+  }
+  const bool open = connect(fd, reinterpret_cast<const sockaddr*>(&address),
+                            sizeof(address)) == 0;
+  const bool closed = !open && (errno == EACCES || errno == EPERM);
+  close(fd);
+  return open ? Door::kOpen : closed ? Door::kClosed : Door::kNobody;
 }
 
 }  // namespace
@@ -52,10 +78,20 @@ absl::StatusOr<std::string> FindEndpoint(
       !given.empty()) {
     return given;
   }
+  std::string closed;
   for (const std::string& file : files) {
-    if (std::string endpoint = ReadPointer(file); !endpoint.empty()) {
+    const std::string endpoint = ReadPointer(file);
+    if (endpoint.empty()) {
+      continue;
+    }
+    // Another user's serve is passed over for one of ours.
+    if (Knock(endpoint) != Door::kClosed) {
       return endpoint;
     }
+    closed = closed.empty() ? endpoint : closed;
+  }
+  if (!closed.empty()) {
+    return closed;
   }
   return MakeError(
       absl::StatusCode::kUnavailable, reason::kNotReady,
@@ -67,6 +103,13 @@ absl::StatusOr<std::string> FindEndpoint(
 absl::StatusOr<std::string> WritePointerFile(
     const std::vector<std::string>& files, const std::string& endpoint) {
   for (const std::string& file : files) {
+    const std::string other = ReadPointer(file);
+    if (!other.empty() && other != endpoint && Knock(other) != Door::kNobody) {
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, reason::kNotReady,
+          absl::StrCat(file, " names another serve that runs, ", other,
+                       ": it stays; reach this one by --endpoint ", endpoint));
+    }
     const std::filesystem::path directory =
         std::filesystem::path(file).parent_path();
     std::error_code error;

@@ -21,17 +21,14 @@ constexpr Hint kHints[] = {
      "predella mount ls shows which mount is missing; bring it back, or "
      "excuse it with predella mount maintenance NAME --for 2h"},
     {reason::kRecovering,
-     "the coordinator is listing its mounts; predella cluster status shows "
-     "how far it is"},
+     "the index is older than what the mounts know; predella cluster status "
+     "says what to do"},
     {reason::kNoSpaceInCluster,
      "predella placement explain shows the verdict on every mount"},
     {reason::kUploadInProgress,
      "another upload of this image is running; wait for it to end, or stop it"},
     {reason::kImageExists,
      "an image is never replaced; delete it first, or use another id"},
-    {reason::kMountNotEmpty,
-     "predella image ls --mount NAME lists them; --accept-lost COUNT gives "
-     "them up"},
     {reason::kIndexReadOnly,
      "free space on the disk of the coordinator's --state-dir"},
     {reason::kLeftoverPending,

@@ -16,6 +16,7 @@
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
+#include "common/errors.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 
@@ -134,10 +135,19 @@ absl::StatusOr<int> Retire(const MountArguments& a, const Context& context) {
         a.name, " --dry-run, then say --yes"));
   }
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  ASSIGN_OR_RETURN(
-      const v1::Mount mount,
-      client.RetireMount(a.name, a.accept_lost, a.reason, a.dry_run));
-  return Report(context, a.dry_run, "given up for good", mount,
+  const auto mount =
+      client.RetireMount(a.name, a.accept_lost, a.reason, a.dry_run);
+  if (HasReason(mount.status(), reason::kMountNotEmpty)) {
+    const std::string count = MetadataOf(mount.status())["image_count"];
+    return MakeError(mount.status().code(), reason::kMountNotEmpty,
+                     absl::StrCat(a.name, " holds ", count,
+                                  " images, which would be lost: predella "
+                                  "image ls --mount ",
+                                  a.name, " names them, --accept-lost ", count,
+                                  " gives them up"));
+  }
+  RETURN_IF_ERROR(mount.status());
+  return Report(context, a.dry_run, "given up for good", *mount,
                 "stop its agent and take it out of the configuration");
 }
 

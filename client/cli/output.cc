@@ -276,7 +276,10 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
                           ? Short(mount.health())
                           : absl::StrCat(Short(mount.health()), ": ",
                                          mount.health_detail()));
-  facts.Add("admin state", Short(mount.admin_state()));
+  facts.Add("admin state", mount.admin_reason().empty()
+                               ? Short(mount.admin_state())
+                               : absl::StrCat(Short(mount.admin_state()), ": ",
+                                              mount.admin_reason()));
   if (IsSet(mount.maintenance_until_time())) {
     facts.Add("maintenance until", Moment(mount.maintenance_until_time()));
   }

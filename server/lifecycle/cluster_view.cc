@@ -114,6 +114,18 @@ void ClusterView::CheckMount(const MountInfo& info,
   }
 }
 
+void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {
+  const ImageTotals totals =
+      deps_.index->mount_totals(Uuid::FromBytesOrNone(info.row.mount_uid()));
+  if (totals.count > 0) {
+    Add(cluster, "IMAGES_LOST", v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat(totals.count, " images with ", FormatSize(totals.bytes),
+                     " were given up with ", MountName(info.row.mount_name())),
+        absl::StrCat("predella image ls --mount ", info.row.mount_name(),
+                     " names them; delete those that Glance has no use for"));
+  }
+}
+
 void ClusterView::CheckIndex(v1::Cluster* cluster) const {
   const std::string error = deps_.index->write_error();
   cluster->set_index_read_only(!error.empty());
@@ -154,6 +166,7 @@ v1::Cluster ClusterView::Get() const {
   std::set<int> groups;  // mounts of one space are counted once
   for (const MountInfo& info : deps_.registry->List()) {
     if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      CheckLost(info, &cluster);
       continue;
     }
     cluster.set_mount_count(cluster.mount_count() + 1);
@@ -161,8 +174,10 @@ v1::Cluster ClusterView::Get() const {
         info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW;
     cluster.set_mounts_online(cluster.mounts_online() + (online ? 1 : 0));
     writable +=
-        online && info.view.admin_state == storage::v1::ADMIN_STATE_ACTIVE ? 1
-                                                                           : 0;
+        online && info.view.admin_state == storage::v1::ADMIN_STATE_ACTIVE &&
+                info.view.available_bytes > 0
+            ? 1
+            : 0;
     const bool first_of_space = info.view.space_group < 0 ||
                                 groups.insert(info.view.space_group).second;
     if (info.has_space && first_of_space) {
@@ -183,7 +198,9 @@ v1::Cluster ClusterView::Get() const {
                      " mounts takes new images"),
         cluster.mount_count() == 0
             ? "start an agent on a directory prepared by predella mount init"
-            : "see the other checks; uncordon a mount or start its agent");
+            : "see the other checks; uncordon a mount, start its agent, or "
+              "make "
+              "room (predella placement explain has the numbers)");
   }
   return cluster;
 }

@@ -25,6 +25,7 @@ class ClusterView {
 
  private:
   void CheckMount(const MountInfo& info, v1::Cluster* cluster) const;
+  void CheckLost(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckIndex(v1::Cluster* cluster) const;
 
   const LifecycleDeps deps_;

@@ -18,8 +18,7 @@ namespace predella::server {
 namespace {
 
 absl::Status Retired(const storage::v1::MountRow& row) {
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   reason::kInvalidArgument,
+  return MakeError(absl::StatusCode::kFailedPrecondition, reason::kMountRetired,
                    absl::StrCat(MountName(row.mount_name()),
                                 " was retired; that cannot be taken back"),
                    {{"mount", MountName(row.mount_name())}});
@@ -83,10 +82,17 @@ absl::StatusOr<v1::ListMountsResponse> MountAdmin::List(
 absl::StatusOr<v1::Mount> MountAdmin::Change(
     const std::string& name, bool validate_only, absl::string_view event,
     const std::function<absl::Status(storage::v1::MountRow*)>& change) {
+  constexpr size_t kMostReason = 1024;
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(MountInfo info, Find(name));
     const storage::v1::MountRow old = info.row;
     RETURN_IF_ERROR(change(&info.row));
+    if (info.row.admin_reason().size() > kMostReason) {
+      return MakeError(
+          absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+          absl::StrCat("the reason has ", info.row.admin_reason().size(),
+                       " bytes; ", kMostReason, " are kept"));
+    }
     if (validate_only ||
         info.row.SerializeAsString() == old.SerializeAsString()) {
       // As it would be.

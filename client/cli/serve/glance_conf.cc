@@ -54,8 +54,12 @@ std::map<std::string, std::string> Collect(absl::string_view text) {
       continue;
     }
     in_our_key = true;
-    found[section] =
-        std::string(absl::StripAsciiWhitespace(stripped.substr(separator + 1)));
+    const absl::string_view value =
+        absl::StripAsciiWhitespace(stripped.substr(separator + 1));
+    // Given again, as Glance's own filesystem_store_datadirs is: one more of
+    // them. The last alone would drop directories without a word.
+    std::string& all = found[section];
+    absl::StrAppend(&all, all.empty() ? "" : ",", Unquote(value));
   }
   return found;
 }

@@ -110,6 +110,22 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
           "another --state-dir"));
     }
   }
+  if (!options.spread.empty() && options.spread != "most-available" &&
+      options.spread != "weighted") {
+    return Invalid(absl::StrCat("--spread is most-available or weighted, not ",
+                                options.spread));
+  }
+  if (!options.priority_order.empty() &&
+      options.priority_order != "lowest-first" &&
+      options.priority_order != "highest-first") {
+    return Invalid(
+        absl::StrCat("--priority-order is lowest-first or highest-first, not ",
+                     options.priority_order));
+  }
+  if (!(options.near_full >= 0 && options.near_full <= 100)) {
+    return Invalid(absl::StrCat("--near-full is a percentage up to 100, not ",
+                                options.near_full));
+  }
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
   ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
   const std::vector<std::string> common = CommonArguments(options);

@@ -217,9 +217,21 @@ absl::Status PrepareLabels(const ServeOptions& options,
       RETURN_IF_ERROR(InitDirectory(agent_binary, datadir, options.init));
       ASSIGN_OR_RETURN(directory.label, ReadLabel(agent_binary, datadir));
     }
-    if (directory.label.has_value() && !directory.label->mount_uid.empty()) {
-      state->mount_uids[datadir.name] = directory.label->mount_uid;
+    if (!directory.label.has_value() || directory.label->mount_uid.empty()) {
+      continue;
     }
+    const std::string& uid = directory.label->mount_uid;
+    if (known != state->mount_uids.end() && known->second != uid) {
+      // The name is bound: the coordinator refuses it, and what is remembered
+      // stays what belongs here.
+      std::cerr << "warning: " << datadir.path << " is mount " << uid
+                << ", but " << known->second << " was served as "
+                << datadir.name
+                << ": put the right disk back, or give this one another name "
+                   "(NAME=PATH:PRIORITY)\n";
+      continue;
+    }
+    state->mount_uids[datadir.name] = uid;
   }
   return absl::OkStatus();
 }

@@ -95,10 +95,11 @@ class Server {
     RETURN_IF_ERROR(AwaitOldChildren(options_, datadirs_));
     ASSIGN_OR_RETURN(state_, ReadServeState(options_.state_dir));
     const std::string agent = SiblingBinary("predella-agent");
-    RETURN_IF_ERROR(PrepareLabels(options_, datadirs_, agent, &state_));
+    // Before a directory is labelled: a mistake leaves nothing behind.
     ASSIGN_OR_RETURN(plan_, MakePlan(options_, datadirs_,
                                      SiblingBinary("predella-coordinator"),
                                      agent, HostName(), &state_));
+    RETURN_IF_ERROR(PrepareLabels(options_, datadirs_, agent, &state_));
     return WriteServeState(options_.state_dir, state_);
   }
 

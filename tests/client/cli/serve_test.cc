@@ -102,7 +102,7 @@ TEST(GlanceConfTest, ReadsOslosIni) {
   EXPECT_THAT(FindDatadirs("[a]\nmultifilesystem_store_datadir=/a:1\n"
                            "multifilesystem_store_datadir=/b:1\n",
                            "f"),
-              IsOkAndHolds("/b:1"));
+              IsOkAndHolds("/a:1,/b:1"));
 }
 
 TEST(GlanceConfTest, Mistakes) {
@@ -241,6 +241,12 @@ TEST(PlanTest, Mistakes) {
                                         HasSubstr("is for images")));
   }
   options.state_dir = "/s";
+  options.spread = "foo";
+  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument));
+  options.spread = "";
+  options.near_full = 150;
+  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument));
+  options.near_full = 0;
   options.listen = {"0.0.0.0:7400"};
   EXPECT_FALSE(plan(options).ok());
   options.listen = {};

@@ -10,6 +10,7 @@
 namespace predella::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -27,6 +28,20 @@ class MountAdminTest : public LifecycleFixture {
     return codes;
   }
 };
+
+TEST_F(MountAdminTest, TheReasonIsShownAndHasALimit) {
+  AddConnected("a");
+  v1::CordonMountRequest cordon;
+  cordon.set_name("a");
+  cordon.set_reason("new disk on Friday");
+  ASSERT_OK_AND_ASSIGN(const v1::Mount mount,
+                       lifecycle_->mounts().Cordon(cordon));
+  EXPECT_EQ(mount.admin_reason(), "new disk on Friday");
+  cordon.set_reason(std::string(1025, 'x'));
+  EXPECT_THAT(
+      lifecycle_->mounts().Cordon(cordon),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1025 bytes")));
+}
 
 TEST_F(MountAdminTest, CordonKeepsImagesAwayAndUncordonTakesItBack) {
   AddConnected("a", 1);
@@ -88,10 +103,12 @@ TEST_F(MountAdminTest, RetireNeedsTheNumberOfWhatIsLost) {
   EXPECT_EQ(lifecycle_->images().Get(image)->health(), v1::IMAGE_HEALTH_LOST);
   EXPECT_EQ(lifecycle_->reaper().PendingOn(a->uid()), 0)
       << "a retired mount settles what waited for it";
+  EXPECT_THAT(Checks(), Contains("IMAGES_LOST"));
   v1::UncordonMountRequest uncordon;
   uncordon.set_name("mounts/a");
   EXPECT_THAT(lifecycle_->mounts().Uncordon(uncordon),
-              StatusIs(absl::StatusCode::kFailedPrecondition));
+              AllOf(StatusIs(absl::StatusCode::kFailedPrecondition),
+                    HasReason(reason::kMountRetired)));
   Connect(a);
   EXPECT_THAT(a->closed(), HasReason(reason::kMountIdentityMismatch));
   EXPECT_OK(b->closed());
@@ -190,6 +207,7 @@ TEST_F(MountAdminTest, TheClusterSaysWhatNeedsAttention) {
   } cases[] = {
       {int64_t{5} << 30, v1::HEALTH_ONLINE, "MOUNT_NEAR_FULL"},
       {int64_t{1} << 30, v1::HEALTH_ONLINE, "MOUNT_FULL"},
+      {-1, v1::HEALTH_ONLINE, "NO_WRITABLE_MOUNT"},
       {int64_t{50} << 30, v1::HEALTH_ABSENT, "MOUNT_ABSENT"},
       {int64_t{50} << 30, v1::HEALTH_HUNG, "MOUNT_HUNG"},
   };
