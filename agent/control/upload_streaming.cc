@@ -243,6 +243,7 @@ void UploadTable::FinishHandleLocked(const HandlePtr& handle,
   handle->closed = true;
   UploadEntry& entry = *handle->entry;
   HandlePtr& place = handle->prefix ? entry.prefix_stream : entry.stream;
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
   const HandlePtr keep = handle;  // `handle` may be a copy of `place`
   if (place == handle) {
     place = nullptr;

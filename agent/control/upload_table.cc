@@ -116,6 +116,7 @@ void UploadTable::FinishStreamsLocked(const EntryPtr& entry,
 
 void UploadTable::EndLocked(const EntryPtr& entry, const absl::Status& why,
                             bool discard) {
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
   const EntryPtr keep = entry;  // `entry` may be the table's own reference
   FinishStreamsLocked(keep, why);
   if (discard && !keep->published.has_value()) {
