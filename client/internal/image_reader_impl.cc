@@ -1,5 +1,6 @@
 #include "client/internal/image_reader_impl.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,12 @@ namespace {
 absl::Status Damaged(absl::string_view message) {
   return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                    message);
+}
+
+// Found out by its agent, or by its silence for longer than a restart takes.
+bool IsOut(v1::Health health) {
+  return health == v1::HEALTH_ABSENT || health == v1::HEALTH_HUNG ||
+         health == v1::HEALTH_FAILED || health == v1::HEALTH_UNREACHABLE;
 }
 
 absl::string_view View(const grpc::Slice& slice) {
@@ -265,9 +272,13 @@ absl::Status ImageReaderImpl::Refresh() {
                      image_.generation(), " is now ", now->generation()));
   }
   current_ = *std::move(now);
-  if (current_.copies_size() > 0 && current_.readable_copies() == 0 &&
-      !worst_.ok()) {
-    // Who hears from the mounts knows that asking again does not help.
+  // Who hears from the mounts knows that asking again does not help. An agent
+  // that has just lost its session is none of these: it may be starting.
+  const bool settled =
+      current_.copies_size() > 0 &&
+      std::all_of(current_.copies().begin(), current_.copies().end(),
+                  [](const v1::Copy& copy) { return IsOut(copy.health()); });
+  if (settled && !worst_.ok()) {
     return Annotate(
         worst_, absl::StrCat("none of the ", current_.copies_size(),
                              " copies of ", image_.name(), " can be read now"));

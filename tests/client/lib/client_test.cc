@@ -130,7 +130,6 @@ class ClientTest : public ::testing::Test {
                                                   : "mounts/two");
       copy->add_addresses(server->address());
     }
-    image.set_readable_copies(2);
     cluster_.bytes[name] = bytes;
     return bytes;
   }
@@ -439,10 +438,10 @@ TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
   PutImage(1000);
   {
     MutexLock lock(&cluster_.mu);
-    cluster_.images.begin()->second.set_readable_copies(0);
     cluster_.images.begin()->second.mutable_copies()->DeleteSubrange(1, 1);
-    cluster_.images.begin()->second.mutable_copies(0)->set_addresses(
-        0, absl::StrCat("unix:", directory_, "/nobody.sock"));
+    v1::Copy* const copy = cluster_.images.begin()->second.mutable_copies(0);
+    copy->set_addresses(0, absl::StrCat("unix:", directory_, "/nobody.sock"));
+    copy->set_health(v1::HEALTH_UNREACHABLE);
   }
   const absl::Status status = ReadAll().status();
   EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
@@ -450,6 +449,22 @@ TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("none of the 1 copies"),
                     HasSubstr("the agent of mounts/one")));
+}
+
+// Its session is gone, so no copy is readable at this moment: an agent that
+// starts again is waited for.
+TEST_F(ClientTest, AnAgentThatStartsAgainIsWaitedFor) {
+  const std::string bytes = PutImage(5 << 20);
+  {
+    MutexLock lock(&cluster_.mu);
+    v1::Image& image = cluster_.images.begin()->second;
+    image.set_readable_copies(0);
+    image.mutable_copies()->DeleteSubrange(1, 1);
+    image.mutable_copies(0)->set_health(v1::HEALTH_ONLINE);
+  }
+  one_.break_read_at = 2 << 20;
+  ASSERT_OK_AND_ASSIGN(const std::string got, ReadAll());
+  EXPECT_EQ(got, bytes);
 }
 
 TEST_F(ClientTest, SilentCopyIsPassedOver) {
