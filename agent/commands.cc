@@ -25,7 +25,18 @@ namespace {
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "predella-agent: %s\n",
                std::string(status.message()).c_str());
-  return absl::IsNotFound(status) ? 3 : 1;
+  // The numbers of the exit codes of `predella`: docs/api.md.
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+      return 2;
+    case absl::StatusCode::kNotFound:
+      return 3;
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+      return 5;
+    default:
+      return 1;
+  }
 }
 
 std::string UidOrEmpty(const std::string& bytes) {
@@ -108,7 +119,7 @@ std::optional<int> RunSubCommand(int argc, const char* const* argv) {
   absl::StatusOr<storage::v1::MountLabel> label =
       init ? Init(fs->get(), path, std::move(name)) : ReadLabel(fs->get());
   if (!label.ok()) {
-    return init ? (Fail(label.status()), 1) : Fail(label.status());
+    return Fail(label.status());
   }
   PrintLabel(*label);
   return 0;

@@ -81,13 +81,12 @@ class Coordinator::StateLock {
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
       char holder[32] = {};
       const ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);
-      return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
-                       absl::StrCat("the state directory ", state_dir,
-                                    " is in use by the coordinator with pid ",
-                                    got > 0 ? absl::StripAsciiWhitespace(holder)
-                                            : absl::string_view("(unknown)"),
-                                    ": two coordinators never share one"),
-                       {{"state_dir", state_dir}});
+      return absl::FailedPreconditionError(
+          absl::StrCat("the state directory ", state_dir,
+                       " is in use by the coordinator with pid ",
+                       got > 0 ? absl::StripAsciiWhitespace(holder)
+                               : absl::string_view("(unknown)"),
+                       ": two coordinators never share one"));
     }
     const std::string pid = absl::StrCat(getpid(), "\n");
     if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) !=

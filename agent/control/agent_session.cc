@@ -121,10 +121,9 @@ void AgentCore::RefuseLocked(uint64_t session, const absl::Status& why) {
 
 absl::Status AgentCore::CheckCoordinatorLocked() {
   if (welcome_.protocol_version() != kProtocolVersion) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
-                     absl::StrCat("the coordinator speaks protocol ",
-                                  welcome_.protocol_version(), ", this agent ",
-                                  kProtocolVersion));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the coordinator speaks protocol ", welcome_.protocol_version(),
+        ", this agent ", kProtocolVersion));
   }
   if (!label_.cluster_uid().empty() &&
       label_.cluster_uid() != welcome_.cluster_uid()) {

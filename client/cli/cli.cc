@@ -1,3 +1,6 @@
+#include <poll.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -9,6 +12,7 @@
 #include "client/cli/context.h"
 #include "client/cli/endpoint.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/progress.h"
 #include "client/cli/usage.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -39,12 +43,20 @@ absl::Status NameEndpoint(const absl::Status& status, const Context& context) {
              : status;
 }
 
+bool ReaderIsGone() {
+  pollfd out = {STDOUT_FILENO, 0, 0};
+  return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
 // Data that never arrived is not success: `predella image ls > full-disk`.
 int Flushed(int code, const Context& context) {
   errno = 0;
   context.out->flush();
   if (context.out->good()) {
     return code;
+  }
+  if (ReaderIsGone()) {
+    return kExitBrokenPipe;  // `predella image ls | head`: nothing went wrong
   }
   *context.err << "error: standard output could not be written"
                << (errno != 0 ? absl::StrCat(": ", std::strerror(errno)) : "")
@@ -59,6 +71,7 @@ absl::StatusOr<Client> ConnectByEndpoint(const Context& context) {
   ASSIGN_OR_RETURN(options.endpoint,
                    FindEndpoint(context.endpoint, RealEnvironment,
                                 PointerFiles(RealEnvironment)));
+  options.on_waiting = WaitingNotice(context.err, context.progress);
   return Client::Connect(options);
 }
 

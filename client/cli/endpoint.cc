@@ -105,8 +105,7 @@ absl::StatusOr<std::string> WritePointerFile(
   for (const std::string& file : files) {
     const std::string other = ReadPointer(file);
     if (!other.empty() && other != endpoint && Knock(other) != Door::kNobody) {
-      return MakeError(
-          absl::StatusCode::kFailedPrecondition, reason::kNotReady,
+      return absl::FailedPreconditionError(
           absl::StrCat(file, " names another serve that runs, ", other,
                        ": it stays; reach this one by --endpoint ", endpoint));
     }

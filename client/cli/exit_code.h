@@ -19,6 +19,8 @@ inline constexpr int kExitConflict = 5;
 inline constexpr int kExitUnhealthy = 6;
 // What a shell shows for a process that SIGINT ended.
 inline constexpr int kExitInterrupted = 130;
+// And for one that SIGPIPE ended.
+inline constexpr int kExitBrokenPipe = 141;
 
 int ExitCodeOf(const absl::Status& status);
 

@@ -73,4 +73,18 @@ void Progress::Update(int64_t done) {
   *out_ << "\r\033[K" << ProgressLine(done, total_, now - start_) << std::flush;
 }
 
+void WaitingNotice::operator()(const absl::Status& why, absl::Duration waited) {
+  if (waited < kFirst) {
+    next_ = kFirst;  // something new
+    return;
+  }
+  if (waited < next_) {
+    return;
+  }
+  next_ = waited + kAgain;
+  *err_ << (terminal_ ? "\r\033[K" : "") << "waiting for "
+        << ShortDuration(waited) << ": " << why.message() << "\n"
+        << std::flush;
+}
+
 }  // namespace predella::cli

@@ -7,6 +7,7 @@
 #include <ostream>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 #include "common/clock.h"
@@ -41,6 +42,25 @@ class Progress {
   absl::Duration drawn_;
   int64_t done_ = 0;
   bool anything_drawn_ = false;
+};
+
+// Says on `err` what a call waits for: after three seconds, then every 30.
+// With a bar on `err` (`terminal`) its line is cleared first.
+class WaitingNotice {
+ public:
+  static constexpr absl::Duration kFirst = absl::Seconds(3);
+  static constexpr absl::Duration kAgain = absl::Seconds(30);
+
+  WaitingNotice(std::ostream* err, bool terminal)
+      : err_(err), terminal_(terminal) {}
+
+  // ClientOptions::on_waiting.
+  void operator()(const absl::Status& why, absl::Duration waited);
+
+ private:
+  std::ostream* const err_;
+  const bool terminal_;
+  absl::Duration next_ = kFirst;
 };
 
 }  // namespace predella::cli

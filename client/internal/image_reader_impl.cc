@@ -244,7 +244,7 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
     return Annotate(worst_, absl::StrCat("every copy of ", image_.name(),
                                          " is damaged at byte ", offset_));
   }
-  if (!budget_.Wait()) {
+  if (!budget_.Wait(worst_)) {
     return Annotate(
         worst_,
         absl::StrCat(image_.name(), " could not be read at byte ", offset_));

@@ -99,7 +99,8 @@ absl::StatusOr<v1::Image> ImageWriterImpl::Committed() {
   absl::StatusOr<v1::Image> image = stub_->GetImage(get);
   RetryBudget budget(options_);
   while (!image.ok() && IsUnanswered(image.status()) &&
-         budget.used() < options_.change_timeout && budget.Wait()) {
+         budget.used() < options_.change_timeout &&
+         budget.Wait(image.status())) {
     image = stub_->GetImage(get);
   }
   const std::string crc_hex =
@@ -150,7 +151,8 @@ absl::Status ImageWriterImpl::Abort() {
     // The agent may not yet have seen that the stream is closed.
     const bool again =
         IsUnanswered(status) || HasReason(status, reason::kUploadInProgress);
-    if (!again || budget.used() > options_.change_timeout || !budget.Wait()) {
+    if (!again || budget.used() > options_.change_timeout ||
+        !budget.Wait(status)) {
       return status;
     }
   }
@@ -179,6 +181,7 @@ void ImageWriterImpl::Send(
     const std::shared_ptr<const v1::WriteImageRequest>& request) {
   if (request->has_commit()) {
     commit_sent_ = true;
+    commit_sent_at_ = RealClock()->Boot();
   } else {
     sent_offset_ += static_cast<int64_t>(request->chunk().data().size());
   }
@@ -301,6 +304,9 @@ absl::Status ImageWriterImpl::Handle(const v1::WriteImageResponse& message) {
       if (message.progress().verifying()) {
         return absl::OkStatus();  // alive; its offsets say nothing yet
       }
+      if (commit_sent_ && message.progress().waiting_for_commit()) {
+        SayWaiting();
+      }
       if (!ready_) {
         RETURN_IF_ERROR(ResumeAt(message.progress().next_offset()));
       } else {
@@ -320,6 +326,18 @@ absl::Status ImageWriterImpl::Handle(const v1::WriteImageResponse& message) {
       break;
   }
   return absl::OkStatus();  // something newer than this library
+}
+
+void ImageWriterImpl::SayWaiting() const {
+  if (options_.on_waiting != nullptr) {
+    options_.on_waiting(
+        MakeError(
+            absl::StatusCode::kUnavailable, reason::kIndexUnavailable,
+            absl::StrCat("the image is whole on ", upload_.target().mount(),
+                         "; its agent waits for the coordinator to take "
+                         "the commit")),
+        RealClock()->Boot() - commit_sent_at_);
+  }
 }
 
 absl::Status ImageWriterImpl::ResumeAt(int64_t offset) {
@@ -381,7 +399,7 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
   if (result_.has_value()) {
     return absl::OkStatus();
   }
-  if (!budget_.Wait()) {
+  if (!budget_.Wait(status)) {
     return StartAnew(Annotate(
         status,
         absl::StrCat("gave up after ", absl::FormatDuration(options_.retry_for),

@@ -59,6 +59,7 @@ class ImageWriterImpl final : public ImageWriter {
   v1::WriteHeader MakeHeader() const;
   absl::Status Handle(const v1::WriteImageResponse& message);
   absl::Status FollowRedirect(const v1::Redirect& redirect);
+  void SayWaiting() const;
   absl::Status ResumeAt(int64_t offset);
   // After a break: OK when it is worth another try (and the backoff is over).
   absl::Status Recover(const absl::Status& broken);
@@ -88,6 +89,7 @@ class ImageWriterImpl final : public ImageWriter {
   bool ready_ = false;
   int64_t sent_offset_ = 0;
   bool commit_sent_ = false;
+  absl::Duration commit_sent_at_;
   RetryBudget budget_;
   bool recovering_ = false;  // no message came since the last break
   int damaged_in_a_row_ = 0;

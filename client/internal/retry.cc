@@ -20,10 +20,13 @@ bool ReasonIn(const absl::Status& status,
 
 }  // namespace
 
-bool RetryBudget::Wait() {
+bool RetryBudget::Wait(const absl::Status& why) {
   const absl::Duration left = retry_for_ - used();
   if (left <= absl::ZeroDuration()) {
     return false;
+  }
+  if (on_waiting_ != nullptr) {
+    on_waiting_(why, used());
   }
   absl::SleepFor(std::min(backoff_.Next(), left));
   return true;

@@ -2,6 +2,8 @@
 #ifndef PREDELLA_CLIENT_INTERNAL_RETRY_H_
 #define PREDELLA_CLIENT_INTERNAL_RETRY_H_
 
+#include <functional>
+
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
@@ -18,6 +20,7 @@ class RetryBudget {
   // Runs from now on.
   explicit RetryBudget(const ClientOptions& options)
       : retry_for_(options.retry_for),
+        on_waiting_(options.on_waiting),
         backoff_(options.first_backoff, options.most_backoff, RandomIds()),
         alive_(RealClock()->Boot()) {}
 
@@ -26,12 +29,14 @@ class RetryBudget {
     alive_ = RealClock()->Boot();
     backoff_.Reset();
   }
-  // Sleeps before the next try; false when the budget is used up.
-  bool Wait();
+  // Sleeps before the next try because of `why`; false when the budget is
+  // used up.
+  bool Wait(const absl::Status& why);
   absl::Duration used() const { return RealClock()->Boot() - alive_; }
 
  private:
   const absl::Duration retry_for_;
+  const std::function<void(const absl::Status&, absl::Duration)> on_waiting_;
   Backoff backoff_;
   absl::Duration alive_;
 };

@@ -23,7 +23,8 @@ absl::StatusOr<v1::Upload> StartUploadWithRetry(
       return upload.status();
     }
     const bool refused = !ReasonOf(upload.status()).empty();
-    if ((refused && budget.used() >= options.refused_for) || !budget.Wait()) {
+    if ((refused && budget.used() >= options.refused_for) ||
+        !budget.Wait(upload.status())) {
       return Annotate(upload.status(),
                       absl::StrCat("no upload could be started for ",
                                    absl::FormatDuration(absl::Trunc(

@@ -343,7 +343,7 @@ void SessionManager::SendCommand(const SessionPtr& session,
       MutexLock lock(&session->mu);
       open = session->state == State::kAttached;
       if (open) {
-        session->pending.emplace(number, std::move(done));
+        session->pending.emplace(number, std::exchange(done, nullptr));
       }
     }
     if (open) {
@@ -355,7 +355,7 @@ void SessionManager::SendCommand(const SessionPtr& session,
       Send(session.get(), std::move(message));
     }
   }
-  if (!open) {
+  if (done != nullptr) {  // nobody else will
     done(Unreachable(*deps_.registry, mount_uid, "lost its session"));
   }
 }

@@ -241,6 +241,7 @@ std::vector<Uuid> Tombstones::CopyTargets(
       ranked.begin(), ranked.end(),
       [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<Uuid> out;
+  out.reserve(ranked.size());
   for (const auto& [rank, uid] : ranked) {
     out.push_back(uid);
   }

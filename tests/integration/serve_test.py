@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -131,12 +132,24 @@ class ServeTest(unittest.TestCase):
         s = self.serve('--init')
         s.wait_ready()
         image = self.cli('image', 'put', '-', data=b'kept').text.split()[-1]
+        # An open stream is no reason for an agent to outlive it.
+        upload = subprocess.Popen(
+            [binary('predella'), '--endpoint',
+             f'unix:{self.state}/run/coordinator.sock', 'image', 'put', '-'],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        upload.stdin.write(bytes(5 << 20))
+        upload.stdin.flush()
         children = s.children()
         s.stop(signal.SIGKILL)
         again = self.serve()
         again.wait_ready()
         self.assertFalse([p for p in children if alive(p)])
         self.assertEqual(self.cli('image', 'get', image).out, b'kept')
+        out, err = upload.communicate(b'the end', timeout=60)
+        self.assertEqual(upload.returncode, 0, err.decode())
+        self.assertEqual(self.cli('image', 'get', out.decode().split()[-1]).out,
+                         bytes(5 << 20) + b'the end')
 
     def test_a_child_that_dies_is_restarted_visibly(self):
         s = self.serve('--init')
@@ -220,6 +233,34 @@ class ServeTest(unittest.TestCase):
         for m in mounts['mounts']:
             self.assertTrue([a for a in m['addresses']
                              if re.match(r'127\.0\.0\.1:\d+$', a)], m)
+
+    @unittest.skipUnless(shutil.which('grpcurl'), 'grpcurl is not there')
+    def test_health_alone(self):
+        s = self.serve('--init', '--health-listen', '127.0.0.1:17500')
+        s.wait_ready()
+
+        def grpcurl(*args):
+            return run(['grpcurl', '-plaintext', *args])
+        for port, service in ((17500, 'predella.v1.ImageService'),
+                              (17510, 'predella.v1.ChunkService'),
+                              (17512, 'predella.v1.ChunkService')):
+            answer = grpcurl('-d', json.dumps({'service': service}),
+                             f'127.0.0.1:{port}', 'grpc.health.v1.Health/Check')
+            self.assertEqual(answer.json, {'status': 'SERVING'}, answer.err)
+            listed = grpcurl(f'127.0.0.1:{port}', 'list')
+            self.assertNotIn('predella', listed.text)
+
+    def test_an_agent_whose_port_is_taken_is_named(self):
+        taken = socket.socket()
+        self.addCleanup(taken.close)
+        taken.bind(('127.0.0.1', 17611))
+        taken.listen()
+        s = self.serve('--init', '--listen', '127.0.0.1:17600')
+        s.wait_ready()
+        wait_until('the mount is named', lambda: s.absent)
+        self.assertRegex(s.absent[0], r'^ABSENT b \(.*exited with code')
+        self.assertIn('127.0.0.1:17611', ''.join(s.err))
+        self.assertEqual(self.cli('image', 'put', '-', data=b'x').code, 0)
 
     def test_absent_directory_is_named_after_ready(self):
         s = self.serve('--init')

@@ -36,6 +36,11 @@ absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
   if (equals != absl::string_view::npos && equals < slash) {
     entry.datadir.name =
         std::string(absl::StripAsciiWhitespace(rest.substr(0, equals)));
+    if (entry.datadir.name.empty()) {
+      return Invalid(absl::StrCat("\"", text,
+                                  "\": there is no name before the =; write "
+                                  "NAME=PATH, or the path alone"));
+    }
     rest.remove_prefix(equals + 1);
   }
   // A path may hold colons itself; behind the last one a priority stands
@@ -47,9 +52,10 @@ absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
         absl::StripAsciiWhitespace(rest.substr(colon + 1));
     int priority = 0;
     if (!absl::SimpleAtoi(number, &priority) || priority < 0) {
-      return Invalid(absl::StrCat("\"", text, "\": the priority \"", number,
-                                  "\" is not a number; write PATH:PRIORITY, "
-                                  "such as /var/glance/store-1:100"));
+      return Invalid(
+          absl::StrCat("\"", text, "\": the priority \"", number,
+                       "\" is not a number from 0 to 2147483647; "
+                       "write PATH:PRIORITY, such as /var/glance/store-1:100"));
     }
     entry.priority = priority;
     rest = rest.substr(0, colon);

@@ -27,8 +27,7 @@ namespace predella::cli {
 namespace {
 
 absl::Status Refused(absl::string_view message) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
-                   message);
+  return absl::FailedPreconditionError(message);
 }
 
 DirectoryFacts Look(const std::string& path) {

@@ -72,6 +72,62 @@ bool IsWildcard(const Address& address) {
   return address.host == "0.0.0.0" || address.host == "::";
 }
 
+// Where the agent with this offset listens beside the coordinator.
+Address Beside(Address coordinator, int offset) {
+  if (!coordinator.unix_socket && coordinator.port != 0) {
+    coordinator.port += kAgentPortDistance + offset;
+  }
+  return coordinator;
+}
+
+// A port alone, on the network: for what asks whether a process is well.
+absl::StatusOr<std::vector<Address>> HealthAddresses(
+    const ServeOptions& options) {
+  std::vector<Address> addresses;
+  for (const std::string& text : options.health_listen) {
+    ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
+    if (address.unix_socket || address.port == 0) {
+      return Invalid(absl::StrCat(
+          "--health-listen ", text,
+          ": write HOST:PORT; the agents' ports follow from PORT + ",
+          kAgentPortDistance, " on"));
+    }
+    addresses.push_back(address);
+  }
+  return addresses;
+}
+
+// Every address on the network once: agents of --listen and --health-listen
+// may fall together.
+class Ports {
+ public:
+  absl::Status Take(const Address& address, const std::string& child) {
+    for (const auto& [taken, by] : taken_) {
+      if (!address.unix_socket && !taken.unix_socket && address.port != 0 &&
+          taken.port == address.port &&
+          (taken.host == address.host || IsWildcard(taken) ||
+           IsWildcard(address))) {
+        return Invalid(absl::StrCat(
+            address.ToString(), " would be that of ", by, " and of ", child,
+            ": agents listen from PORT + ", kAgentPortDistance,
+            " on; take --listen and --health-listen further apart, such as "
+            "7400 and 8400"));
+      }
+    }
+    taken_.emplace_back(address, child);
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<std::pair<Address, std::string>> taken_;
+};
+
+void AddHealthListen(const std::vector<Address>& addresses, ChildSpec* child) {
+  for (const Address& address : addresses) {
+    child->argv.push_back(absl::StrCat("--health-listen=", address.ToString()));
+  }
+}
+
 // Addresses of an agent beside each of the coordinator's on the network.
 void AddNetworkListen(const ServeOptions& options,
                       const std::vector<Address>& coordinator, int offset,
@@ -81,9 +137,7 @@ void AddNetworkListen(const ServeOptions& options,
     if (address.unix_socket) {
       continue;
     }
-    if (address.port != 0) {
-      address.port += kAgentPortDistance + offset;
-    }
+    address = Beside(address, offset);
     agent->argv.push_back(absl::StrCat("--listen=", address.ToString()));
     if (!options.advertise_host.empty() || IsWildcard(address)) {
       address.host =
@@ -94,6 +148,10 @@ void AddNetworkListen(const ServeOptions& options,
 }
 
 }  // namespace
+
+std::string AgentChild(absl::string_view mount) {
+  return absl::StrCat("agent ", mount);
+}
 
 absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                               const std::vector<Datadir>& datadirs,
@@ -128,6 +186,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
   }
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
   ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
+  ASSIGN_OR_RETURN(const std::vector<Address> health, HealthAddresses(options));
   const std::vector<std::string> common = CommonArguments(options);
 
   ChildSpec coordinator;
@@ -138,10 +197,15 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                       absl::StrCat("--listen=", plan.endpoint)};
   std::vector<Address> network;
   bool any_port = false;
+  Ports ports;
+  for (const Address& address : health) {
+    RETURN_IF_ERROR(ports.Take(address, "the coordinator's health"));
+  }
   for (const std::string& text : options.listen) {
     ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
     RETURN_IF_ERROR(
         CheckPlaintextAllowed(address, options.insecure_plaintext_on_network));
+    RETURN_IF_ERROR(ports.Take(address, "the coordinator"));
     network.push_back(address);
     any_port = any_port || (!address.unix_socket && address.port == 0);
     plan.also.push_back(address.ToString());
@@ -157,6 +221,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
   if (options.near_full > 0) {
     coordinator.argv.push_back(absl::StrCat("--near-full=", options.near_full));
   }
+  AddHealthListen(health, &coordinator);
   coordinator.argv.insert(coordinator.argv.end(), common.begin(), common.end());
   plan.children.push_back(std::move(coordinator));
 
@@ -165,7 +230,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
         const std::string socket,
         SocketAddress(options, absl::StrCat("agent-", datadir.name, ".sock")));
     ChildSpec agent;
-    agent.name = absl::StrCat("agent ", datadir.name);
+    agent.name = AgentChild(datadir.name);
     agent.argv = {agent_binary,
                   absl::StrCat("--name=", datadir.name),
                   absl::StrCat("--path=", datadir.path),
@@ -173,8 +238,16 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                   absl::StrCat("--coordinator=", plan.endpoint),
                   absl::StrCat("--listen=", socket)};
     std::vector<std::string> advertise = {socket};
-    AddNetworkListen(options, network, state->OffsetOf(datadir.name), host,
-                     &agent, &advertise);
+    const int offset = state->OffsetOf(datadir.name);
+    AddNetworkListen(options, network, offset, host, &agent, &advertise);
+    for (const Address& address : network) {
+      RETURN_IF_ERROR(ports.Take(Beside(address, offset), agent.name));
+    }
+    for (const Address& address : health) {
+      RETURN_IF_ERROR(ports.Take(Beside(address, offset),
+                                 absl::StrCat(agent.name, "'s health")));
+      AddHealthListen({Beside(address, offset)}, &agent);
+    }
     // With a port that is still to be drawn only the agent knows what to say.
     for (const std::string& address :
          any_port ? std::vector<std::string>() : advertise) {

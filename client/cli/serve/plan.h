@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 #include "client/cli/serve/datadirs.h"
 #include "client/cli/serve/serve_state.h"
@@ -20,6 +21,7 @@ struct ServeOptions {
   bool init = false;
   std::string state_dir;
   std::vector<std::string> listen;
+  std::vector<std::string> health_listen;
   std::string advertise_host;
   std::vector<std::string> reserve;  // NAME=SIZE
   // Empty or 0: the coordinator's default.
@@ -39,6 +41,9 @@ struct Plan {
 // Distance between the coordinator's port and that of the first agent:
 // 7400 and 7410.
 inline constexpr int kAgentPortDistance = 10;
+
+// The name of the child that serves a mount.
+std::string AgentChild(absl::string_view mount);
 
 // INVALID_ARGUMENT with a sentence: a socket path that is too long for the
 // kernel, a wrong address, plaintext on the network without leave, a reserve

@@ -27,7 +27,8 @@ namespace predella::cli {
 namespace {
 
 constexpr absl::Duration kLookTimeout = absl::Seconds(5);
-constexpr absl::Duration kOldChildrenWait = absl::Seconds(5);
+// For a clean end; nobody drains for a serve that is gone.
+constexpr absl::Duration kOldChildrenWait = absl::Seconds(1);
 constexpr int kExitNoLabel = 3;
 
 // A child of a serve on this state directory has its sockets on its command
@@ -90,10 +91,10 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
     // Once more, for its sentence.
     LogIfError(RunAndCapture(command, kLookTimeout).status(),
                "the error is returned all the same");
-    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
-                     absl::StrCat("the label of ", datadir.path,
-                                  " cannot be read; what predella-agent said "
-                                  "stands above"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the label of ", datadir.path,
+                     " cannot be read; what predella-agent said "
+                     "stands above"));
   }
   ASSIGN_OR_RETURN(Label label, ParseLabel(run->out));
   return std::optional<Label>(std::move(label));
@@ -125,10 +126,10 @@ absl::Status InitDirectory(const std::string& agent_binary,
                                   absl::StrCat("--name=", datadir.name)},
                                  absl::Minutes(1)));
   if (run.exit_code != 0) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
-                     absl::StrCat(datadir.path,
-                                  " could not be made a mount; what "
-                                  "predella-agent said stands above"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(datadir.path,
+                     " could not be made a mount; what "
+                     "predella-agent said stands above"));
   }
   LogInfo("mount_initialised",
           {{"path", datadir.path}, {"mount", datadir.name}});

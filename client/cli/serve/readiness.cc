@@ -7,10 +7,15 @@
 namespace predella::cli {
 namespace {
 
-bool Settled(const v1::Mount& mount) {
-  return mount.admin_state() != v1::ADMIN_STATE_ACTIVE ||
-         (mount.trusted() && (mount.health() == v1::HEALTH_ONLINE ||
-                              mount.health() == v1::HEALTH_SLOW));
+bool Serves(const v1::Mount& mount) {
+  return mount.trusted() && (mount.health() == v1::HEALTH_ONLINE ||
+                             mount.health() == v1::HEALTH_SLOW);
+}
+
+std::string Health(const v1::Mount& mount) {
+  return absl::StrCat(Short(mount.health()),
+                      mount.health_detail().empty() ? "" : ": ",
+                      mount.health_detail());
 }
 
 }  // namespace
@@ -21,6 +26,7 @@ std::optional<Readiness::Report> Readiness::Update(
     first_answer_ = now;
   }
   Report report;
+  bool all = true;
   for (const std::string& name : names_) {
     const v1::Mount* mount = nullptr;
     for (const v1::Mount& candidate : mounts.mounts()) {
@@ -29,15 +35,19 @@ std::optional<Readiness::Report> Readiness::Update(
       }
     }
     if (mount == nullptr) {
-      report.absent.push_back(absl::StrCat(name, " (not registered)"));
-    } else if (!Settled(*mount)) {
-      report.absent.push_back(
-          absl::StrCat(name, " (", Short(mount->health()),
-                       mount->health_detail().empty() ? "" : ": ",
-                       mount->health_detail(), ")"));
+      report.apart.push_back({"ABSENT", name, "not registered"});
+      all = false;
+    } else if (mount->admin_state() != v1::ADMIN_STATE_ACTIVE) {
+      const bool given_up = mount->admin_state() == v1::ADMIN_STATE_RETIRED;
+      report.apart.push_back(
+          {Short(mount->admin_state()), name,
+           given_up || Serves(*mount) ? "" : Health(*mount)});
+    } else if (!Serves(*mount)) {
+      report.apart.push_back({"ABSENT", name, Health(*mount)});
+      all = false;
     }
   }
-  if (!report.absent.empty() && now - *first_answer_ < kWait) {
+  if (!all && now - *first_answer_ < kWait) {
     return std::nullopt;
   }
   return report;

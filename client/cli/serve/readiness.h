@@ -22,9 +22,16 @@ class Readiness {
   explicit Readiness(std::vector<std::string> names)
       : names_(std::move(names)) {}
 
+  // A mount that takes no uploads.
+  struct Apart {
+    std::string word;  // "ABSENT", or what the operator said: "CORDONED"
+    std::string name;
+    // "FAILED: its directory bears no label"; empty for one that is well, or
+    // given up.
+    std::string why;
+  };
   struct Report {
-    // "store-3 (ABSENT: its directory bears no label)".
-    std::vector<std::string> absent;
+    std::vector<Apart> apart;
   };
   // `mounts` is what the coordinator says at `now` (Clock::Boot); the wait
   // begins with its first answer.

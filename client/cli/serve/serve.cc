@@ -52,6 +52,9 @@ void AddOptions(Config* config, ServeOptions* o) {
   config->Add("listen", &o->listen,
               "Listen here as well (HOST:PORT); agents beside it, from "
               "PORT + 10 on.");
+  config->Add("health-listen", &o->health_listen,
+              "Answer health checks alone here (HOST:PORT), the agents from "
+              "PORT + 10 on.");
   config->Add("advertise-host", &o->advertise_host,
               "Host under which clients elsewhere reach the agents; default: "
               "that of --listen, or this machine's name.");
@@ -127,7 +130,7 @@ class Server {
         ASSIGN_OR_RETURN(client, Client::Connect(client_options));
       }
       if (!ready && !stopping) {
-        ready = Announce(&*client, &readiness);
+        ready = Announce(&*client, supervisor, &readiness);
       }
       const int signal = WaitForSignal();
       if (signal == SIGINT || signal == SIGTERM) {
@@ -152,8 +155,20 @@ class Server {
     return signal < 0 ? 0 : signal;
   }
 
+  // " (UNKNOWN; its agent exited with code 1, ...)", or nothing.
+  static std::string Explain(const Readiness::Apart& mount,
+                             const Supervisor& supervisor) {
+    const std::string end = supervisor.LastEnd(AgentChild(mount.name));
+    if (mount.why.empty() || end.empty()) {
+      return mount.why.empty() ? "" : absl::StrCat(" (", mount.why, ")");
+    }
+    return absl::StrCat(" (", mount.why, "; its agent ", end,
+                        " and is started again; what it said stands above)");
+  }
+
   // True once READY was printed.
-  bool Announce(Client* client, Readiness* readiness) {
+  bool Announce(Client* client, const Supervisor& supervisor,
+                Readiness* readiness) {
     const absl::StatusOr<v1::ListMountsResponse> mounts = client->ListMounts();
     if (!mounts.ok()) {
       return false;
@@ -175,7 +190,7 @@ class Server {
     } else {
       LogWarning("no_endpoint_file", {{"why", pointer.status().message()}});
     }
-    NotifyReady(absl::StrCat(datadirs_.size() - report->absent.size(), " of ",
+    NotifyReady(absl::StrCat(datadirs_.size() - report->apart.size(), " of ",
                              datadirs_.size(), " mounts take uploads at ",
                              plan_.endpoint));
     std::cout << "READY " << plan_.endpoint;
@@ -183,8 +198,9 @@ class Server {
       std::cout << " " << address;
     }
     std::cout << "\n";
-    for (const std::string& absent : report->absent) {
-      std::cout << "ABSENT " << absent << "\n";
+    for (const Readiness::Apart& mount : report->apart) {
+      std::cout << mount.word << " " << mount.name << Explain(mount, supervisor)
+                << "\n";
     }
     std::cout << std::flush;
     return true;

@@ -124,12 +124,11 @@ absl::StatusOr<std::unique_ptr<ServeLock>> ServeLock::Take(
   }
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     close(fd);
-    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kNotReady,
-                     absl::StrCat("another predella serve (process ",
-                                  LockHolder(path).value_or(0),
-                                  ") runs with the state "
-                                  "directory ",
-                                  state_dir));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "another predella serve (process ", LockHolder(path).value_or(0),
+        ") runs with the state "
+        "directory ",
+        state_dir));
   }
   return std::unique_ptr<ServeLock>(new ServeLock(fd));
 }

@@ -15,7 +15,7 @@ Supervisor::Supervisor(std::vector<ChildSpec> specs, ProcessRunner* runner,
     : runner_(runner), clock_(clock) {
   for (ChildSpec& spec : specs) {
     children_.push_back(Child{std::move(spec),
-                              Backoff(kFirstBackoff, kMostBackoff, ids), 0,
+                              Backoff(kFirstBackoff, kMostBackoff, ids), 0, "",
                               absl::ZeroDuration(), absl::ZeroDuration()});
   }
 }
@@ -58,12 +58,10 @@ void Supervisor::Ended(Child* child, const ChildExit& exit) {
     return;
   }
   if (exit.signal == 0 && exit.code == kExitConfiguration) {
-    status_ = MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kNotReady,
+    status_ = absl::FailedPreconditionError(
         absl::StrCat(child->spec.name,
                      " cannot run as it is configured; what it said stands "
-                     "above"),
-        {{"child", child->spec.name}});
+                     "above"));
     RequestStop();
     return;
   }
@@ -76,9 +74,19 @@ void Supervisor::Ended(Child* child, const ChildExit& exit) {
 void Supervisor::Retry(Child* child, const std::string& why) {
   const absl::Duration delay = child->backoff.Next();
   child->due = clock_->Boot() + delay;
+  child->last_end = why;
   LogError("child_died", {{"child", child->spec.name},
                           {"how", why},
                           {"again_in_ms", absl::ToInt64Milliseconds(delay)}});
+}
+
+std::string Supervisor::LastEnd(absl::string_view name) const {
+  for (const Child& child : children_) {
+    if (child.spec.name == name && child.pid == 0) {
+      return child.last_end;
+    }
+  }
+  return "";
 }
 
 bool Supervisor::AnyRunning(bool last) const {

@@ -49,12 +49,16 @@ class Supervisor {
   bool stopped() const;
   // Why it stopped by itself: FAILED_PRECONDITION names the child.
   const absl::Status& status() const { return status_; }
+  // How a child that does not run ended last ("exited with code 1"); else
+  // empty.
+  std::string LastEnd(absl::string_view name) const;
 
  private:
   struct Child {
     ChildSpec spec;
     Backoff backoff;
     int64_t pid = 0;  // 0: not running
+    std::string last_end;
     absl::Duration started;
     absl::Duration due;  // when to start it
   };

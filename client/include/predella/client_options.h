@@ -3,8 +3,10 @@
 #define PREDELLA_CLIENT_INCLUDE_PREDELLA_CLIENT_OPTIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace predella {
@@ -33,6 +35,13 @@ struct ClientOptions {
   // Bytes of an upload kept until the agent says that they are safe. An agent
   // is at most 16 MiB behind, so less than 18 MiB would block for ever.
   int64_t upload_window_bytes = int64_t{32} << 20;
+
+  // Called before every wait for something that may come back, with what went
+  // wrong last and for how long it has been so; and with every message of an
+  // agent that has the whole image and waits for the coordinator. On the
+  // thread of the call that waits; it must not use the client.
+  std::function<void(const absl::Status& why, absl::Duration waited)>
+      on_waiting;
 };
 
 }  // namespace predella

@@ -96,6 +96,22 @@ TEST_F(CliTest, MountTable) {
                                 HasSubstr("\"imageCount\": \"1204\"")));
 }
 
+TEST(WaitingNoticeTest, IsSaidSeldom) {
+  std::ostringstream err;
+  WaitingNotice notice(&err, /*terminal=*/false);
+  const absl::Status why = absl::UnavailableError("nobody answers");
+  for (int second = 0; second < 40; ++second) {
+    notice(why, absl::Seconds(second));
+  }
+  EXPECT_EQ(err.str(),
+            "waiting for 3s: nobody answers\n"
+            "waiting for 33s: nobody answers\n");
+  // The next time it waits it says so again.
+  notice(why, absl::Seconds(1));
+  notice(absl::UnavailableError("another reason"), absl::Seconds(4));
+  EXPECT_THAT(err.str(), HasSubstr("waiting for 4s: another reason\n"));
+}
+
 TEST_F(CliTest, ErrorsAreOneSentenceAndAHint) {
   ON_CALL(*connection_, GetImage)
       .WillByDefault(

@@ -64,6 +64,8 @@ TEST(DatadirsTest, EveryMistakeHasItsSentence) {
       {"/a:high", "the priority \"high\" is not a number"},
       {"/a:", "is not a number"},
       {"/a:-1", "is not a number"},
+      {"/a:99999999999999999999", "from 0 to 2147483647"},
+      {"=/a:1", "there is no name before the ="},
       {"/a:1,/b", "the priority is missing on /b but given on /a"},
       {"/a:1,/a/:2", "/a is given twice"},
       {"/a:1,/a/b:2", "/a/b lies inside /a"},
@@ -249,6 +251,23 @@ TEST(PlanTest, Mistakes) {
   options.near_full = 0;
   options.listen = {"0.0.0.0:7400"};
   EXPECT_FALSE(plan(options).ok());
+  options.listen = {"127.0.0.1:7400"};
+  options.health_listen = {"127.0.0.1:8400"};
+  state = ServeState();
+  ASSERT_OK_AND_ASSIGN(const Plan health, MakePlan(options, {{"a", "/a", 1}},
+                                                   "c", "a", "h", &state));
+  EXPECT_THAT(health.children[0].argv,
+              Contains("--health-listen=127.0.0.1:8400"));
+  EXPECT_THAT(health.children[1].argv,
+              Contains("--health-listen=127.0.0.1:8410"));
+  // Two children never share a port.
+  options.health_listen = {"0.0.0.0:7410"};
+  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("further apart")));
+  options.health_listen = {"unix:/s/health"};
+  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("write HOST:PORT")));
+  options.health_listen = {};
   options.listen = {};
   options.reserve = {"z=1GiB"};
   EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
@@ -267,14 +286,28 @@ TEST(ReadinessTest, WaitsForMountsButNotForEver) {
   EXPECT_FALSE(readiness.Update(mounts, start).has_value());
   EXPECT_FALSE(readiness.Update(mounts, start + absl::Seconds(9)).has_value());
   const auto late = readiness.Update(mounts, start + absl::Seconds(10));
-  EXPECT_THAT(late->absent, ElementsAre("b (not registered)"));
+  ASSERT_EQ(late->apart.size(), 1);
+  EXPECT_EQ(late->apart[0].word, "ABSENT");
+  EXPECT_EQ(late->apart[0].name, "b");
+  EXPECT_EQ(late->apart[0].why, "not registered");
   v1::Mount* b = mounts.add_mounts();
   *b = *a;
   b->set_name("mounts/b");
-  EXPECT_THAT(readiness.Update(mounts, start)->absent, IsEmpty());
+  EXPECT_THAT(readiness.Update(mounts, start)->apart, IsEmpty());
   // ONLINE by its last heartbeat, but without a session that was answered.
   mounts.mutable_mounts(1)->set_trusted(false);
   EXPECT_FALSE(readiness.Update(mounts, start).has_value());
+  // Nobody waits for what an operator took out, but it is named.
+  mounts.mutable_mounts(1)->set_admin_state(v1::ADMIN_STATE_CORDONED);
+  mounts.mutable_mounts(1)->set_health(v1::HEALTH_UNREACHABLE);
+  const auto cordoned = readiness.Update(mounts, start);
+  ASSERT_TRUE(cordoned.has_value());
+  ASSERT_EQ(cordoned->apart.size(), 1);
+  EXPECT_EQ(cordoned->apart[0].word, "CORDONED");
+  EXPECT_EQ(cordoned->apart[0].why, "UNREACHABLE");
+  mounts.mutable_mounts(1)->set_admin_state(v1::ADMIN_STATE_RETIRED);
+  EXPECT_EQ(readiness.Update(mounts, start)->apart[0].word, "RETIRED");
+  EXPECT_EQ(readiness.Update(mounts, start)->apart[0].why, "");
 }
 
 // Processes that do what the test says.
@@ -319,6 +352,15 @@ class SupervisorTest : public ::testing::Test {
 TEST_F(SupervisorTest, RestartsWithBackoffThatResets) {
   supervisor_.Tick();
   EXPECT_EQ(runner_.starts["a"], 1);
+  runner_.Exit("a", 1);
+  supervisor_.Tick();
+  EXPECT_EQ(supervisor_.LastEnd("agent a"), "exited with code 1");
+  EXPECT_EQ(supervisor_.LastEnd("coordinator"), "");
+  clock_.Advance(absl::Seconds(61));
+  supervisor_.Tick();
+  EXPECT_EQ(supervisor_.LastEnd("agent a"), "") << "it runs";
+  clock_.Advance(absl::Seconds(60));
+  runner_.starts["a"] = 1;
   absl::Duration most = absl::Milliseconds(500);
   for (int i = 2; i < 10; ++i) {
     runner_.Exit("a", 0, SIGKILL);
