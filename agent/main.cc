@@ -11,7 +11,7 @@
 #include "common/config/config.h"
 #include "common/config/service_manager.h"
 #include "common/logging.h"
-#include "common/malloc_tuning.h"
+#include "common/process_tuning.h"
 #include "common/rpc/server_runner.h"
 
 namespace {
@@ -26,7 +26,7 @@ int Complain(const absl::Status& status, int code) {
 
 int main(int argc, char** argv) {
   using predella::agent::Agent;
-  predella::TuneMalloc();
+  predella::TuneProcess();
   if (const std::optional<int> code =
           predella::agent::RunSubCommand(argc, argv)) {
     return *code;

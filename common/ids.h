@@ -31,6 +31,7 @@ class Uuid {
   std::string ToString() const;
   std::string bytes() const { return std::string(raw_.begin(), raw_.end()); }
 
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 sees a 0 in <=>.
   auto operator<=>(const Uuid&) const = default;
   template <typename H>
   friend H AbslHashValue(H h, const Uuid& u) {

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/config/service_manager.h"
-#include "common/malloc_tuning.h"
+#include "common/process_tuning.h"
 #include "common/rpc/listen.h"
 #include "common/rpc/server_runner.h"
 #include "server/coordinator.h"
@@ -40,7 +40,7 @@ std::string StatusLine(const predella::server::Coordinator& coordinator) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  predella::TuneMalloc();
+  predella::TuneProcess();
   predella::BlockStopSignals();
   predella::server::CoordinatorFlags flags;
   auto outcome = predella::server::ParseCoordinatorFlags(argc, argv, &flags);

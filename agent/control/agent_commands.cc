@@ -136,6 +136,22 @@ absl::Status AgentCore::RunStoreCommand(ImageStore* store,
       std::vector<storage::v1::RosterEntry>(roster.begin(), roster.end()));
 }
 
+void AgentCore::MeasureSpace() {
+  std::shared_ptr<ImageStore> store;
+  {
+    MutexLock lock(&mu_);
+    store = store_;
+  }
+  if (store == nullptr) {
+    return;
+  }
+  const absl::StatusOr<SpaceInfo> space = store->Space();
+  machine_.StatDone(space.status());
+  if (space.ok()) {
+    ledger_.SetSpace(*space);
+  }
+}
+
 void AgentCore::RunRemoveCommand(uint64_t session,
                                  const control::v1::Command& command) {
   const int64_t number = command.number();
@@ -157,10 +173,11 @@ void AgentCore::RunRemoveCommand(uint64_t session,
         if (!outcome->other.none()) {
           *remove->mutable_other_generation() = outcome->other.ToProto();
         }
-        Answer(session, std::move(result));
         if (outcome->removed) {
-          SpaceChanged();
+          // Whoever waits for the room hears of it with this answer.
+          MeasureSpace();
         }
+        Answer(session, std::move(result));
       });
 }
 

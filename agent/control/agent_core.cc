@@ -215,7 +215,6 @@ void AgentCore::ReadSpaceLocked(bool tell) {
     space_running_ = false;
     if (space.ok()) {
       ledger_.SetSpace(*space);
-      space_ = SpaceProto(ledger_.Take(), command_number_);
     }
     if (tell && store_ == store) {
       next_heartbeat_ = seams_.clock->Boot();
@@ -270,7 +269,9 @@ void AgentCore::HeartbeatLocked() {
   control::v1::Heartbeat* beat = message.mutable_heartbeat();
   beat->set_sequence(++heartbeat_);
   if (store_ != nullptr) {
-    *beat->mutable_space() = space_;
+    // What the disk said last, and the promises of this moment: an answer to
+    // a command may have gone before it.
+    *beat->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
   }
   const MountView view = machine_.View();
   beat->mutable_health()->set_health(view.health);

@@ -161,6 +161,8 @@ class AgentCore {
 
   // agent_commands.cc
   void OnCommand(uint64_t session, const control::v1::Command& command);
+  // Reads the space on this thread, one of the disk's.
+  void MeasureSpace();
   void Answer(uint64_t session, control::v1::CommandResult result);
   void AnswerStatus(uint64_t session, int64_t number,
                     const absl::Status& status);
@@ -210,7 +212,6 @@ class AgentCore {
   bool space_running_ ABSL_GUARDED_BY(mu_) = false;
   bool space_changed_ ABSL_GUARDED_BY(mu_) = false;  // and not told yet
   absl::Duration next_fresh_ ABSL_GUARDED_BY(mu_);
-  control::v1::Space space_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> fence_dirty_since_ ABSL_GUARDED_BY(mu_);
   bool fence_syncing_ ABSL_GUARDED_BY(mu_) = false;
 };

@@ -174,8 +174,6 @@ void AgentCore::OnWelcomeLocked(uint64_t session,
 
 void AgentCore::ReportLocked(uint64_t session) {
   phase_ = Phase::kReporting;
-  // Heartbeats of the new session must not show the old one's number.
-  space_.set_command_number(0);
   session_strand_.Post(
       [this, session, store = store_] { RunReport(session, store); });
 }
@@ -213,8 +211,7 @@ void AgentCore::RunReport(uint64_t session,
     return;
   }
   ledger_.SetSpace(*space);
-  space_ = SpaceProto(ledger_.Take(), command_number_);
-  *report->mutable_space() = space_;
+  *report->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
   report->set_device(space->device);
   const MountView view = machine_.View();
   report->mutable_health()->set_health(view.health);

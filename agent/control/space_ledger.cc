@@ -9,6 +9,17 @@
 
 namespace predella::agent {
 
+namespace {
+
+// Bytes, state and record; and what is left of them once the file system
+// counts the first two.
+constexpr int64_t kInodesOfUpload = 3;
+constexpr int64_t kInodesOfRecord = 1;
+// Of a promise of unknown size.
+constexpr int64_t kSmallestStep = kMiB;
+
+}  // namespace
+
 int64_t DefaultReserve(int64_t size_bytes) {
   return std::min(std::max(size_bytes / 100, kGiB), size_bytes / 20);
 }
@@ -21,6 +32,7 @@ void SpaceLedger::SetSpace(const SpaceInfo& space) {
   space_ = space;
   for (auto& [id, entry] : entries_) {
     entry.allocated = entry.allocated_now;
+    entry.is_new = false;
   }
 }
 
@@ -33,6 +45,9 @@ SpaceLedger::Snapshot SpaceLedger::Take() {
   MutexLock lock(&mu_);
   Snapshot out;
   out.space = space_.value_or(SpaceInfo());
+  if (out.space.size_inodes > 0) {
+    out.space.available_inodes = std::max<int64_t>(0, InodesLocked());
+  }
   out.reserve_bytes = ReserveLocked();
   out.promised_bytes = OutstandingLocked();
   out.available_bytes = AvailableLocked();
@@ -46,17 +61,23 @@ absl::Status SpaceLedger::Promise(const Uuid& upload_id,
     return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                      "the space of the mount is not known yet");
   }
-  const int64_t wanted = size.value_or(start + StepLocked());
   int64_t available = AvailableLocked();
   const auto it = entries_.find(upload_id);
   Entry entry;
   if (it != entries_.end()) {
     entry = it->second;
     available += std::max<int64_t>(0, entry.promised - entry.allocated);
+  } else {
+    entry.is_new = true;
   }
+  // Of unknown size: the first step may be what is left, as every later one.
+  const int64_t step = std::max(std::min(StepLocked(), available),
+                                std::min(StepLocked(), kSmallestStep));
+  const int64_t wanted = size.value_or(start + step);
   // A file system that counts no inodes (size 0) has no limit of them.
   if (wanted - entry.allocated > available ||
-      (space_->size_inodes > 0 && space_->available_inodes <= 0)) {
+      (it == entries_.end() && space_->size_inodes > 0 &&
+       InodesLocked() < kInodesOfUpload)) {
     return FullLocked(wanted);
   }
   entry.promised = std::max(entry.promised, wanted);
@@ -141,6 +162,14 @@ int64_t SpaceLedger::AvailableLocked() const {
   return space_->available_bytes - ReserveLocked() - OutstandingLocked();
 }
 
+int64_t SpaceLedger::InodesLocked() const {
+  int64_t inodes = space_.has_value() ? space_->available_inodes : 0;
+  for (const auto& [id, entry] : entries_) {
+    inodes -= entry.is_new ? kInodesOfUpload : kInodesOfRecord;
+  }
+  return inodes;
+}
+
 int64_t SpaceLedger::StepLocked() const {
   const int64_t size = space_.has_value() ? space_->size_bytes : 0;
   return std::max<int64_t>(1, std::min(kGiB, size / 100));
@@ -148,7 +177,7 @@ int64_t SpaceLedger::StepLocked() const {
 
 absl::Status SpaceLedger::FullLocked(int64_t wanted) const {
   const int64_t bavail = space_.has_value() ? space_->available_bytes : 0;
-  const int64_t inodes = space_.has_value() ? space_->available_inodes : 0;
+  const int64_t inodes = std::max<int64_t>(0, InodesLocked());
   return MakeError(
       absl::StatusCode::kResourceExhausted, reason::kMountFull,
       absl::StrCat("no room for ", FormatSize(wanted), ": ", FormatSize(bavail),

@@ -38,9 +38,11 @@ class SpaceLedger {
   bool known();
   Snapshot Take();
 
-  // Promises `size`, or, where it is absent, `start` bytes and a first step.
-  // RESOURCE_EXHAUSTED, MOUNT_FULL with the numbers when it does not fit, or
-  // no inode is left. Again for one upload: replaces its promise.
+  // Promises `size`, or, where it is absent, `start` bytes and a first step
+  // (less where less is left, but a MiB at least). RESOURCE_EXHAUSTED,
+  // MOUNT_FULL with the numbers when it does not fit, or too few inodes are
+  // left for its files and those of the uploads that are open. Again for one
+  // upload: replaces its promise.
   absl::Status Promise(const Uuid& upload_id, std::optional<int64_t> size,
                        int64_t start);
   // The same for an upload that began before: never refused.
@@ -60,10 +62,12 @@ class SpaceLedger {
     int64_t allocated = 0;  // when f_bavail was read
     int64_t allocated_now = 0;
     bool grows = false;
+    bool is_new = false;  // since f_bavail was read
   };
   int64_t ReserveLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t OutstandingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  int64_t InodesLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   int64_t StepLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status FullLocked(int64_t wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -36,7 +36,8 @@ void CheckSpace(const v1::Mount& mount, Findings* found) {
                              " available"),
                 "add a mount, or delete images that nobody needs");
   }
-  if (mount.size_bytes() > 0 && mount.available_inodes() < kFewInodes) {
+  if (mount.size_bytes() > 0 && mount.available_inodes() >= 0 &&
+      mount.available_inodes() < kFewInodes) {
     found->Warn(absl::StrCat(name, ": only ", mount.available_inodes(),
                              " inodes are free"),
                 "each image takes two; remove other files from that file "

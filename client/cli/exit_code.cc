@@ -30,7 +30,8 @@ constexpr Hint kHints[] = {
     {reason::kImageExists,
      "an image is never replaced; delete it first, or use another id"},
     {reason::kIndexReadOnly,
-     "free space on the disk of the coordinator's --state-dir"},
+     "free space on the disk of the coordinator's --state-dir; predella "
+     "cluster status says whether it has to be restarted then"},
     {reason::kLeftoverPending,
      "a mount still holds a deleted image of this id; try again shortly"},
     {reason::kNoTombstoneCopy,

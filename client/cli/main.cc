@@ -9,10 +9,10 @@
 #include "client/cli/interrupt.h"
 #include "client/cli/reach.h"
 #include "client/cli/serve/serve.h"
-#include "common/malloc_tuning.h"
+#include "common/process_tuning.h"
 
 int main(int argc, char** argv) {
-  predella::TuneMalloc();
+  predella::TuneProcess();
   // A closed pipe is an error of a write, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
   if (argc > 1 && std::string_view(argv[1]) == "serve") {

@@ -294,8 +294,12 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
   facts.Add("allocated", FormatSize(mount.allocated_bytes()));
   facts.Add("promised", FormatSize(mount.promised_bytes()));
   facts.Add("reserve", FormatSize(mount.reserve_bytes()));
-  facts.Add("available", absl::StrCat(FormatSize(mount.available_bytes()), ", ",
-                                      mount.available_inodes(), " inodes"));
+  facts.Add("available",
+            absl::StrCat(
+                FormatSize(mount.available_bytes()),
+                mount.available_inodes() < 0
+                    ? ""
+                    : absl::StrCat(", ", mount.available_inodes(), " inodes")));
   facts.Add("used", Percent(mount.used_percent()));
   facts.Add("images", absl::StrCat(mount.image_count(), " (",
                                    FormatSize(mount.image_bytes()), ")"));

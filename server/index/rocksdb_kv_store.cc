@@ -80,8 +80,8 @@ absl::Status RocksDbKvStore::Commit(KvTransaction transaction) {
   {
     MutexLock lock(&mu_);
     queue_.push_back(&waiter);
-    while (!waiter.done && writing_) {
-      cv_.Wait(&mu_);
+    while (writing_ && !waiter.done && !waiter.leads) {
+      waiter.cv.Wait(&mu_);
     }
     if (waiter.done) {
       return waiter.result;
@@ -93,9 +93,13 @@ absl::Status RocksDbKvStore::Commit(KvTransaction transaction) {
   MutexLock lock(&mu_);
   for (Waiter* member : group) {
     member->done = true;
+    member->cv.Signal();
   }
-  writing_ = false;
-  cv_.SignalAll();
+  writing_ = !queue_.empty();
+  if (writing_) {
+    queue_.front()->leads = true;
+    queue_.front()->cv.Signal();
+  }
   return waiter.result;
 }
 

@@ -76,6 +76,9 @@ class RocksDbKvStore final : public KvStore {
     const KvTransaction* transaction = nullptr;
     absl::Status result;
     bool done = false;
+    bool leads = false;  // the next group is its to write
+    // Its own: a group's end wakes those it concerns and nobody else.
+    CondVar cv;
   };
   // Writes of the group being built, which conditions see.
   using Overlay = absl::flat_hash_map<std::string, std::optional<std::string>>;
@@ -98,8 +101,8 @@ class RocksDbKvStore final : public KvStore {
   rocksdb::FileLock* read_only_lock_ = nullptr;
 
   Mutex mu_;
-  CondVar cv_;
   std::vector<Waiter*> queue_ ABSL_GUARDED_BY(mu_);
+  // A group is being written, or its successor was named.
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   // Sticky: the first write error, or why the index is open for reading.
   absl::Status failed_ ABSL_GUARDED_BY(mu_);

@@ -180,7 +180,7 @@ absl::StatusOr<std::unique_ptr<KvStore>> RocksDbKvStore::Open(
   const std::optional<int64_t> free = store->options_.free_bytes();
   if (exists && free.has_value() && *free < options.min_free_bytes) {
     RETURN_IF_ERROR(store->OpenReadOnly(absl::StrCat(
-        "only ", FormatSize(*free), " are free there, ",
+        "only ", FormatSize(*free), " were free there when it was opened, ",
         FormatSize(options.min_free_bytes), " are needed to write safely")));
   } else {
     RETURN_IF_ERROR(store->OpenWritable());

@@ -185,7 +185,8 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
     mount.set_promised_bytes(info.view.promised_bytes);
     mount.set_reserve_bytes(info.space.reserve_bytes());
     mount.set_available_bytes(std::max<int64_t>(0, info.view.available_bytes));
-    mount.set_available_inodes(info.space.available_inodes());
+    mount.set_available_inodes(
+        info.space.size_inodes() > 0 ? info.space.available_inodes() : -1);
     if (info.space.size_bytes() > 0) {
       mount.set_used_percent(100.0 * static_cast<double>(info.view.used_bytes) /
                              static_cast<double>(info.space.size_bytes()));

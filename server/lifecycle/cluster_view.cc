@@ -105,6 +105,14 @@ void ClusterView::CheckMount(const MountInfo& info,
       absl::StrCat(name, ": ", absl::StrFormat("%.1f %%", used), " in use, ",
                    FormatSize(std::max<int64_t>(0, info.view.available_bytes)),
                    " of ", FormatSize(info.space.size_bytes()), " available");
+  if (info.view.available_inodes < placement_.needed_inodes) {
+    Add(cluster, "MOUNT_OUT_OF_INODES", v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat(name, ": ",
+                     std::max<int64_t>(0, info.view.available_inodes),
+                     " inodes left, an image needs ", placement_.needed_inodes),
+        "delete images or other files, or make the file system anew with more "
+        "inodes");
+  }
   if (used >= placement_.full_percent) {
     Add(cluster, "MOUNT_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
         "delete images, or add a mount; what is on it stays readable");
@@ -175,7 +183,8 @@ v1::Cluster ClusterView::Get() const {
     cluster.set_mounts_online(cluster.mounts_online() + (online ? 1 : 0));
     writable +=
         online && info.view.admin_state == storage::v1::ADMIN_STATE_ACTIVE &&
-                info.view.available_bytes > 0
+                info.view.available_bytes > 0 &&
+                info.view.available_inodes >= placement_.needed_inodes
             ? 1
             : 0;
     const bool first_of_space = info.view.space_group < 0 ||

@@ -112,6 +112,8 @@ class UploadManager {
       bool last_is_clean, int64_t segment_boundary,
       const storage::v1::Decision* decision);
   // `refusal`: of the mount that `row` has; OK if there is none.
+  // No room: says how many uploads hold some.
+  absl::Status NameOpenUploads(const absl::Status& nowhere) const;
   absl::StatusOr<storage::v1::UploadRow> PlaceAndPrepare(
       const StartRequest& request, std::optional<storage::v1::UploadRow> row,
       absl::Status refusal);

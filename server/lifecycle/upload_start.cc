@@ -296,6 +296,21 @@ absl::StatusOr<Reservation> UploadManager::NextMount(
   return std::move(placed->reservation);
 }
 
+absl::Status UploadManager::NameOpenUploads(const absl::Status& nowhere) const {
+  // This upload's own row is open as well, if it has one by now.
+  const int64_t open = uploads_->open_count();
+  if (!absl::IsResourceExhausted(nowhere) || open == 0) {
+    return nowhere;
+  }
+  return MakeError(
+      nowhere.code(), ReasonOf(nowhere),
+      absl::StrCat(nowhere.message(), "; uploads that are open: ", open,
+                   ", each holds its space until it ends, one without a "
+                   "client for ",
+                   absl::FormatDuration(deps_.options.upload_ttl)),
+      MetadataOf(nowhere));
+}
+
 absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
     const StartRequest& request, std::optional<storage::v1::UploadRow> row,
     absl::Status refusal) {
@@ -328,8 +343,12 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
     if (!reservation.ok()) {
       const absl::Duration left =
           absl::FromChrono(end - std::chrono::steady_clock::now());
-      if (HasReason(reservation.status(), reason::kLeftoverPending) &&
-          left > absl::ZeroDuration() && changed_->WaitPast(seen, left)) {
+      const bool may_change =
+          HasReason(reservation.status(), reason::kLeftoverPending) ||
+          (absl::IsResourceExhausted(reservation.status()) &&
+           tombstones_->RemovalsUnderWay());
+      if (may_change && left > absl::ZeroDuration() &&
+          changed_->WaitPast(seen, left)) {
         continue;
       }
       if (HasReason(refusal, reason::kNameTaken) &&
@@ -340,12 +359,13 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
                             reason::kNameTaken, refusal.message()));
         return refusal;
       }
-      if (row.has_value() && absl::IsResourceExhausted(reservation.status())) {
-        RETURN_IF_ERROR(End(
-            request.upload_id, storage::v1::UPLOAD_OUTCOME_ABORTED,
-            ReasonOf(reservation.status()), reservation.status().message()));
+      const absl::Status nowhere = NameOpenUploads(reservation.status());
+      if (row.has_value() && absl::IsResourceExhausted(nowhere)) {
+        RETURN_IF_ERROR(End(request.upload_id,
+                            storage::v1::UPLOAD_OUTCOME_ABORTED,
+                            ReasonOf(nowhere), nowhere.message()));
       }
-      return reservation.status();
+      return nowhere;
     }
     const Uuid mount_uid = reservation->mount_uid();
     auto next = row.has_value()

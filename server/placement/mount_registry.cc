@@ -79,6 +79,7 @@ void MountRegistry::Attached(const Uuid& mount_uid, int64_t session,
   }
   Entry& entry = entries_[*i];
   entry.info.attached = true;
+  entry.info.registered = true;
   entry.info.trusted = trusted;
   HeardLocked(&entry);
   UpdateGroupLocked(entry.group);
@@ -179,7 +180,7 @@ std::vector<std::string> MountRegistry::Missing() const {
       const bool unconfirmed =
           entries_[i].info.row.unconfirmed() &&
           views_[i].admin_state != storage::v1::ADMIN_STATE_RETIRED;
-      if (unconfirmed || (!ExcusedLocked(i) && !entries_[i].info.attached)) {
+      if (unconfirmed || (!ExcusedLocked(i) && !entries_[i].info.registered)) {
         names.push_back(views_[i].name);
       }
     }
@@ -252,8 +253,12 @@ void MountRegistry::ApplyHealth(const control::v1::MountHealth& health,
 void MountRegistry::ApplySpaceLocked(size_t i,
                                      const control::v1::Space& space) {
   Entry& entry = entries_[i];
+  // Of before what is known: the promises since are not in it.
+  const bool stale = entry.info.has_space &&
+                     entry.space_session == entry.session &&
+                     space.command_number() < entry.info.space.command_number();
   // An agent whose disk has not answered yet has nothing to say of its space.
-  if (space.size_bytes() > 0) {
+  if (space.size_bytes() > 0 && !stale) {
     entry.info.space = space;
     entry.info.has_space = true;
     entry.space_session = entry.session;

@@ -76,6 +76,7 @@ struct MountInfo {
   std::string health_detail;
   bool session_open = false;  // a session lives
   bool attached = false;      // ... and its open uploads were answered
+  bool registered = false;    // it was so once since the start
   bool trusted = false;       // ... and it knows no more than the index
   std::vector<storage::v1::FenceEntry> known;
   int64_t heartbeat_time_us = 0;
@@ -127,8 +128,9 @@ class MountRegistry {
   std::optional<MountInfo> FindByName(absl::string_view name) const;
   // In the order of their names.
   std::vector<MountInfo> List() const;
-  // Names of mounts that are neither attached nor excused (MAINTENANCE,
-  // RETIRED), in order: what a NOT_FOUND would have to wait for. An
+  // Names of mounts that have not registered since the start and are not
+  // excused (MAINTENANCE, RETIRED), in order: what a NOT_FOUND would have to
+  // wait for. An
   // unconfirmed mount is one of them unless it is RETIRED.
   std::vector<std::string> Missing() const;
   // Whether every mount that is not excused is attached and trusted.

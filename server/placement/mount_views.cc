@@ -1,6 +1,7 @@
 // MountRegistry: what placement sees, kept up to date mount by mount.
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,12 @@ std::string GroupKey(const MountInfo& info, const std::string& boot_id,
     return absl::StrCat("device/", boot_id, "/", device);
   }
   return absl::StrCat("alone/", uid.bytes());
+}
+
+// Without limit where the file system does not count them (btrfs).
+int64_t InodesOf(const control::v1::Space& space) {
+  return space.size_inodes() > 0 ? space.available_inodes()
+                                 : std::numeric_limits<int64_t>::max();
 }
 
 int64_t WholeSeconds(absl::Duration duration) {
@@ -89,8 +96,7 @@ void MountRegistry::SumGroupLocked(size_t group) const {
     if (entry.info.session_open && entry.space_session == entry.session) {
       sum.available_bytes =
           std::min(sum.available_bytes, space.available_bytes());
-      sum.available_inodes =
-          std::min(sum.available_inodes, space.available_inodes());
+      sum.available_inodes = std::min(sum.available_inodes, InodesOf(space));
       sum.reserve_bytes = std::max(sum.reserve_bytes, space.reserve_bytes());
     }
   }
@@ -125,7 +131,7 @@ void MountRegistry::ShowLocked(size_t i) const {
   view.available_bytes = bavail - view.reserve_bytes - sum.promised_bytes;
   view.used_bytes = space.size_bytes() - bavail + sum.promised_bytes;
   view.available_inodes =
-      (sum.fresh() ? sum.available_inodes : space.available_inodes()) -
+      (sum.fresh() ? sum.available_inodes : InodesOf(space)) -
       sum.promises * options_.placement.needed_inodes;
   view.image_bytes = ImageBytesLocked(i);
 }

@@ -48,9 +48,10 @@ std::string RefusedSentence(const MountView& view, const std::string& reason,
   }
   if (reason == "full") {
     return absl::StrFormat(
-        "is full: %.1f %% of %s are in use or promised, no image is begun from "
-        "%.0f %% on",
-        UsedPercent(view), FormatSize(view.size_bytes), options.full_percent);
+        "is full: %.1f %% of %s are in use or promised; no image is begun from "
+        "%.0f %% on until less than %.0f %% are",
+        UsedPercent(view), FormatSize(view.size_bytes), options.full_percent,
+        options.full_percent - options.hysteresis_percent);
   }
   if (reason == "space") {
     return absl::StrCat(
@@ -103,7 +104,7 @@ std::string PlainSentence(const std::string& reason, int64_t available,
            "being removed";
   }
   if (reason == "filled_up") {
-    return "filled up under this very upload";
+    return "had no room for this very upload when it was asked";
   }
   if (reason == "refused") {
     return "did not take this very upload";

@@ -54,9 +54,9 @@ struct PlacementOptions {
   double near_full_percent = 90;
   double full_percent = 98;
   double hysteresis_percent = 2;
-  // An upload of unknown size needs this much to begin; the step its ledger
-  // grows by is the agent's (min(1 GiB, 1 %)).
-  int64_t unknown_size_bytes = int64_t{64} << 20;
+  // An upload of unknown size needs this much to begin; the steps its promise
+  // grows by are the agent's (min(1 GiB, 1 %), or what is left).
+  int64_t unknown_size_bytes = int64_t{4} << 20;
   int64_t needed_inodes = 3;  // image, record, inflight state
 };
 

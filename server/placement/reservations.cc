@@ -57,7 +57,8 @@ std::string WhyNot(const MountView& view, const char* reason) {
     return absl::StrCat(view.name, " did not take it");
   }
   return absl::StrCat(
-      view.name, Is(reason, "filled_up") ? " filled up under it and" : "",
+      view.name,
+      Is(reason, "filled_up") ? " had no room for it when it was asked:" : "",
       " has ", FormatSize(std::max<int64_t>(view.available_bytes, 0)),
       " available of ", FormatSize(view.size_bytes), " (",
       FormatSize(view.promised_bytes), " promised, ",

@@ -31,7 +31,7 @@
 
 #include "common/ids.h"
 #include "common/logging.h"
-#include "common/malloc_tuning.h"
+#include "common/process_tuning.h"
 #include "predella/client.h"
 #include "server/index/mem_epoch_file.h"
 #include "server/index/rocksdb_kv_store.h"
@@ -254,9 +254,7 @@ class Coordinator {
         !agent_->Publish(upload)) {
       Fail("an upload failed: " + started.status().ToString());
     }
-    while (!agent_->ack(upload).has_value()) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
+    agent_->AwaitAck(upload);
   }
 
  private:
@@ -286,11 +284,15 @@ void Uploads(const Options& options) {
   rocksdb::Options db_options;
   db_options.create_if_missing = true;
   rocksdb::DB* raw = nullptr;
-  if (!rocksdb::DB::Open(db_options, options.dir + "/plain", &raw).ok()) {
+  // New ones: an index of an earlier run knows another agent by this name.
+  const std::string dir =
+      absl::StrCat(options.dir, "/", RandomIds()->NextUuid().ToString());
+  mkdir(dir.c_str(), 0755);
+  if (!rocksdb::DB::Open(db_options, dir + "/plain", &raw).ok()) {
     Fail("cannot open a RocksDB under " + options.dir);
   }
   const std::unique_ptr<rocksdb::DB> db(raw);
-  Coordinator coordinator(options.dir + "/index");
+  Coordinator coordinator(dir + "/index");
   const std::string value(400, 'v');
   std::vector<double> rates, ratios;
   for (int i = 0; i < options.rounds; ++i) {
@@ -325,7 +327,7 @@ Options ParseFlags(int argc, char** argv) {
                 !absl::SimpleAtod(value, &options.seconds)) &&
                (flag != "--rounds" ||
                 !absl::SimpleAtoi(value, &options.rounds))) {
-      Fail("unknown or bad: " + flag + " " + value);
+      Fail(absl::StrCat("unknown or bad: ", flag, " ", value));
     }
   }
   if (options.dir.empty()) {
@@ -338,7 +340,7 @@ Options ParseFlags(int argc, char** argv) {
 }  // namespace predella::bench
 
 int main(int argc, char** argv) {
-  predella::TuneMalloc();
+  predella::TuneProcess();
   predella::SetLogLevel("error");
   const predella::bench::Options options =
       predella::bench::ParseFlags(argc, argv);

@@ -143,7 +143,7 @@ class Index {
 void BM_Get(benchmark::State& state) {
   Index& index = Index::Get();
   int64_t i = 0;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     i = (i + 7919) % Images();
     auto row = index->GetImage(ImageId(i));
     if (!row.ok() || !row->has_value()) {
@@ -161,7 +161,7 @@ BENCHMARK(BM_Get)->Threads(1)->Threads(2);
 void BM_PutAndDelete(benchmark::State& state) {
   Index& index = Index::Get();
   int64_t i = Images() + (int64_t{state.thread_index()} << 32);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     ++i;
     IndexTxn put = index->Begin();
     put.RequireNoImage(ImageId(i));
@@ -183,7 +183,7 @@ BENCHMARK(BM_PutAndDelete)->Threads(1)->Threads(16)->UseRealTime();
 void BM_ListMountPage(benchmark::State& state) {
   Index& index = Index::Get();
   Uuid after;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     auto ids = index->ListMountImages(MountUid(3), after, 1000);
     if (!ids.ok()) {
       state.SkipWithError("a scan failed");
@@ -197,7 +197,7 @@ BENCHMARK(BM_ListMountPage);
 
 void BM_Start(benchmark::State& state) {
   Index& index = Index::Get();
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     index.Open();
   }
   state.counters["images"] = static_cast<double>(index->totals().count);

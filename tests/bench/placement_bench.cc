@@ -30,6 +30,7 @@ control::v1::Space SpaceOf(int number) {
   space.set_size_bytes(1000 * kGib);
   space.set_available_bytes((300 + number * 7919 % 600) * kGib);
   space.set_available_inodes(1'000'000);
+  space.set_size_inodes(2'000'000);
   return space;
 }
 
@@ -67,7 +68,7 @@ void BM_Reserve(benchmark::State& state) {
   Fill(&registry, static_cast<int>(state.range(0)), state.range(1) == 1);
   PlacementRequest request;
   request.size_bytes = 20 * kGib;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     auto placed = registry.Reserve(request);
     if (!placed.ok()) {
       state.SkipWithError("nowhere");
@@ -92,7 +93,7 @@ void BM_Heartbeat(benchmark::State& state) {
   *heartbeat.mutable_space() = SpaceOf(1);
   heartbeat.mutable_health()->set_health(v1::HEALTH_ONLINE);
   int i = 0;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     registry.Heard(Uid(i++ % 1000), 1, heartbeat);
   }
   state.SetItemsProcessed(state.iterations());

@@ -1,7 +1,7 @@
 // Whole-process transfers beside their references, in shuffled rounds.
 //
 //   transfer_bench --dir DIR [--bin DIR] [--gib 1] [--files 1000] [--rounds 5]
-//                  [--json FILE]
+//                  [--only WORD] [--json FILE]
 //
 // Starts `predella serve` over three directories under DIR, and measures, in
 // each round and in random order: a plain durable write (256 KiB calls,
@@ -26,12 +26,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 #include "common/ids.h"
-#include "common/malloc_tuning.h"
+#include "common/process_tuning.h"
 #include "predella/client.h"
 #include "tests/bench/serve_process.h"
 #include "tests/bench/sink_server.h"
@@ -47,6 +48,7 @@ struct Options {
   int64_t gib_bytes = int64_t{1} << 30;
   int files = 1000;
   int rounds = 5;
+  std::string only;  // works whose name holds this; empty: all
   std::string json;
 };
 
@@ -135,6 +137,7 @@ void Download(Client* client, const std::string& id) {
 template <typename Work>
 void Parallel(int threads, int count, const Work& work) {
   std::vector<std::thread> pool;
+  pool.reserve(static_cast<size_t>(threads));
   for (int t = 0; t < threads; ++t) {
     pool.emplace_back([&, t] {
       for (int i = t; i < count; i += threads) {
@@ -270,6 +273,12 @@ int Run(const Options& options) {
          garbage.insert(garbage.end(), ids.begin(), ids.end());
        }},
   };
+  works.erase(std::remove_if(works.begin(), works.end(),
+                             [&](const Work& work) {
+                               return !absl::StrContains(work.name,
+                                                         options.only);
+                             }),
+              works.end());
   std::map<std::string, std::vector<double>> seconds;
   std::mt19937 shuffle(1);
   for (int round = 0; round < options.rounds; ++round) {
@@ -302,14 +311,17 @@ Options ParseFlags(int argc, char** argv) {
       options.dir = value;
     } else if (flag == "--bin") {
       options.bin = value;
+    } else if (flag == "--only") {
+      options.only = value;
     } else if (flag == "--json") {
       options.json = value;
     } else if (flag == "--gib" && absl::SimpleAtod(value, &number)) {
       options.gib_bytes = static_cast<int64_t>(number * 0x1p30);
-    } else if (flag == "--files" && absl::SimpleAtoi(value, &options.files)) {
-    } else if (flag == "--rounds" && absl::SimpleAtoi(value, &options.rounds)) {
-    } else {
-      Fail("unknown or bad: " + flag + " " + value);
+    } else if (!(flag == "--files" &&
+                 absl::SimpleAtoi(value, &options.files)) &&
+               !(flag == "--rounds" &&
+                 absl::SimpleAtoi(value, &options.rounds))) {
+      Fail(absl::StrCat("unknown or bad: ", flag, " ", value));
     }
   }
   if (options.dir.empty()) {
@@ -322,6 +334,6 @@ Options ParseFlags(int argc, char** argv) {
 }  // namespace predella::bench
 
 int main(int argc, char** argv) {
-  predella::TuneMalloc();
+  predella::TuneProcess();
   return predella::bench::Run(predella::bench::ParseFlags(argc, argv));
 }

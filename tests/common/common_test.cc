@@ -25,7 +25,6 @@ namespace {
 
 using ::predella::testing::FakeIds;
 using ::predella::testing::HasReason;
-using ::predella::testing::IsOk;
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::ManualExecutor;
 using ::predella::testing::StatusIs;

@@ -19,7 +19,6 @@
 namespace predella {
 namespace {
 
-using ::predella::testing::IsOk;
 using ::predella::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::ElementsAre;

@@ -18,8 +18,6 @@
 namespace predella {
 namespace {
 
-using ::predella::testing::FakeIds;
-using ::predella::testing::IsOk;
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::StatusIs;
 using ::testing::HasSubstr;

@@ -178,7 +178,7 @@ class TogetherTest(CapacityTest):
         self.assertTrue(all(self.used().values()), self.used())
 
     def test_more_of_unknown_size_than_fit(self):
-        # Each needs 64 MiB to begin and they may take the last room from each
+        # Each needs 4 MiB to begin and they may take the last room from each
         # other: how many get through is open, that none overfills is not.
         self.assertGreater(self.together(5, known=False), 0)
 

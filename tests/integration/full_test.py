@@ -1,6 +1,7 @@
 """Mounts that fill up. Needs root: small tmpfs in a mount namespace of its
 own, which run_in_namespace.sh makes."""
 import os
+import time
 import unittest
 
 from cluster import MIB, Cluster, ClusterTest, random_bytes, wait_until
@@ -32,7 +33,7 @@ class FullTest(ClusterTest):
             self.assertIn(name, result.err)
 
     def test_unknown_size_moves_on_when_its_mount_fills_up(self):
-        # store-1 is too small to begin on; store-2 has 96 MiB, store-3 128.
+        # store-1 has 32 MiB, store-2 96, store-3 128.
         data = random_bytes(110 * MIB, 7)
         image = self.cluster.put(data)
         self.assertEqual(self.cluster.where(image), ['store-3'])
@@ -40,7 +41,51 @@ class FullTest(ClusterTest):
         for name in self.cluster.paths:
             wait_until(f'nothing is left on {name}',
                        lambda n=name: not self.cluster.inflight(n))
+        self.assertEqual(self.cluster.files('store-1'), [])
         self.assertEqual(self.cluster.files('store-2'), [])
+
+    def test_room_of_removed_images_is_there_at_once(self):
+        sizes = {'store-3': 100, 'store-2': 70, 'store-1': 20}
+        for turn in range(3):
+            images = []
+            for name, mib in sizes.items():
+                images.append(self.cluster.put(
+                    random_bytes(mib * MIB, turn), '--size', str(mib * MIB)))
+                self.assertEqual(self.cluster.where(images[-1]), [name])
+            self.cluster.cli('image', 'rm', *images)
+
+    def test_an_open_upload_keeps_its_space(self):
+        # Placement knows of it at every moment, not only until the next word
+        # of its agent.
+        upload = self.cluster.spawn_cli('image', 'put', '-', '--size',
+                                        str(70 * MIB))
+        upload.stdin.write(bytes(MIB))
+        upload.stdin.flush()
+        wait_until('it is under way', lambda: self.cluster.inflight('store-2'))
+        for _ in range(12):
+            explained = self.cluster.cli('placement', 'explain', '--size',
+                                         '40MiB', '-o', 'json').json
+            verdicts = {v['mount']: v['verdict']
+                        for v in explained['verdicts']}
+            self.assertEqual(verdicts['mounts/store-2'], 'space', explained)
+            time.sleep(0.25)
+        upload.communicate(timeout=60)
+
+    def test_the_last_inodes(self):
+        directory, = make_tmpfs(self, 64, inodes=340)
+        self.cluster.add_mount('few', directory, 10)
+        self.cluster.init_mounts()
+        self.cluster.agents['few'].start()
+        self.cluster.wait_ready()
+        stored = []
+        for i in range(40):
+            stored.append(self.cluster.put(random_bytes(1000, i)))
+        places = {self.cluster.where(image)[0] for image in stored}
+        self.assertEqual(places, {'few', 'store-1'})
+        status = self.cluster.cli('cluster', 'status', check=False).text
+        self.assertIn('MOUNT_OUT_OF_INODES', status)
+        for i, image in enumerate(stored):
+            self.assertEqual(self.cluster.get(image), random_bytes(1000, i))
 
     def test_no_room_anywhere_says_so_and_gives_the_space_back(self):
         before = {n: os.statvfs(p).f_bavail

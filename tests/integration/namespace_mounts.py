@@ -9,7 +9,7 @@ def need_namespace(test):
         test.skipTest('needs root and a mount namespace')
 
 
-def make_tmpfs(test, *sizes_mib):
+def make_tmpfs(test, *sizes_mib, inodes=None):
     """Directories of these sizes, gone when the test ends."""
     top = tempfile.mkdtemp(prefix='pf-', dir='/tmp')
     test.addCleanup(os.rmdir, top)
@@ -18,8 +18,11 @@ def make_tmpfs(test, *sizes_mib):
         path = os.path.join(top, f'd{i}')
         os.mkdir(path)
         test.addCleanup(os.rmdir, path)
-        subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}m',
-                        'tmpfs', path], check=True)
+        options = f'size={size}m'
+        if inodes is not None:
+            options += f',nr_inodes={inodes}'
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', path],
+                       check=True)
         test.addCleanup(subprocess.run, ['umount', '-l', path], check=False)
         paths.append(path)
     return paths

@@ -34,6 +34,7 @@ class LedgerTest : public ::testing::Test {
   testing::FakeIds ids_;
   const Uuid a_ = ids_.NextUuid();
   const Uuid b_ = ids_.NextUuid();
+  const Uuid c_ = ids_.NextUuid();
   SpaceLedger ledger_{kGiB};
 };
 
@@ -95,6 +96,32 @@ TEST_F(LedgerTest, NoInodesIsFull) {
   space.size_inodes = 0;
   ledger_.SetSpace(space);
   EXPECT_OK(ledger_.Promise(a_, 1, 0));
+}
+
+TEST_F(LedgerTest, InodesAreKeptForOpenUploads) {
+  SpaceInfo space = Disk(100 * kGiB, 50 * kGiB);
+  space.available_inodes = 7;
+  ledger_.SetSpace(space);
+  ASSERT_OK(ledger_.Promise(a_, 1, 0));
+  ASSERT_OK(ledger_.Promise(b_, 1, 0));
+  EXPECT_EQ(ledger_.Take().space.available_inodes, 1);
+  EXPECT_OK(ledger_.Promise(a_, 1, 0)) << "it has its share already";
+  EXPECT_THAT(ledger_.Promise(c_, 1, 0), HasReason(reason::kMountFull));
+  // Their bytes and states count on the disk now, their records do not.
+  space.available_inodes = 3;
+  ledger_.SetSpace(space);
+  EXPECT_EQ(ledger_.Take().space.available_inodes, 1);
+  ledger_.Release(a_);
+  EXPECT_EQ(ledger_.Take().space.available_inodes, 2);
+}
+
+TEST_F(LedgerTest, UnknownSizeBeginsWithWhatIsLeft) {
+  ledger_.SetSpace(Disk(100 * kGiB, 1 * kGiB + 8 * kMiB));
+  ASSERT_EQ(ledger_.Take().available_bytes, 8 * kMiB);
+  ASSERT_OK(ledger_.Promise(a_, std::nullopt, 0));
+  EXPECT_EQ(ledger_.Take().available_bytes, 0);
+  EXPECT_THAT(ledger_.Promise(b_, std::nullopt, 0),
+              HasReason(reason::kMountFull));
 }
 
 TEST_F(LedgerTest, PromisesOfEarlierSessionsAreNeverRefused) {

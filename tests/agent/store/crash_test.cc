@@ -24,7 +24,6 @@ namespace predella::agent {
 namespace {
 
 using testing::Fault;
-using testing::MemFileSystem;
 using Keep = testing::MemFileSystem::Keep;
 
 constexpr int64_t kFirst = 300 * 1024 + 99;

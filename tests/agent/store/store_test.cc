@@ -361,11 +361,13 @@ TEST_F(StoreTest, TheProbeSeesAReadThatIsNotWhatWasWritten) {
 TEST_F(StoreTest, PublishAndRemovalOfOneIdExcludeEachOther) {
   constexpr int kRounds = 40;
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([this, t] {
       for (int i = 0; i < kRounds; ++i) {
         const UploadSpec spec = SpecOf(
-            1, static_cast<uint64_t>(t * kRounds + i), t * kRounds + i + 1);
+            1, static_cast<uint64_t>(t) * kRounds + static_cast<uint64_t>(i),
+            t * kRounds + i + 1);
         const auto published = Upload(w_.store.get(), spec, "bytes");
         if (published.ok()) {
           EXPECT_TRUE(

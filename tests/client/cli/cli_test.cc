@@ -26,7 +26,6 @@
 namespace predella::cli {
 namespace {
 
-using ::predella::testing::IsOk;
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::StatusIs;
 using ::testing::AllOf;

@@ -29,7 +29,6 @@ namespace predella::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using ::predella::testing::IsOk;
 using ::predella::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;

@@ -27,7 +27,6 @@ namespace {
 
 using ::predella::testing::FakeClock;
 using ::predella::testing::FakeIds;
-using ::predella::testing::IsOk;
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::StatusIs;
 using ::testing::Contains;

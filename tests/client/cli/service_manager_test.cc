@@ -26,7 +26,6 @@
 namespace predella {
 namespace {
 
-using ::predella::testing::IsOk;
 using ::predella::testing::StatusIs;
 using ::testing::HasSubstr;
 

@@ -35,7 +35,6 @@ using ::predella::testing::FakeCluster;
 using ::predella::testing::FakeImageService;
 using ::predella::testing::FakeServer;
 using ::predella::testing::HasReason;
-using ::predella::testing::IsOk;
 using ::predella::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;

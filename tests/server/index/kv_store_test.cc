@@ -211,6 +211,7 @@ TEST_P(KvStoreTest, OfConcurrentClaimsOfOneKeyExactlyOneWins) {
     std::atomic<int> won = 0;
     std::atomic<int> winner = -1;
     std::vector<std::thread> threads;
+    threads.reserve(kThreads);
     for (int t = 0; t < kThreads; ++t) {
       threads.emplace_back([&, t] {
         KvTransaction txn;
@@ -239,6 +240,7 @@ TEST_P(KvStoreTest, IncrementsUnderConditionsLoseNothing) {
   constexpr int kEach = 20;
   ASSERT_OK(Put("n", "0"));
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int done = 0; done < kEach;) {

@@ -542,6 +542,7 @@ TEST_F(PlacementIndexTest, ConcurrentCommitsKeepTotalsAndNumbers) {
   constexpr int kThreads = 8;
   constexpr int kEach = 50;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kEach; ++i) {

@@ -164,6 +164,7 @@ TEST_F(FaultyLogTest, ConcurrentCommitsShareSyncs) {
   constexpr int kEach = 50;
   const int before = faults_.syncs;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kEach; ++i) {

@@ -214,6 +214,7 @@ void FakeAgent::Handle(int64_t session,
         return;
       case control::v1::CoordinatorMessage::kPublishedAck:
         acks_[message.published_ack().upload_id()] = message.published_ack();
+        acked_.SignalAll();
         Hear(message.published_ack().heard());
         return;
       case control::v1::CoordinatorMessage::kUploadFullAck:
@@ -401,6 +402,16 @@ std::optional<control::v1::PublishedAck> FakeAgent::ack(const Uuid& upload_id) {
   MutexLock lock(&mu_);
   const auto it = acks_.find(upload_id.bytes());
   return it == acks_.end() ? std::nullopt : std::make_optional(it->second);
+}
+
+control::v1::PublishedAck FakeAgent::AwaitAck(const Uuid& upload_id) {
+  MutexLock lock(&mu_);
+  auto it = acks_.find(upload_id.bytes());
+  while (it == acks_.end()) {
+    acked_.Wait(&mu_);
+    it = acks_.find(upload_id.bytes());
+  }
+  return it->second;
 }
 
 std::optional<control::v1::UploadFullAck> FakeAgent::full_ack(

@@ -55,6 +55,8 @@ class FakeAgent {
 
   // What came back; absent: nothing yet.
   std::optional<control::v1::PublishedAck> ack(const Uuid& upload_id);
+  // Waits for it.
+  control::v1::PublishedAck AwaitAck(const Uuid& upload_id);
   std::optional<control::v1::UploadFullAck> full_ack(const Uuid& upload_id);
   std::optional<control::v1::Attach> attach();
   // Why the coordinator ended the last session; OK while it lives.
@@ -118,6 +120,7 @@ class FakeAgent {
   std::map<std::string, control::v1::Published> published_ ABSL_GUARDED_BY(mu_);
   std::vector<storage::v1::Tombstone> tombstones_ ABSL_GUARDED_BY(mu_);
   std::map<int64_t, storage::v1::FenceEntry> fence_ ABSL_GUARDED_BY(mu_);
+  CondVar acked_;
   std::map<std::string, control::v1::PublishedAck> acks_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, control::v1::UploadFullAck> full_acks_
       ABSL_GUARDED_BY(mu_);

@@ -11,9 +11,6 @@
 namespace predella::testing {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-
 class ImageCatalogTest : public LifecycleFixture {
  protected:
   absl::Status GetStatusOf(const Uuid& image) {
@@ -292,9 +289,13 @@ TEST_F(ImageCatalogTest, NotFoundIsSaidOnlyWhenItIsSure) {
 }
 
 TEST_F(ImageCatalogTest, MaintenanceAndRetirementExcuseAMount) {
-  AddConnected("a", 1);
+  FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
   b->Lose();
+  EXPECT_THAT(GetStatusOf(image_), HasReason(reason::kImageNotFound))
+      << "it has registered since the start: the index was compared with it";
+  Restart();
+  Connect(a);
   EXPECT_THAT(GetStatusOf(image_), HasReason(reason::kMountsMissing));
   v1::MaintainMountRequest maintain;
   maintain.set_name("mounts/b");

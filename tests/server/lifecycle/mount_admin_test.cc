@@ -13,7 +13,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 class MountAdminTest : public LifecycleFixture {
  protected:

@@ -20,6 +20,7 @@ using ::testing::UnorderedElementsAreArray;
 
 std::vector<Uuid> IdsOf(const std::vector<UploadEntry>& entries) {
   std::vector<Uuid> ids;
+  ids.reserve(entries.size());
   for (const UploadEntry& entry : entries) {
     ids.push_back(Uuid::FromBytesOrNone(entry.row.upload_id()));
   }

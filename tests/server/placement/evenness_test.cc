@@ -103,6 +103,7 @@ class Cluster {
     space.set_available_bytes(disk.available);
     space.set_promised_bytes(disk.promised);
     space.set_available_inodes(1'000'000);
+    space.set_size_inodes(2'000'000);
     space.set_command_number(disk.command);
     return space;
   }
@@ -156,6 +157,7 @@ TEST(EvennessTest, ABurstNeitherOverfillsNorLandsOnOne) {
   constexpr int kUploads = 50;
   std::vector<absl::StatusOr<MountRegistry::Placed>> placed(kUploads);
   std::vector<std::thread> threads;
+  threads.reserve(kUploads);
   for (int i = 0; i < kUploads; ++i) {
     threads.emplace_back(
         [&, i] { placed[static_cast<size_t>(i)] = cluster.Reserve(2 * kGiB); });

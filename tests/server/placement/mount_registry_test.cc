@@ -25,6 +25,7 @@ using ::testing::ElementsAre;
 using testing::HasReason;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::IsOk;
 using ::testing::Not;
 using testing::StatusIs;
 
@@ -47,6 +48,7 @@ control::v1::Space MakeSpace(int64_t size, int64_t available,
   space.set_available_bytes(available);
   space.set_free_bytes(available);
   space.set_available_inodes(100'000);
+  space.set_size_inodes(200'000);
   space.set_command_number(command);
   return space;
 }
@@ -212,6 +214,7 @@ TEST_F(MountRegistryTest, MissingAndSettledFollowTheSessions) {
   EXPECT_TRUE(registry_.AllSettled());
   registry_.SessionClosed(Uid(2), 4);
   EXPECT_FALSE(registry_.AllSettled());
+  EXPECT_THAT(registry_.Missing(), IsEmpty()) << "it registered once";
 }
 
 TEST_F(MountRegistryTest, OnlyTheNewestSessionIsHeard) {
@@ -324,6 +327,24 @@ TEST_F(MountRegistryTest, PromisesTakeInodesToo) {
   EXPECT_THAT(registry_.Reserve(Size(kMiB)),
               StatusIs(absl::StatusCode::kResourceExhausted,
                        HasSubstr("store-1 has 1 inodes left")));
+}
+
+TEST_F(MountRegistryTest, FileSystemWithoutInodesHasNoLimitOfThem) {
+  auto space = MakeSpace(100 * kGiB, 50 * kGiB);
+  space.set_available_inodes(0);
+  space.set_size_inodes(0);  // btrfs
+  Bring(1, space);
+  EXPECT_THAT(registry_.Reserve(Size(kMiB)), IsOk());
+}
+
+TEST_F(MountRegistryTest, SpaceOfBeforeTheLastAnswerChangesNothing) {
+  Bring(1, MakeSpace(100 * kGiB, 50 * kGiB));
+  auto now = MakeSpace(100 * kGiB, 50 * kGiB, /*command=*/7);
+  now.set_promised_bytes(10 * kGiB);
+  registry_.SpaceSeen(Uid(1), 1, now);
+  EXPECT_EQ(Available(1), 40 * kGiB);
+  Beat(1, MakeSpace(100 * kGiB, 50 * kGiB, /*command=*/6));
+  EXPECT_EQ(Available(1), 40 * kGiB);
 }
 
 TEST_F(MountRegistryTest, ReserveIsKeptFree) {

@@ -273,8 +273,8 @@ TEST_F(PlacementPolicyTest, ExplainNamesEveryMountInSentences) {
       {"mounts/store-5", "admin_state",
        "is CORDONED: an operator keeps new images away from it"},
       {"mounts/store-6", "full",
-       "is full: 99.0 % of 100 GiB are in use or promised, no image is begun "
-       "from 98 % on"},
+       "is full: 99.0 % of 100 GiB are in use or promised; no image is begun "
+       "from 98 % on until less than 96 % are"},
   };
   for (int i = 0; i < 6; ++i) {
     const auto& verdict = decision.verdicts(i);

@@ -210,6 +210,7 @@ TEST(PlacementReferenceTest, AgreesOverRandomClusters) {
     SCOPED_TRACE(round);
     std::vector<MountView> mounts;
     const int64_t count = 1 + random.Below(random.OneIn(8) ? 300 : 20);
+    mounts.reserve(static_cast<size_t>(count));
     for (int i = 0; i < count; ++i) {
       mounts.push_back(RandomMount(i, &random));
     }
@@ -340,6 +341,7 @@ class RegistryRun {
     space.set_promised_bytes(random_.Below(3) * kGiB);
     space.set_reserve_bytes(random_.Below(3) * kGiB);
     space.set_available_inodes(random_.OneIn(5) ? 12 : 1000);
+    space.set_size_inodes(2000);
     space.set_command_number(commands_);
     return space;
   }

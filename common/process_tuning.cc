@@ -1,6 +1,8 @@
-#include "common/malloc_tuning.h"
+#include "common/process_tuning.h"
 
 #include <malloc.h>
+
+#include "absl/synchronization/mutex.h"
 
 #include "common/logging.h"
 
@@ -15,12 +17,15 @@ constexpr int kTopPad = 16 << 20;
 
 }  // namespace
 
-void TuneMalloc() {
+void TuneProcess() {
   if (mallopt(M_MMAP_THRESHOLD, kMmapThreshold) == 0 ||
       mallopt(M_TRIM_THRESHOLD, kTrimThreshold) == 0 ||
       mallopt(M_TOP_PAD, kTopPad) == 0) {
     LogWarning("malloc_not_tuned", {});
   }
+#ifdef NDEBUG
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+#endif
 }
 
 }  // namespace predella
