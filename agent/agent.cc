@@ -78,6 +78,7 @@ absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
     return fs.status();
   }
   StoreOptions store_options;
+  store_options.mount_name = options.name;
   store_options.file_mode = options.file_mode_bits;
   store_options.file_group = options.file_group_id;
   store_options.holder = absl::StrCat("predella-agent ", options.name, " on ",

@@ -85,6 +85,18 @@ absl::StatusOr<v1::Upload> Client::GetUpload(absl::string_view upload) {
   return connection_->GetUpload(request);
 }
 
+absl::StatusOr<v1::ListUploadsResponse> Client::ListUploads() {
+  v1::ListUploadsResponse all;
+  v1::ListUploadsRequest request;
+  do {
+    ASSIGN_OR_RETURN(v1::ListUploadsResponse page,
+                     connection_->ListUploads(request));
+    request.set_page_token(page.next_page_token());
+    all.mutable_uploads()->MergeFrom(page.uploads());
+  } while (!request.page_token().empty());
+  return all;
+}
+
 absl::StatusOr<v1::Upload> Client::AbortUpload(absl::string_view upload) {
   ASSIGN_OR_RETURN(const Uuid id, ParseUploadName(upload));
   v1::AbortUploadRequest request;

@@ -95,20 +95,13 @@ void AgentCore::RunOpen() {
   absl::Status status = opened.status();
   if (opened.ok()) {
     label = (*opened)->label();
-    if (label.mount_name() != identity_.mount_name) {
-      status = MakeError(
-          absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
-          absl::StrCat(identity_.path, " bears the label of the mount '",
-                       label.mount_name(), "', not of '", identity_.mount_name,
-                       "'"));
-    }
     for (const storage::v1::FenceEntry& entry : (*opened)->Known()) {
       epoch = std::max(epoch, entry.epoch());
     }
     const absl::StatusOr<SpaceInfo> space = (*opened)->Space();
     if (space.ok()) {
       ledger_.SetSpace(*space);
-    } else if (status.ok()) {
+    } else {
       status = space.status();
     }
   }

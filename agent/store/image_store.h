@@ -160,6 +160,8 @@ struct ListEntry {
 };
 
 struct StoreOptions {
+  // Whose label the directory has to bear; empty: anybody's.
+  std::string mount_name;
   uint32_t file_mode = 0640;
   // Group of image files; absent: the directory's.
   std::optional<uint32_t> file_group;
@@ -172,7 +174,8 @@ struct StoreOptions {
 class ImageStore {
  public:
   // Opens a labelled directory: checks the label (FAILED_PRECONDITION,
-  // MOUNT_IDENTITY_MISMATCH when it is missing or damaged: says `mount init`),
+  // MOUNT_IDENTITY_MISMATCH when it is missing or damaged: says `mount init`;
+  // or when it is another's, of which nothing is then touched),
   // takes the lock (FAILED_PRECONDITION, MOUNT_IN_USE names the process),
   // syncs every directory before anything is said about what lies in it,
   // finds out what the file system can do, and reads fence, tombstones,

@@ -62,6 +62,13 @@ absl::Status ImageStoreImpl::Start() {
                      reason::kMountIdentityMismatch, label.status().message());
   }
   RETURN_IF_ERROR(label.status());
+  const std::string& wanted = core_.options.mount_name;
+  if (!wanted.empty() && label->mount_name() != wanted) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+        absl::StrCat(fs->root(), " bears the label of the mount '",
+                     label->mount_name(), "', not of '", wanted, "'"));
+  }
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
   {
     const MutexLock lock(&label_mu_);

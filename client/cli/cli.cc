@@ -91,6 +91,7 @@ int RunCli(int argc, const char* const* argv, Context* context) {
   // --endpoint may also stand behind the command.
   app.fallthrough();
   AddImageCommands(&app, context);
+  AddUploadCommands(&app, context);
   AddMountCommands(&app, context);
   AddClusterCommands(&app, context);
   AddDoctorCommand(&app, context);

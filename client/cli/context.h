@@ -47,6 +47,7 @@ struct Context {
 
 // Each adds the commands of one noun to `app`; `context` must outlive it.
 void AddImageCommands(CLI::App* app, Context* context);
+void AddUploadCommands(CLI::App* app, Context* context);
 void AddMountCommands(CLI::App* app, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);

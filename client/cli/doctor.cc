@@ -101,9 +101,12 @@ void CheckHealth(const v1::Mount& mount, Findings* found) {
                   absl::StrCat("predella mount stat ", Bare(mount.name())));
       break;
     default:
-      found->Fail(what,
-                  absl::StrCat("see that ", mount.path(), " on ", mount.host(),
-                               " is mounted and its agent runs"));
+      found->Fail(
+          what,
+          mount.path().empty()
+              ? "see that its directory is mounted and its agent runs"
+              : absl::StrCat("see that ", mount.path(), " on ", mount.host(),
+                             " is mounted and its agent runs"));
       break;
   }
 }
@@ -136,10 +139,14 @@ void CheckMount(const v1::Mount& mount, const v1::Cluster& cluster,
       mount.health() != v1::HEALTH_UNREACHABLE) {
     CheckReach(mount, options.reach, found);
     if (!mount.trusted()) {
-      found->Warn(absl::StrCat(name,
-                               ": what it knows was not yet compared with the "
-                               "index, so nothing is removed from it"),
-                  "predella cluster status says what is waited for");
+      found->Warn(
+          absl::StrCat(name,
+                       cluster.recovering()
+                           ? ": the index is older than what mounts know "
+                             "(RECOVERING), so nothing is removed from it"
+                           : ": what it knows was not yet compared with the "
+                             "index, so nothing is removed from it"),
+          "predella cluster status says what is waited for");
     }
   }
   CheckSpace(mount, found);

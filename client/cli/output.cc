@@ -232,6 +232,27 @@ void PrintImage(const v1::Image& image, std::ostream* out) {
   facts.Print(out);
 }
 
+void PrintUploads(const v1::ListUploadsResponse& uploads, bool wide,
+                  absl::Time now, std::ostream* out) {
+  std::vector<std::string> header = {"ID", "MOUNT", "SIZE", "AGE", "QUIET"};
+  if (wide) {
+    header.insert(header.end(), {"IMAGE", "EXPIRES"});
+  }
+  Table table(std::move(header));
+  for (const v1::Upload& upload : uploads.uploads()) {
+    std::vector<std::string> row = {
+        Bare(upload.name()), OrDash(Bare(upload.target().mount())),
+        upload.has_size_bytes() ? ShortSize(upload.size_bytes()) : "-",
+        Age(upload.create_time(), now), Age(upload.live_time(), now)};
+    if (wide) {
+      row.push_back(Bare(upload.image()));
+      row.push_back(Moment(upload.expire_time()));
+    }
+    table.Add(std::move(row));
+  }
+  table.Print(out);
+}
+
 void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
                  absl::Time now, std::ostream* out) {
   std::vector<std::string> header = {"NAME", "HEALTH", "ADMIN",
@@ -359,9 +380,10 @@ void PrintDecision(const v1::PlacementDecision& decision, bool wide,
   header.push_back("DETAIL");
   Table table(header);
   for (const v1::MountVerdict& verdict : decision.verdicts()) {
-    std::vector<std::string> row = {Bare(verdict.mount()), verdict.verdict(),
-                                    absl::StrCat(verdict.priority()),
-                                    ShortSize(verdict.available_bytes())};
+    std::vector<std::string> row = {
+        Bare(verdict.mount()), verdict.verdict(),
+        absl::StrCat(verdict.priority()),
+        ShortSize(std::max<int64_t>(0, verdict.available_bytes()))};
     if (wide) {
       row.push_back(ShortSize(verdict.needed_bytes()));
     }

@@ -49,6 +49,8 @@ void PrintJson(const google::protobuf::Message& message, std::ostream* out);
 void PrintImages(const v1::ListImagesResponse& images, bool wide,
                  absl::Time now, std::ostream* out);
 void PrintImage(const v1::Image& image, std::ostream* out);
+void PrintUploads(const v1::ListUploadsResponse& uploads, bool wide,
+                  absl::Time now, std::ostream* out);
 void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
                  absl::Time now, std::ostream* out);
 void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out);

@@ -39,6 +39,10 @@ class ConnectionImpl final : public Connection {
       const v1::GetUploadRequest& request) override {
     return stub_->GetUpload(request);
   }
+  absl::StatusOr<v1::ListUploadsResponse> ListUploads(
+      const v1::ListUploadsRequest& request) override {
+    return stub_->ListUploads(request);
+  }
   absl::StatusOr<v1::Upload> AbortUpload(
       const v1::AbortUploadRequest& request) override {
     return stub_->AbortUpload(request);

@@ -50,6 +50,10 @@ class GrpcStub final : public Stub {
       const v1::GetUploadRequest& request) override {
     return Get(images_.get(), &v1::ImageService::Stub::GetUpload, request);
   }
+  absl::StatusOr<v1::ListUploadsResponse> ListUploads(
+      const v1::ListUploadsRequest& request) override {
+    return Get(images_.get(), &v1::ImageService::Stub::ListUploads, request);
+  }
   absl::StatusOr<v1::Upload> AbortUpload(
       const v1::AbortUploadRequest& request) override {
     return Change(images_.get(), &v1::ImageService::Stub::AbortUpload, request);

@@ -63,6 +63,8 @@ class Stub {
       const v1::StartUploadRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> GetUpload(
       const v1::GetUploadRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListUploadsResponse> ListUploads(
+      const v1::ListUploadsRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> AbortUpload(
       const v1::AbortUploadRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> GetMount(

@@ -45,6 +45,8 @@ class MockConnection : public Connection {
               (const v1::DeleteImageRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Upload>, GetUpload,
               (const v1::GetUploadRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::ListUploadsResponse>, ListUploads,
+              (const v1::ListUploadsRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Upload>, AbortUpload,
               (const v1::AbortUploadRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<std::unique_ptr<ImageWriter>>, StartUpload,

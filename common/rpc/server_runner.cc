@@ -38,6 +38,7 @@ constexpr char kServiceConfig[] = R"({
       {"service": "predella.v1.ImageService", "method": "GetImage"},
       {"service": "predella.v1.ImageService", "method": "ListImages"},
       {"service": "predella.v1.ImageService", "method": "GetUpload"},
+      {"service": "predella.v1.ImageService", "method": "ListUploads"},
       {"service": "predella.v1.MountService", "method": "GetMount"},
       {"service": "predella.v1.MountService", "method": "ListMounts"},
       {"service": "predella.v1.ClusterService"}

@@ -159,21 +159,6 @@ std::vector<Uuid> Tombstones::Leftovers(const Uuid& image_id) const {
   return out;
 }
 
-bool Tombstones::RemovalsUnderWay() const {
-  std::vector<Uuid> mounts;
-  {
-    MutexLock lock(&mu_);
-    for (const auto& [uid, keys] : pending_on_) {
-      if (!keys.empty()) {
-        mounts.push_back(Uuid::FromBytesOrNone(uid));
-      }
-    }
-  }
-  return std::any_of(mounts.begin(), mounts.end(), [this](const Uuid& uid) {
-    return commands_->AttachedSession(uid) != 0;
-  });
-}
-
 int64_t Tombstones::count() const {
   MutexLock lock(&mu_);
   return static_cast<int64_t>(entries_.size());

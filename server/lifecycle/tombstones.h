@@ -63,8 +63,6 @@ class Tombstones {
   std::vector<TombstoneEntry> PendingOn(const Uuid& mount_uid) const;
   // Mounts that may still hold a deleted generation of the image.
   std::vector<Uuid> Leftovers(const Uuid& image_id) const;
-  // Whether a mount that answers is removing something: room may appear.
-  bool RemovalsUnderWay() const;
   int64_t count() const;
 
   // Has a copy synced on at least one attached mount; blocks.

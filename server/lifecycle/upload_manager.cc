@@ -11,6 +11,7 @@
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/page_token.h"
 #include "server/placement/placement_policy.h"
 
 namespace predella::server {
@@ -248,6 +249,33 @@ control::v1::OpenUpload UploadManager::ToOpenUpload(
   return open;
 }
 
+absl::StatusOr<v1::ListUploadsResponse> UploadManager::List(
+    const v1::ListUploadsRequest& request) {
+  ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
+  ASSIGN_OR_RETURN(const std::string last,
+                   DecodePageToken("uploads", request.page_token()));
+  std::vector<UploadEntry> entries =
+      uploads_->SelectOpen([&](const UploadEntry& entry) {
+        return last.empty() || entry.row.upload_id() > last;
+      });
+  std::sort(entries.begin(), entries.end(),
+            [](const UploadEntry& a, const UploadEntry& b) {
+              return a.row.upload_id() < b.row.upload_id();
+            });
+  v1::ListUploadsResponse response;
+  const size_t count = std::min(entries.size(), static_cast<size_t>(page_size));
+  for (size_t i = 0; i < count; ++i) {
+    v1::Upload* const upload = response.add_uploads();
+    *upload = ToApi(entries[i].row, /*with_capability=*/false);
+    upload->clear_placement();
+  }
+  if (entries.size() > count) {
+    response.set_next_page_token(
+        EncodePageToken("uploads", entries[count - 1].row.upload_id()));
+  }
+  return response;
+}
+
 v1::Upload UploadManager::ToApi(const storage::v1::UploadRow& row,
                                 bool with_capability) {
   UploadEntry entry;
@@ -278,6 +306,11 @@ v1::Upload UploadManager::ToApi(const storage::v1::UploadRow& row,
         deps_.options.upload_ttl - (known.has_value()
                                         ? deps_.clock->Boot() - known->last_life
                                         : absl::ZeroDuration());
+    if (known.has_value()) {
+      *upload.mutable_live_time() = ToTimestamp(
+          deps_.clock->NowMicros() -
+          absl::ToInt64Microseconds(deps_.clock->Boot() - known->last_life));
+    }
     *upload.mutable_expire_time() =
         ToTimestamp(deps_.clock->NowMicros() + absl::ToInt64Microseconds(left));
   }

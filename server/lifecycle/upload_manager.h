@@ -57,6 +57,9 @@ class UploadManager {
   absl::StatusOr<v1::Upload> Get(const Uuid& upload_id);
   // FAILED_PRECONDITION, IMAGE_EXISTS for a committed one. Also ends a stream
   // that is open.
+  // The open ones.
+  absl::StatusOr<v1::ListUploadsResponse> List(
+      const v1::ListUploadsRequest& request);
   absl::StatusOr<v1::Upload> Abort(const Uuid& upload_id);
 
   // What an agent reports. The answer goes back on its session.
@@ -112,6 +115,9 @@ class UploadManager {
       bool last_is_clean, int64_t segment_boundary,
       const storage::v1::Decision* decision);
   // `refusal`: of the mount that `row` has; OK if there is none.
+  // Whether a mount that answers is removing an image, or what is left of an
+  // upload that ended.
+  bool RoomMayAppear() const;
   // No room: says how many uploads hold some.
   absl::Status NameOpenUploads(const absl::Status& nowhere) const;
   absl::StatusOr<storage::v1::UploadRow> PlaceAndPrepare(

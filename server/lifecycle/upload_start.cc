@@ -296,6 +296,22 @@ absl::StatusOr<Reservation> UploadManager::NextMount(
   return std::move(placed->reservation);
 }
 
+bool UploadManager::RoomMayAppear() const {
+  for (const MountInfo& info : deps_.registry->List()) {
+    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    if (commands_->AttachedSession(uid) == 0) {
+      continue;
+    }
+    const std::vector<UploadEntry> rests = uploads_->LeftoversOn(uid);
+    if (!tombstones_->PendingOn(uid).empty() ||
+        std::any_of(rests.begin(), rests.end(),
+                    [](const UploadEntry& rest) { return !rest.open(); })) {
+      return true;
+    }
+  }
+  return false;
+}
+
 absl::Status UploadManager::NameOpenUploads(const absl::Status& nowhere) const {
   // This upload's own row is open as well, if it has one by now.
   const int64_t open = uploads_->open_count();
@@ -305,9 +321,10 @@ absl::Status UploadManager::NameOpenUploads(const absl::Status& nowhere) const {
   return MakeError(
       nowhere.code(), ReasonOf(nowhere),
       absl::StrCat(nowhere.message(), "; uploads that are open: ", open,
-                   ", each holds its space until it ends, one without a "
-                   "client for ",
-                   absl::FormatDuration(deps_.options.upload_ttl)),
+                   ", each holds its space; one whose client is gone does so "
+                   "for ",
+                   absl::FormatDuration(deps_.options.upload_ttl),
+                   ", or until predella upload abort ends it"),
       MetadataOf(nowhere));
 }
 
@@ -345,8 +362,7 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
           absl::FromChrono(end - std::chrono::steady_clock::now());
       const bool may_change =
           HasReason(reservation.status(), reason::kLeftoverPending) ||
-          (absl::IsResourceExhausted(reservation.status()) &&
-           tombstones_->RemovalsUnderWay());
+          (absl::IsResourceExhausted(reservation.status()) && RoomMayAppear());
       if (may_change && left > absl::ZeroDuration() &&
           changed_->WaitPast(seen, left)) {
         continue;

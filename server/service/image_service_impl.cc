@@ -110,6 +110,13 @@ grpc::ServerUnaryReactor* ImageServiceImpl::GetUpload(
       });
 }
 
+grpc::ServerUnaryReactor* ImageServiceImpl::ListUploads(
+    grpc::CallbackServerContext* context, const v1::ListUploadsRequest* request,
+    v1::ListUploadsResponse* response) {
+  return runner_->Run<v1::ListUploadsResponse>(
+      context, response, [this, request] { return uploads_->List(*request); });
+}
+
 grpc::ServerUnaryReactor* ImageServiceImpl::AbortUpload(
     grpc::CallbackServerContext* context, const v1::AbortUploadRequest* request,
     v1::Upload* response) {

@@ -35,6 +35,10 @@ class ImageServiceImpl final : public v1::ImageService::CallbackService {
   grpc::ServerUnaryReactor* GetUpload(grpc::CallbackServerContext* context,
                                       const v1::GetUploadRequest* request,
                                       v1::Upload* response) override;
+  grpc::ServerUnaryReactor* ListUploads(
+      grpc::CallbackServerContext* context,
+      const v1::ListUploadsRequest* request,
+      v1::ListUploadsResponse* response) override;
   grpc::ServerUnaryReactor* AbortUpload(grpc::CallbackServerContext* context,
                                         const v1::AbortUploadRequest* request,
                                         v1::Upload* response) override;

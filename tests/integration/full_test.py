@@ -71,6 +71,45 @@ class FullTest(ClusterTest):
             time.sleep(0.25)
         upload.communicate(timeout=60)
 
+    def test_the_space_of_a_client_that_is_gone(self):
+        size = str(110 * MIB)
+        upload = self.cluster.spawn_cli('image', 'put', '-', '--size', size)
+        upload.stdin.write(bytes(MIB))
+        upload.stdin.flush()
+        wait_until('it is under way', lambda: self.cluster.inflight('store-3'))
+        listed = self.cluster.cli('upload', 'ls', '-o', 'json').json['uploads']
+        self.assertEqual([u['target']['mount'] for u in listed],
+                         ['mounts/store-3'])
+        self.assertEqual(listed[0]['sizeBytes'], size)
+        name = listed[0]['name'].split('/')[1]
+        upload.kill()
+        upload.communicate()
+        refused = self.cluster.cli('image', 'put', '-', '--size', size,
+                                   data=bytes(110 * MIB), check=False)
+        self.assertIn('NO_SPACE_IN_CLUSTER', refused.err)
+        self.assertIn('uploads that are open: 1', refused.err)
+        self.assertIn('predella upload abort', refused.err)
+        self.assertIn(name, self.cluster.cli('upload', 'ls').text)
+        self.cluster.cli('upload', 'abort', name)
+        self.assertNotIn(name, self.cluster.cli('upload', 'ls').text)
+        self.cluster.put(bytes(110 * MIB), '--size', size)
+        self.cluster.cli('image', 'rm', self.cluster.cli(
+            'image', 'ls', '-o', 'json').json['images'][0]['name'])
+        # A client that is there hears of it.
+        upload = self.cluster.spawn_cli('image', 'put', '-', '--size', size)
+        upload.stdin.write(bytes(MIB))
+        upload.stdin.flush()
+        wait_until('it is under way', lambda: self.cluster.inflight('store-3'))
+        name = self.cluster.cli('upload', 'ls', '-o', 'json').json[
+            'uploads'][0]['name']
+        self.cluster.cli('upload', 'abort', name)
+        try:
+            _, err = upload.communicate(bytes(109 * MIB), timeout=60)
+        except BrokenPipeError:
+            err = upload.stderr.read()
+        self.assertEqual(upload.returncode, 5, err.decode())
+        self.assertIn('UPLOAD_ABORTED', err.decode())
+
     def test_the_last_inodes(self):
         directory, = make_tmpfs(self, 64, inodes=340)
         self.cluster.add_mount('few', directory, 10)

@@ -76,6 +76,8 @@ class Client {
   absl::StatusOr<std::unique_ptr<ImageReader>> ReadImage(
       const ReadOptions& options);
   absl::StatusOr<v1::Upload> GetUpload(absl::string_view upload);
+  // The open ones; all pages in one answer.
+  absl::StatusOr<v1::ListUploadsResponse> ListUploads();
   absl::StatusOr<v1::Upload> AbortUpload(absl::string_view upload);
 
   absl::StatusOr<v1::Mount> GetMount(absl::string_view mount);

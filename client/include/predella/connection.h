@@ -30,6 +30,8 @@ class Connection {
   virtual absl::Status DeleteImage(const v1::DeleteImageRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> GetUpload(
       const v1::GetUploadRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListUploadsResponse> ListUploads(
+      const v1::ListUploadsRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> AbortUpload(
       const v1::AbortUploadRequest& request) = 0;
 

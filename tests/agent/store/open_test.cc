@@ -17,6 +17,7 @@
 namespace predella::agent {
 namespace {
 
+using ::testing::Each;
 using ::testing::ElementsAre;
 using testing::Fault;
 using testing::HasReason;
@@ -82,6 +83,20 @@ TEST(OpenTest, WithoutALabelNotOneByteIsWritten) {
   ASSERT_OK(w.Init());
   ASSERT_OK(w.mem.FlipByte(layout::kLabel, 3));
   EXPECT_THAT(w.Open(), HasReason(reason::kMountIdentityMismatch));
+}
+
+// Another mount over ours: its agent holds it, and nothing of it is ours.
+TEST(OpenTest, AnothersDirectoryIsNotTouched) {
+  World w;
+  ASSERT_OK(w.InitAndOpen());
+  w.options.mount_name = "store-2";
+  w.fault.Trace(true);
+  const auto opened = ImageStore::Open(&w.fault, &w.clock, &w.ids, w.options);
+  EXPECT_THAT(opened, HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(std::string(opened.status().message()),
+              HasSubstr("bears the label of the mount 'store-1', not of "
+                        "'store-2'"));
+  EXPECT_THAT(w.fault.trace(), Each(HasSubstr(std::string(layout::kLabel))));
 }
 
 TEST(OpenTest, OneAgentAtATime) {

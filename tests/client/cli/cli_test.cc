@@ -111,6 +111,35 @@ TEST(WaitingNoticeTest, IsSaidSeldom) {
   EXPECT_THAT(err.str(), HasSubstr("waiting for 4s: another reason\n"));
 }
 
+TEST_F(CliTest, UploadTable) {
+  v1::ListUploadsResponse first;
+  v1::Upload* const upload = first.add_uploads();
+  upload->set_name(std::string("uploads/") + kImage);
+  upload->set_image("images/00000000-0000-4000-8000-000000000001");
+  upload->mutable_target()->set_mount("mounts/m-01");
+  upload->set_size_bytes(3 * kGiB);
+  first.set_next_page_token("more");
+  v1::ListUploadsResponse second;
+  second.add_uploads()->set_name("uploads/of-unknown-size");
+  EXPECT_CALL(*connection_, ListUploads)
+      .WillOnce(Return(first))
+      .WillOnce(Return(second));
+  EXPECT_EQ(Run({"upload", "ls"}), 0);
+  EXPECT_EQ(out_.str(),
+            "ID                                    MOUNT  SIZE  AGE  QUIET\n"
+            "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0  m-01   3G    -    -\n"
+            "of-unknown-size                       -      -     -    -\n");
+}
+
+TEST_F(CliTest, UploadAbortGoesOnAfterAnError) {
+  EXPECT_CALL(*connection_, AbortUpload)
+      .WillOnce(Return(MakeError(absl::StatusCode::kNotFound,
+                                 reason::kUploadNotFound, "there is none")))
+      .WillOnce(Return(v1::Upload()));
+  EXPECT_EQ(Run({"upload", "abort", kImage, kImage}), kExitNotFound);
+  EXPECT_THAT(err_.str(), HasSubstr("UPLOAD_NOT_FOUND"));
+}
+
 TEST_F(CliTest, ErrorsAreOneSentenceAndAHint) {
   ON_CALL(*connection_, GetImage)
       .WillByDefault(
@@ -222,7 +251,7 @@ TEST_F(CliTest, WrongCommandLinesAreNamed) {
   };
   EXPECT_THAT(said({"imag"}),
               HasSubstr("error: \"imag\" is not a command of predella: there "
-                        "are image, mount,"));
+                        "are image, upload, mount,"));
   EXPECT_THAT(said({"image", "putt", "f"}),
               HasSubstr("\"putt\" is not a command of predella image: there "
                         "are put, get, ls, stat, rm, explain\n"

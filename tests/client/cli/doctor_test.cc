@@ -136,6 +136,11 @@ TEST_F(DoctorTest, SpaceInodesTrustAndVersion) {
                            HasSubstr("WARN  m-01: what it knows was not yet"),
                            HasSubstr("WARN  m-01: agent 0.0.9"),
                            HasSubstr("0 failed, 4 to watch\n")));
+  cluster_.set_recovering(true);
+  mount()->set_available_inodes(-1);  // counts none
+  EXPECT_EQ(Check(), kExitDone);
+  EXPECT_THAT(said_, AllOf(HasSubstr("m-01: the index is older than what"),
+                           Not(HasSubstr("inodes"))));
 }
 
 TEST_F(DoctorTest, TheClock) {

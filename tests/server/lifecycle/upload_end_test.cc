@@ -1,11 +1,13 @@
 // Ends that agents bring about: lost bytes, taken names; and what an agent is
 // told when it attaches.
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "common/errors.h"
+#include "common/resource_name.h"
 #include "tests/server/lifecycle/lifecycle_fixture.h"
 
 namespace predella::testing {
@@ -13,6 +15,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAreArray;
 
 class UploadEndTest : public LifecycleFixture {
  protected:
@@ -89,6 +92,40 @@ TEST_F(UploadEndTest, ALossThatIsNotWrittenIsNotAnswered) {
   kv_->FailCommit(1, server::MemKvStore::Fault::kBeforeApplying);
   Report(a, Lost());
   EXPECT_FALSE(a->ack(upload_).has_value());
+}
+
+TEST_F(UploadEndTest, OpenUploadsAreListedAPageAtATime) {
+  AddConnected("a", 1);
+  std::vector<std::string> names;
+  for (int i = 0; i < 5; ++i) {
+    const Uuid upload = ids_.NextUuid();
+    ASSERT_OK(Start(ids_.NextUuid(), upload));
+    names.push_back(UploadName(upload));
+  }
+  ASSERT_OK(lifecycle_->uploads().Abort(*ParseUploadName(names.back())));
+  names.pop_back();
+  clock_.Advance(absl::Seconds(30));
+  std::vector<std::string> listed;
+  v1::ListUploadsRequest request;
+  request.set_page_size(2);
+  do {
+    ASSERT_OK_AND_ASSIGN(const v1::ListUploadsResponse page,
+                         lifecycle_->uploads().List(request));
+    ASSERT_LE(page.uploads_size(), 2);
+    for (const v1::Upload& upload : page.uploads()) {
+      listed.push_back(upload.name());
+      EXPECT_EQ(upload.target().mount(), "mounts/a");
+      EXPECT_EQ(upload.write_capability(), "");
+      EXPECT_EQ(upload.live_time().seconds(), upload.create_time().seconds());
+      EXPECT_EQ(upload.expire_time().seconds() - upload.live_time().seconds(),
+                24 * 3600);
+    }
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_THAT(listed, UnorderedElementsAreArray(names));
+  request.set_page_token("of something else");
+  EXPECT_THAT(lifecycle_->uploads().List(request),
+              StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
 TEST_F(UploadEndTest, ATakenNameCostsTheNextMount) {
