@@ -115,6 +115,19 @@ class UploadManager {
       bool last_is_clean, int64_t segment_boundary,
       const storage::v1::Decision* decision);
   // `refusal`: of the mount that `row` has; OK if there is none.
+  // Mounts that one call has asked in vain, and why. Full is not gone: if
+  // nothing else is left the answer is about space. Silent is not full: then
+  // it is about who is not there.
+  class TriedMounts {
+   public:
+    void Add(const Uuid& mount_uid, const absl::Status& why);
+    // Gives what the request excludes the reason that is known here.
+    void Explain(PlacementRequest* request) const;
+
+   private:
+    std::vector<Uuid> full_;
+    std::vector<Uuid> silent_;
+  };
   // Whether a mount that answers is removing an image, or what is left of an
   // upload that ended.
   bool RoomMayAppear() const;

@@ -242,10 +242,13 @@ absl::StatusOr<control::v1::RedirectTarget> UploadManager::MoveOn(
   storage::v1::UploadRow row = first;
   bool refused = false;
   absl::Status refusal;
+  TriedMounts tried_mounts;
   for (int i = 0; i < deps_.options.mounts_per_start; ++i) {
     storage::v1::Decision decision;
-    auto reservation =
-        NextMount(PlacementFor(image_id, upload_id, needed, &row), &decision);
+    PlacementRequest placement =
+        PlacementFor(image_id, upload_id, needed, &row);
+    tried_mounts.Explain(&placement);
+    auto reservation = NextMount(placement, &decision);
     if (!reservation.ok()) {
       refusal = MakeError(
           reservation.status().code(), ReasonOf(reservation.status()),
@@ -265,6 +268,7 @@ absl::StatusOr<control::v1::RedirectTarget> UploadManager::MoveOn(
                                {"boundary", boundary}});
       return RedirectTo(row, from);
     }
+    tried_mounts.Add(reservation->mount_uid(), prepared);
     refused = !HasReason(prepared, reason::kAgentUnreachable);
     refusal = prepared;
   }

@@ -296,6 +296,28 @@ absl::StatusOr<Reservation> UploadManager::NextMount(
   return std::move(placed->reservation);
 }
 
+void UploadManager::TriedMounts::Add(const Uuid& mount_uid,
+                                     const absl::Status& why) {
+  if (absl::IsResourceExhausted(why)) {
+    full_.push_back(mount_uid);
+  } else if (HasReason(why, reason::kAgentUnreachable)) {
+    silent_.push_back(mount_uid);
+  }
+}
+
+void UploadManager::TriedMounts::Explain(PlacementRequest* request) const {
+  const auto among = [](const std::vector<Uuid>& list, const Uuid& uid) {
+    return std::find(list.begin(), list.end(), uid) != list.end();
+  };
+  for (PlacementRequest::Excluded& excluded : request->excluded) {
+    if (among(full_, excluded.mount_uid)) {
+      excluded.reason = "filled_up";
+    } else if (among(silent_, excluded.mount_uid)) {
+      excluded.reason = "refused";
+    }
+  }
+}
+
 bool UploadManager::RoomMayAppear() const {
   for (const MountInfo& info : deps_.registry->List()) {
     const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
@@ -331,8 +353,7 @@ absl::Status UploadManager::NameOpenUploads(const absl::Status& nowhere) const {
 absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
     const StartRequest& request, std::optional<storage::v1::UploadRow> row,
     absl::Status refusal) {
-  std::vector<Uuid> full;
-  std::vector<Uuid> silent;
+  TriedMounts tried_mounts;
   // The present mount of an upload that is started again has just said no, but
   // bytes of it may lie there: it is not clean.
   bool refused = false;
@@ -344,18 +365,7 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
     PlacementRequest placement =
         PlacementFor(request.image_id, request.upload_id, request.size_bytes,
                      row.has_value() ? &*row : nullptr);
-    // Full is not gone: if nothing else is left the answer is about space.
-    // Silent is not full: then it is about who is not there.
-    const auto among = [](const std::vector<Uuid>& list, const Uuid& uid) {
-      return std::find(list.begin(), list.end(), uid) != list.end();
-    };
-    for (PlacementRequest::Excluded& excluded : placement.excluded) {
-      if (among(full, excluded.mount_uid)) {
-        excluded.reason = "filled_up";
-      } else if (among(silent, excluded.mount_uid)) {
-        excluded.reason = "refused";
-      }
-    }
+    tried_mounts.Explain(&placement);
     auto reservation = NextMount(placement, &decision);
     if (!reservation.ok()) {
       const absl::Duration left =
@@ -397,11 +407,7 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
                                    {"mount", mount_uid.ToString()},
                                    {"error", prepared.ToString()}});
     refused = !HasReason(prepared, reason::kAgentUnreachable);
-    if (absl::IsResourceExhausted(prepared)) {
-      full.push_back(mount_uid);
-    } else if (!refused) {
-      silent.push_back(mount_uid);
-    }
+    tried_mounts.Add(mount_uid, prepared);
     refusal = prepared;
     ++tried;
   }

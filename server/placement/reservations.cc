@@ -183,10 +183,9 @@ absl::Status MountRegistry::NowhereLocked(const PlacementRequest& request,
     }
     const bool absent = Is(reason, "health") || Is(reason, "not_ready");
     // What was last heard of its space tells whether it would have helped.
-    if ((absent && (!entries_[i].info.has_space ||
-                    (view.available_bytes >= needed &&
-                     !IsFull(view, options_.placement)))) ||
-        Is(reason, "refused")) {
+    if ((absent || Is(reason, "refused")) &&
+        (!entries_[i].info.has_space || (view.available_bytes >= needed &&
+                                         !IsFull(view, options_.placement)))) {
       missing.push_back(WhyNot(view, reason));
     }
     if (Is(reason, "space") || Is(reason, "full")) {

@@ -483,6 +483,9 @@ TEST_F(MountRegistryTest, AMountThatFilledUpCountsAsFull) {
   EXPECT_THAT(registry_.Reserve(request), HasReason(reason::kNoSpaceInCluster));
   request.excluded = {{Uid(1), "refused"}};
   EXPECT_THAT(registry_.Reserve(request), HasReason(reason::kMountsMissing));
+  // One without the room would not have helped.
+  Beat(1, MakeSpace(100 * kGiB, 5 * kGiB));
+  EXPECT_THAT(registry_.Reserve(request), HasReason(reason::kNoSpaceInCluster));
 }
 
 TEST_F(MountRegistryTest, ExplainPromisesNothing) {
