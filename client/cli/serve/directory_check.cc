@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -33,12 +34,16 @@ absl::Status Refused(absl::string_view message) {
 DirectoryFacts Look(const std::string& path) {
   DirectoryFacts facts;
   struct stat info {};
+  struct stat label {};
   if (stat(path.c_str(), &info) != 0) {
     return facts;
   }
   facts.exists = true;
   facts.directory = S_ISDIR(info.st_mode);
   facts.writable = access(path.c_str(), W_OK | X_OK) == 0;
+  facts.read_only =
+      !facts.writable && errno == EROFS &&
+      stat(absl::StrCat(path, "/.predella/mount.id").c_str(), &label) == 0;
   facts.device = info.st_dev;
   facts.inode = info.st_ino;
   std::error_code error;
@@ -54,7 +59,7 @@ absl::Status JudgeOne(const Datadir& datadir, const DirectoryFacts& facts) {
   if (!facts.directory) {
     return Refused(absl::StrCat(datadir.path, " is not a directory"));
   }
-  if (!facts.writable) {
+  if (!facts.writable && !facts.read_only) {
     return Refused(absl::StrCat(
         datadir.path, " is not writable for the user of this process (uid ",
         geteuid(), ")"));
@@ -93,6 +98,12 @@ absl::StatusOr<DirectoryReport> JudgeDirectories(
     }
     if (absl::Status status = JudgeOne(datadirs[i], facts[i]); !status.ok()) {
       return status;
+    }
+    if (facts[i].read_only) {
+      report.warnings.push_back(absl::StrCat(
+          datadirs[i].path,
+          " is mounted read-only (see dmesg): its images can be read, and it "
+          "takes new ones once it is remounted"));
     }
     for (size_t j = 0; j < i; ++j) {
       const std::string& a = facts[i].real_path;

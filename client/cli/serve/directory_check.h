@@ -24,6 +24,9 @@ struct DirectoryFacts {
   bool exists = false;
   bool directory = false;
   bool writable = false;
+  // Not writable because of a read-only mount, and labelled: what lies there
+  // can be read.
+  bool read_only = false;
   std::string real_path;
   uint64_t device = 0;
   uint64_t inode = 0;
@@ -38,8 +41,8 @@ struct DirectoryReport {
 };
 
 // FAILED_PRECONDITION with a sentence for the first directory that cannot be
-// served: missing, not a directory, not writable, the same as or inside
-// another under a different name. `facts` has one element a directory.
+// served: missing, not a directory, not writable (a labelled one on a read-only
+// mount is a warning), the same as or inside another under a different name. `facts` has one element a directory.
 absl::StatusOr<DirectoryReport> JudgeDirectories(
     const std::vector<Datadir>& datadirs,
     const std::vector<DirectoryFacts>& facts);

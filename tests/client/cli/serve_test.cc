@@ -120,7 +120,12 @@ TEST(GlanceConfTest, Mistakes) {
 }
 
 DirectoryFacts Good(const std::string& path, uint64_t device, uint64_t inode) {
-  return {true, true, true, true, path, device, inode};
+  DirectoryFacts facts;
+  facts.exists = facts.directory = facts.writable = true;
+  facts.real_path = path;
+  facts.device = device;
+  facts.inode = inode;
+  return facts;
 }
 
 TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
@@ -137,6 +142,9 @@ TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
   facts.directory = true;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
                                      HasSubstr("/b is not writable")));
+  facts.read_only = true;
+  EXPECT_THAT(judge(facts)->warnings,
+              ElementsAre(HasSubstr("/b is mounted read-only")));
   EXPECT_THAT(judge(Good("/a", 1, 1)),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("are the same directory")));
