@@ -145,10 +145,11 @@ void AgentCore::MeasureSpace() {
   if (store == nullptr) {
     return;
   }
+  const SpaceLedger::Reading reading = ledger_.StartReading();
   const absl::StatusOr<SpaceInfo> space = store->Space();
   machine_.StatDone(space.status());
   if (space.ok()) {
-    ledger_.SetSpace(*space);
+    ledger_.SetSpace(*space, reading);
   }
 }
 

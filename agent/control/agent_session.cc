@@ -194,6 +194,7 @@ void AgentCore::RunReport(uint64_t session,
   }
   report->set_image_count(store->image_count());
   report->set_boot_id(identity_.boot_id);
+  const SpaceLedger::Reading reading = ledger_.StartReading();
   const absl::StatusOr<SpaceInfo> space = store->Space();
   machine_.CallDone(space.status());
   MutexLock lock(&mu_);
@@ -210,7 +211,7 @@ void AgentCore::RunReport(uint64_t session,
     RefuseLocked(session, !fit.ok() ? fit : space.status());
     return;
   }
-  ledger_.SetSpace(*space);
+  ledger_.SetSpace(*space, reading);
   *report->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
   report->set_device(space->device);
   const MountView view = machine_.View();

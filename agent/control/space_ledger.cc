@@ -27,12 +27,29 @@ int64_t DefaultReserve(int64_t size_bytes) {
 SpaceLedger::SpaceLedger(std::optional<int64_t> reserve_bytes)
     : reserve_bytes_(reserve_bytes) {}
 
-void SpaceLedger::SetSpace(const SpaceInfo& space) {
+SpaceLedger::Reading SpaceLedger::StartReading() {
   MutexLock lock(&mu_);
+  Reading reading;
+  reading.number = ++readings_;
+  for (const auto& [id, entry] : entries_) {
+    reading.allocated.emplace(id, entry.allocated_now);
+  }
+  return reading;
+}
+
+void SpaceLedger::SetSpace(const SpaceInfo& space, const Reading& reading) {
+  MutexLock lock(&mu_);
+  if (reading.number < read_) {
+    return;
+  }
+  read_ = reading.number;
   space_ = space;
   for (auto& [id, entry] : entries_) {
-    entry.allocated = entry.allocated_now;
-    entry.is_new = false;
+    if (const auto it = reading.allocated.find(id);
+        it != reading.allocated.end()) {
+      entry.allocated = it->second;
+      entry.is_new = false;
+    }
   }
 }
 

@@ -33,7 +33,17 @@ class SpaceLedger {
     int64_t available_bytes = 0;
   };
 
-  void SetSpace(const SpaceInfo& space);
+  // What was allocated when a look at the file system began: of what comes
+  // between it and the answer nobody knows whether the answer counts it.
+  struct Reading {
+    int64_t number = 0;
+    absl::flat_hash_map<Uuid, int64_t> allocated;
+  };
+  Reading StartReading();
+  // The answer; one that began before the last one taken in is dropped.
+  void SetSpace(const SpaceInfo& space, const Reading& reading);
+  // Of this very moment.
+  void SetSpace(const SpaceInfo& space) { SetSpace(space, StartReading()); }
   // False until the first SetSpace.
   bool known();
   Snapshot Take();
@@ -74,6 +84,8 @@ class SpaceLedger {
 
   const std::optional<int64_t> reserve_bytes_;
   Mutex mu_;
+  int64_t readings_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t read_ ABSL_GUARDED_BY(mu_) = 0;  // the last one taken in
   std::optional<SpaceInfo> space_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<Uuid, Entry> entries_ ABSL_GUARDED_BY(mu_);
 };

@@ -98,6 +98,24 @@ TEST_F(LedgerTest, NoInodesIsFull) {
   EXPECT_OK(ledger_.Promise(a_, 1, 0));
 }
 
+TEST_F(LedgerTest, WhatIsAllocatedDuringAReadingIsNotTakenForRead) {
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB));
+  ASSERT_OK(ledger_.Promise(a_, 10 * kGiB, 0));
+  const SpaceLedger::Reading before = ledger_.StartReading();
+  ledger_.SetAllocated(a_, 10 * kGiB);  // the file system answered before it
+  ASSERT_OK(ledger_.Promise(b_, kGiB, 0));
+  const SpaceLedger::Reading after = ledger_.StartReading();
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB), before);
+  EXPECT_EQ(ledger_.Take().promised_bytes, 11 * kGiB);
+  EXPECT_EQ(ledger_.Take().available_bytes, 38 * kGiB);
+  ledger_.SetSpace(Disk(100 * kGiB, 40 * kGiB), after);
+  EXPECT_EQ(ledger_.Take().promised_bytes, kGiB);
+  EXPECT_EQ(ledger_.Take().available_bytes, 38 * kGiB);
+  // A late answer to an earlier look.
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB), before);
+  EXPECT_EQ(ledger_.Take().available_bytes, 38 * kGiB);
+}
+
 TEST_F(LedgerTest, InodesAreKeptForOpenUploads) {
   SpaceInfo space = Disk(100 * kGiB, 50 * kGiB);
   space.available_inodes = 7;
