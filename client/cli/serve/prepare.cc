@@ -193,6 +193,7 @@ absl::Status PrepareLabels(const ServeOptions& options,
                            const std::vector<Datadir>& datadirs,
                            const std::string& agent_binary, ServeState* state) {
   std::vector<LabelledDirectory> labelled;
+  labelled.reserve(datadirs.size());
   for (const Datadir& datadir : datadirs) {
     ASSIGN_OR_RETURN(std::optional<Label> label,
                      ReadLabel(agent_binary, datadir));
