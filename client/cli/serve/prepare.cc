@@ -162,6 +162,7 @@ absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options) {
 
 absl::Status CheckDirectories(const std::vector<Datadir>& datadirs) {
   std::vector<DirectoryFacts> facts;
+  facts.reserve(datadirs.size());
   for (const Datadir& datadir : datadirs) {
     facts.push_back(LookAtDirectory(datadir.path, kLookTimeout));
   }
