@@ -187,11 +187,11 @@ void Agent::RunTicks() {
   }
 }
 
-bool Agent::Stop() {
+bool Agent::Stop(absl::Duration drain) {
   core_->Drain();
   LogInfo("draining", {{"streams", core_->uploads()->open_streams()}});
   // Publishes of streams that end meanwhile still need session and ticks.
-  server_->Shutdown(options_.drain_timeout);
+  server_->Shutdown(drain);
   session_->Stop();
   {
     MutexLock lock(&mu_);
@@ -225,7 +225,7 @@ bool Agent::Stop() {
 
 Agent::~Agent() {
   if (ticks_.joinable()) {
-    Stop();
+    Stop(absl::ZeroDuration());
   }
   server_.reset();
   // Joined while the core is there for their last tasks.

@@ -32,10 +32,10 @@ class Agent {
   // One line for people: which mount, and whether it is served now.
   std::string StatusLine();
 
-  // Refuses new streams, gives open ones the drain timeout, syncs the fence
+  // Refuses new streams, gives open ones `drain`, syncs the fence
   // and ends the session. True: every disk thread came back. False: one
   // hangs in the kernel, and only _exit ends this process.
-  bool Stop();
+  bool Stop(absl::Duration drain);
 
  private:
   Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk);

@@ -72,7 +72,11 @@ int main(int argc, char** argv) {
   const int signal_number = predella::WaitForStopSignal();
   predella::LogInfo("stopping", {{"signal", signal_number}});
   predella::NotifyStopping("letting open streams end");
-  if (!(*agent)->Stop()) {
+  // Without its supervisor there is no coordinator to end them with.
+  const bool supervised =
+      options.die_with_parent || options.parent_watch_fd >= 0;
+  const bool alone = supervised && signal_number == predella::kParentGoneSignal;
+  if (!(*agent)->Stop(alone ? absl::ZeroDuration() : options.drain_timeout)) {
     predella::LogWarning("disk_thread_hangs", {});
     std::_Exit(0);
   }

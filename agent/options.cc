@@ -87,6 +87,9 @@ absl::Status AgentOptions::Validate() {
   if (listen.empty()) {
     return Wrong("listen", "at least one address is needed");
   }
+  if (priority < 0) {
+    return Wrong("priority", "a number from 0 on");
+  }
   if (disk_threads < 1 || disk_threads > 256) {
     return Wrong("disk-threads", "between 1 and 256");
   }

@@ -82,7 +82,7 @@ absl::Status WatchParent(bool die_with_parent, int watch_fd) {
                                   "reading end of a pipe under this number"));
   }
   if (die_with_parent) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_PDEATHSIG, kParentGoneSignal);
   }
   if (watch_fd >= 0) {
     std::thread([watch_fd] {
@@ -91,7 +91,7 @@ absl::Status WatchParent(bool die_with_parent, int watch_fd) {
       do {
         n = read(watch_fd, &byte, 1);
       } while (n > 0 || (n < 0 && errno == EINTR));
-      kill(getpid(), SIGTERM);
+      kill(getpid(), kParentGoneSignal);
     }).detach();
   }
   return absl::OkStatus();

@@ -3,6 +3,8 @@
 #ifndef PREDELLA_COMMON_CONFIG_SERVICE_MANAGER_H_
 #define PREDELLA_COMMON_CONFIG_SERVICE_MANAGER_H_
 
+#include <signal.h>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
@@ -18,11 +20,16 @@ void NotifyReady(absl::string_view status);
 void NotifyStatus(absl::string_view status);
 void NotifyStopping(absl::string_view status);
 
-// Has the kernel send SIGTERM to this process when its parent ends
+// What WatchParent sends. Not SIGTERM, by which a living parent asks for a
+// stop that lets work end.
+inline constexpr int kParentGoneSignal = SIGINT;
+
+// Has the kernel send kParentGoneSignal to this process when its parent ends
 // (`die_with_parent`; the thread of the parent counts that started it), and
-// watches `watch_fd` (unless negative): an inherited pipe at whose end SIGTERM
-// is sent. What comes through the pipe before is ignored. INVALID_ARGUMENT
-// when `watch_fd` is not open. Call once, after SIGTERM is blocked or handled.
+// watches `watch_fd` (unless negative): an inherited pipe at whose end the
+// signal is sent. What comes through the pipe before is ignored.
+// INVALID_ARGUMENT when `watch_fd` is not open. Call once, after the signal is
+// blocked or handled.
 absl::Status WatchParent(bool die_with_parent, int watch_fd);
 
 }  // namespace predella

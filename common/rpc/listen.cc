@@ -92,7 +92,7 @@ absl::Status CheckPlaintextAllowed(const Address& address,
     return absl::OkStatus();
   }
   return MakeError(
-      absl::StatusCode::kFailedPrecondition, reason::kInvalidArgument,
+      absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
       absl::StrCat(
           "refusing to listen on ", address.ToString(),
           " without encryption: everybody who reaches it could read and "

@@ -172,6 +172,7 @@ v1::Cluster ClusterView::Get() const {
   CheckIndex(&cluster);
   int writable = 0;
   std::set<int> groups;  // mounts of one space are counted once
+  std::set<int> usable_groups;
   for (const MountInfo& info : deps_.registry->List()) {
     if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
       CheckLost(info, &cluster);
@@ -181,16 +182,20 @@ v1::Cluster ClusterView::Get() const {
     const bool online =
         info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW;
     cluster.set_mounts_online(cluster.mounts_online() + (online ? 1 : 0));
-    writable +=
-        online && info.view.admin_state == storage::v1::ADMIN_STATE_ACTIVE &&
-                info.view.available_bytes > 0 &&
-                info.view.available_inodes >= placement_.needed_inodes
-            ? 1
-            : 0;
+    const bool takes_images =
+        online && info.view.admin_state == storage::v1::ADMIN_STATE_ACTIVE;
+    writable += takes_images && info.view.available_bytes > 0 &&
+                        info.view.available_inodes >= placement_.needed_inodes
+                    ? 1
+                    : 0;
     const bool first_of_space = info.view.space_group < 0 ||
                                 groups.insert(info.view.space_group).second;
     if (info.has_space && first_of_space) {
       cluster.set_size_bytes(cluster.size_bytes() + info.space.size_bytes());
+    }
+    if (info.has_space && takes_images &&
+        (info.view.space_group < 0 ||
+         usable_groups.insert(info.view.space_group).second)) {
       cluster.set_available_bytes(
           cluster.available_bytes() +
           std::max<int64_t>(0, info.view.available_bytes));

@@ -142,6 +142,8 @@ class ServeTest(unittest.TestCase):
         upload.stdin.flush()
         children = s.children()
         s.stop(signal.SIGKILL)
+        wait_until('nothing is left running', lambda: not
+                   [p for p in children if alive(p)])
         again = self.serve()
         again.wait_ready()
         self.assertFalse([p for p in children if alive(p)])

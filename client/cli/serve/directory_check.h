@@ -42,7 +42,8 @@ struct DirectoryReport {
 
 // FAILED_PRECONDITION with a sentence for the first directory that cannot be
 // served: missing, not a directory, not writable (a labelled one on a read-only
-// mount is a warning), the same as or inside another under a different name. `facts` has one element a directory.
+// mount is a warning), the same as or inside another under a different name.
+// `facts` has one element a directory.
 absl::StatusOr<DirectoryReport> JudgeDirectories(
     const std::vector<Datadir>& datadirs,
     const std::vector<DirectoryFacts>& facts);

@@ -83,7 +83,7 @@ absl::StatusOr<std::string> FindDatadirs(absl::string_view text,
     value = &v;
   }
   if (value == nullptr) {
-    return absl::NotFoundError(absl::StrCat(
+    return absl::InvalidArgumentError(absl::StrCat(
         file, ": no section has ", kKey,
         "; add it to [glance_store], or give the directories with --datadirs"));
   }

@@ -196,7 +196,6 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                       absl::StrCat("--state-dir=", options.state_dir),
                       absl::StrCat("--listen=", plan.endpoint)};
   std::vector<Address> network;
-  bool any_port = false;
   Ports ports;
   for (const Address& address : health) {
     RETURN_IF_ERROR(ports.Take(address, "the coordinator's health"));
@@ -205,9 +204,13 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
     ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
     RETURN_IF_ERROR(
         CheckPlaintextAllowed(address, options.insecure_plaintext_on_network));
+    if (!address.unix_socket && address.port == 0) {
+      return Invalid(absl::StrCat("--listen ", text,
+                                  ": name a port; 0 would be another one at "
+                                  "each start, which nobody could know"));
+    }
     RETURN_IF_ERROR(ports.Take(address, "the coordinator"));
     network.push_back(address);
-    any_port = any_port || (!address.unix_socket && address.port == 0);
     plan.also.push_back(address.ToString());
     coordinator.argv.push_back(absl::StrCat("--listen=", address.ToString()));
   }
@@ -248,9 +251,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                                  absl::StrCat(agent.name, "'s health")));
       AddHealthListen({Beside(address, offset)}, &agent);
     }
-    // With a port that is still to be drawn only the agent knows what to say.
-    for (const std::string& address :
-         any_port ? std::vector<std::string>() : advertise) {
+    for (const std::string& address : advertise) {
       agent.argv.push_back(absl::StrCat("--advertise=", address));
     }
     if (const auto reserve = reserves.find(datadir.name);

@@ -117,7 +117,9 @@ absl::Status InitDirectory(const std::string& agent_binary,
         absl::StatusCode::kFailedPrecondition, reason::kMountNotEmpty,
         absl::StrCat("--init labels empty directories only, and ", datadir.path,
                      " holds ", count, count == 1 ? " entry" : " entries",
-                     ". Move them away, or see predella-agent init --help"),
+                     ". Move them away, or give an empty directory: files that "
+                     "are there "
+                     "already cannot be taken over yet"),
         {{"count", absl::StrCat(count)}});
   }
   ASSIGN_OR_RETURN(const Captured run,

@@ -130,7 +130,7 @@ class Server {
         ASSIGN_OR_RETURN(client, Client::Connect(client_options));
       }
       if (!ready && !stopping) {
-        ready = Announce(&*client, supervisor, &readiness);
+        ready = Announce(&*client, &supervisor, &readiness);
       }
       const int signal = WaitForSignal();
       if (signal == SIGINT || signal == SIGTERM) {
@@ -167,12 +167,12 @@ class Server {
   }
 
   // True once READY was printed.
-  bool Announce(Client* client, const Supervisor& supervisor,
-                Readiness* readiness) {
+  bool Announce(Client* client, Supervisor* supervisor, Readiness* readiness) {
     const absl::StatusOr<v1::ListMountsResponse> mounts = client->ListMounts();
     if (!mounts.ok()) {
       return false;
     }
+    supervisor->MarkReady();
     const std::optional<Readiness::Report> report =
         readiness->Update(*mounts, RealClock()->Boot());
     if (!report.has_value()) {
@@ -199,8 +199,8 @@ class Server {
     }
     std::cout << "\n";
     for (const Readiness::Apart& mount : report->apart) {
-      std::cout << mount.word << " " << mount.name << Explain(mount, supervisor)
-                << "\n";
+      std::cout << mount.word << " " << mount.name
+                << Explain(mount, *supervisor) << "\n";
     }
     std::cout << std::flush;
     return true;
@@ -243,11 +243,12 @@ absl::StatusOr<int> Serve(int argc, const char* const* argv) {
   }
   ASSIGN_OR_RETURN(std::vector<Datadir> datadirs, ReadDatadirs(options));
   RETURN_IF_ERROR(CheckDirectories(datadirs));
+  // A mistake leaves nothing behind, not even a state directory.
+  ServeState scratch;
+  RETURN_IF_ERROR(MakePlan(options, datadirs, "predella-coordinator",
+                           "predella-agent", HostName(), &scratch)
+                      .status());
   if (outcome.check_only) {
-    ServeState scratch;
-    RETURN_IF_ERROR(MakePlan(options, datadirs, "predella-coordinator",
-                             "predella-agent", HostName(), &scratch)
-                        .status());
     std::cout << "the configuration is good: " << datadirs.size()
               << (datadirs.size() == 1 ? " directory\n" : " directories\n");
     return kExitDone;

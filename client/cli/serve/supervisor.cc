@@ -65,6 +65,13 @@ void Supervisor::Ended(Child* child, const ChildExit& exit) {
     RequestStop();
     return;
   }
+  if (!ready_ && child->spec.stops_last && ++vain_starts_ >= kMostVainStarts) {
+    status_ = absl::FailedPreconditionError(absl::StrCat(
+        child->spec.name, " ended ", vain_starts_,
+        " times before it ever served; what it said stands above"));
+    RequestStop();
+    return;
+  }
   if (clock_->Boot() - child->started >= kResetAfter) {
     child->backoff.Reset();
   }

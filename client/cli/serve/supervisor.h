@@ -31,6 +31,8 @@ class Supervisor {
  public:
   static constexpr absl::Duration kFirstBackoff = absl::Milliseconds(500);
   static constexpr absl::Duration kMostBackoff = absl::Seconds(30);
+  // So often the child that stops last may end before MarkReady.
+  static constexpr int kMostVainStarts = 5;
   static constexpr absl::Duration kResetAfter = absl::Seconds(60);
   // What daemons take to drain, and a little.
   static constexpr absl::Duration kStopFor = absl::Seconds(35);
@@ -47,8 +49,11 @@ class Supervisor {
   void RequestStop();
   // Asked to stop, or a child said that it cannot run, and nothing is left.
   bool stopped() const;
-  // Why it stopped by itself: FAILED_PRECONDITION names the child.
+  // Why it stopped by itself: FAILED_PRECONDITION names the child, which
+  // cannot run as it is configured, or never began to serve.
   const absl::Status& status() const { return status_; }
+  // What all others need has served: from now on it is started again for ever.
+  void MarkReady() { ready_ = true; }
   // How a child that does not run ended last ("exited with code 1"); else
   // empty.
   std::string LastEnd(absl::string_view name) const;
@@ -72,6 +77,8 @@ class Supervisor {
   ProcessRunner* const runner_;
   Clock* const clock_;
   std::vector<Child> children_;
+  bool ready_ = false;
+  int vain_starts_ = 0;
   bool stopping_ = false;
   bool last_stopping_ = false;
   bool killed_ = false;

@@ -107,8 +107,9 @@ TEST(GlanceConfTest, ReadsOslosIni) {
 }
 
 TEST(GlanceConfTest, Mistakes) {
-  EXPECT_THAT(FindDatadirs("[glance_store]\nx=1\n", "f.conf"),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("f.conf")));
+  EXPECT_THAT(
+      FindDatadirs("[glance_store]\nx=1\n", "f.conf"),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("f.conf")));
   EXPECT_THAT(
       FindDatadirs("[a]\nmultifilesystem_store_datadir=/a:1\n"
                    "[b]\nmultifilesystem_store_datadir=/b:1\n",
@@ -275,6 +276,9 @@ TEST(PlanTest, Mistakes) {
   EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
                                       HasSubstr("write HOST:PORT")));
   options.health_listen = {};
+  options.listen = {"127.0.0.1:0"};
+  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("name a port")));
   options.listen = {};
   options.reserve = {"z=1GiB"};
   EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
@@ -413,6 +417,34 @@ TEST_F(SupervisorTest, ConfigurationErrorStopsEverything) {
   EXPECT_THAT(supervisor_.status(),
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr("agent a cannot run")));
+}
+
+TEST_F(SupervisorTest, ACoordinatorThatNeverServesIsGivenUp) {
+  supervisor_.Tick();
+  for (int i = 1; i < Supervisor::kMostVainStarts; ++i) {
+    runner_.Exit("c", 1);
+    supervisor_.Tick();
+    clock_.Advance(absl::Seconds(30));
+    supervisor_.Tick();
+  }
+  EXPECT_OK(supervisor_.status());
+  runner_.Exit("c", 1);
+  supervisor_.Tick();
+  EXPECT_THAT(supervisor_.status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("coordinator ended 5 times before")));
+}
+
+TEST_F(SupervisorTest, ACoordinatorThatHasServedIsStartedForEver) {
+  supervisor_.Tick();
+  supervisor_.MarkReady();
+  for (int i = 0; i < 3 * Supervisor::kMostVainStarts; ++i) {
+    runner_.Exit("c", 1);
+    supervisor_.Tick();
+    clock_.Advance(absl::Seconds(30));
+    supervisor_.Tick();
+  }
+  EXPECT_OK(supervisor_.status());
 }
 
 TEST_F(SupervisorTest, CoordinatorStopsAfterTheAgents) {

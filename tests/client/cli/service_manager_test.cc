@@ -106,7 +106,7 @@ TEST(WatchParentTest, AClosedDescriptorIsAnError) {
                        HasSubstr("descriptor 987 is not open")));
 }
 
-// The watching process is a child, which SIGTERM ends.
+// The watching process is a child, which the signal ends.
 TEST(WatchParentTest, TheEndOfThePipeIsTheEnd) {
   std::array<int, 2> watch{};
   std::array<int, 2> ready{};
@@ -135,7 +135,7 @@ TEST(WatchParentTest, TheEndOfThePipeIsTheEnd) {
   int state = 0;
   ASSERT_EQ(waitpid(child, &state, 0), child);
   EXPECT_TRUE(WIFSIGNALED(state));
-  EXPECT_EQ(WTERMSIG(state), SIGTERM);
+  EXPECT_EQ(WTERMSIG(state), kParentGoneSignal);
   close(watch[0]);
   close(ready[0]);
   close(ready[1]);
