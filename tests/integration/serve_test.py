@@ -246,9 +246,12 @@ class ServeTest(unittest.TestCase):
         for port, service in ((17500, 'predella.v1.ImageService'),
                               (17510, 'predella.v1.ChunkService'),
                               (17512, 'predella.v1.ChunkService')):
-            answer = grpcurl('-d', json.dumps({'service': service}),
-                             f'127.0.0.1:{port}', 'grpc.health.v1.Health/Check')
-            self.assertEqual(answer.json, {'status': 'SERVING'}, answer.err)
+            # An agent looks at its own health now and then.
+            wait_until(f'{service} at {port} is SERVING',
+                       lambda p=port, s=service: grpcurl(
+                           '-d', json.dumps({'service': s}), f'127.0.0.1:{p}',
+                           'grpc.health.v1.Health/Check').json ==
+                       {'status': 'SERVING'})
             listed = grpcurl(f'127.0.0.1:{port}', 'list')
             self.assertNotIn('predella', listed.text)
 
