@@ -79,9 +79,21 @@ void AgentCore::RunPrepareCommand(uint64_t session,
                                   const control::v1::Command& command) {
   const control::v1::PrepareUpload& prepare = command.prepare_upload();
   const int64_t number = command.number();
-  if (prepare.has_heard()) {
+  bool stopping = false;
+  {
     MutexLock lock(&mu_);
-    HearLocked(prepare.heard());
+    stopping = draining_ || stopped_;
+    if (prepare.has_heard()) {
+      HearLocked(prepare.heard());
+    }
+  }
+  if (stopping) {
+    // Its stream would find nobody: a new upload goes to the next mount, one
+    // that has bytes here waits for the agent to come back.
+    AnswerStatus(session, number,
+                 MakeError(absl::StatusCode::kUnavailable,
+                           reason::kAgentUnreachable, "the agent is stopping"));
+    return;
   }
   table_.Prepare(prepare.upload(),
                  [this, session, number](const absl::Status& status) {

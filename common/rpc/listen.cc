@@ -94,9 +94,9 @@ absl::Status CheckPlaintextAllowed(const Address& address,
   return MakeError(
       absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
       absl::StrCat(
-          "refusing to listen on ", address.ToString(),
+          "refusing to use ", address.ToString(),
           " without encryption: everybody who reaches it could read and "
-          "delete images. Listen on loopback or a Unix socket, or, where the "
+          "delete images. Take loopback or a Unix socket, or, where the "
           "network itself is trusted, give --insecure-plaintext-on-network"),
       {{"address", address.ToString()}});
 }

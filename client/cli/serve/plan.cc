@@ -16,6 +16,7 @@ namespace {
 
 // The kernel takes 107 bytes; ours stay below a round number.
 constexpr size_t kMostSocketPath = 99;
+constexpr int kMostPort = 65535;
 
 absl::Status Invalid(absl::string_view message) {
   return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
@@ -102,6 +103,11 @@ absl::StatusOr<std::vector<Address>> HealthAddresses(
 class Ports {
  public:
   absl::Status Take(const Address& address, const std::string& child) {
+    if (!address.unix_socket && address.port > kMostPort) {
+      return Invalid(absl::StrCat("the port of ", child, " would be ",
+                                  address.port, ", and ", kMostPort,
+                                  " is the last one: name a lower port"));
+    }
     for (const auto& [taken, by] : taken_) {
       if (!address.unix_socket && !taken.unix_socket && address.port != 0 &&
           taken.port == address.port &&

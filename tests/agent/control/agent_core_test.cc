@@ -379,6 +379,11 @@ TEST_F(CoreTest, DrainingRefusesNewStreams) {
   EXPECT_THAT(core.OpenWrite(Header(), std::make_shared<FakeStream>()),
               StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_FALSE(core.Serving());
+  // The coordinator takes new uploads elsewhere, and waits with others.
+  Prepare();
+  ASSERT_TRUE(Result()->has_error());
+  EXPECT_THAT(FromRpcStatus(Result()->error()),
+              HasReason(reason::kAgentUnreachable));
 }
 
 }  // namespace

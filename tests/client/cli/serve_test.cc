@@ -276,6 +276,9 @@ TEST(PlanTest, Mistakes) {
   EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
                                       HasSubstr("write HOST:PORT")));
   options.health_listen = {};
+  options.listen = {"127.0.0.1:65530"};
+  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                      HasSubstr("65540, and 65535 is")));
   options.listen = {"127.0.0.1:0"};
   EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument,
                                       HasSubstr("name a port")));
