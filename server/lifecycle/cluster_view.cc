@@ -152,7 +152,9 @@ void ClusterView::CheckIndex(v1::Cluster* cluster) const {
                      " knows of commits that the index does not have: the "
                      "index was put back from an older copy; nothing is "
                      "removed from any mount"),
-        "put back the newest copy of the state directory");
+        "stop it and put back the newest copy of the state directory, if "
+        "nothing was stored since this one was started; RECOVERING does not "
+        "end by itself in this version");
   }
 }
 

@@ -13,6 +13,11 @@ bool Serves(const v1::Mount& mount) {
 }
 
 std::string Health(const v1::Mount& mount) {
+  if (!mount.trusted() && (mount.health() == v1::HEALTH_ONLINE ||
+                           mount.health() == v1::HEALTH_SLOW)) {
+    return absl::StrCat(Short(mount.health()),
+                        ", but not trusted: predella cluster status says why");
+  }
   return absl::StrCat(Short(mount.health()),
                       mount.health_detail().empty() ? "" : ": ",
                       mount.health_detail());
@@ -43,7 +48,9 @@ std::optional<Readiness::Report> Readiness::Update(
           {Short(mount->admin_state()), name,
            given_up || Serves(*mount) ? "" : Health(*mount)});
     } else if (!Serves(*mount)) {
-      report.apart.push_back({"ABSENT", name, Health(*mount)});
+      report.apart.push_back(
+          {mount->health() == v1::HEALTH_ONLINE ? "UNTRUSTED" : "ABSENT", name,
+           Health(*mount)});
       all = false;
     }
   }

@@ -24,7 +24,7 @@ class Readiness {
 
   // A mount that takes no uploads.
   struct Apart {
-    std::string word;  // "ABSENT", or what the operator said: "CORDONED"
+    std::string word;  // "ABSENT", "UNTRUSTED", or what the operator said
     std::string name;
     // "FAILED: its directory bears no label"; empty for one that is well, or
     // given up.

@@ -311,6 +311,11 @@ TEST(ReadinessTest, WaitsForMountsButNotForEver) {
   // ONLINE by its last heartbeat, but without a session that was answered.
   mounts.mutable_mounts(1)->set_trusted(false);
   EXPECT_FALSE(readiness.Update(mounts, start).has_value());
+  const auto untrusted = readiness.Update(mounts, start + absl::Seconds(10));
+  ASSERT_TRUE(untrusted.has_value());
+  ASSERT_EQ(untrusted->apart.size(), 1);
+  EXPECT_EQ(untrusted->apart[0].word, "UNTRUSTED");
+  EXPECT_EQ(untrusted->apart[0].name, "b");
   // Nobody waits for what an operator took out, but it is named.
   mounts.mutable_mounts(1)->set_admin_state(v1::ADMIN_STATE_CORDONED);
   mounts.mutable_mounts(1)->set_health(v1::HEALTH_UNREACHABLE);
