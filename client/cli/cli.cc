@@ -71,7 +71,12 @@ absl::StatusOr<Client> ConnectByEndpoint(const Context& context) {
   ASSIGN_OR_RETURN(options.endpoint,
                    FindEndpoint(context.endpoint, RealEnvironment,
                                 PointerFiles(RealEnvironment)));
-  options.on_waiting = WaitingNotice(context.err, context.progress);
+  // One for all copies of the options: what was said is said.
+  options.on_waiting =
+      [notice = std::make_shared<WaitingNotice>(context.err, context.progress)](
+          const absl::Status& why, absl::Duration waited) {
+        (*notice)(why, waited);
+      };
   return Client::Connect(options);
 }
 

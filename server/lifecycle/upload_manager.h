@@ -55,11 +55,11 @@ class UploadManager {
 
   // NOT_FOUND, UPLOAD_NOT_FOUND.
   absl::StatusOr<v1::Upload> Get(const Uuid& upload_id);
-  // FAILED_PRECONDITION, IMAGE_EXISTS for a committed one. Also ends a stream
-  // that is open.
-  // The open ones.
+  // The open ones, a page at a time in the order of their ids.
   absl::StatusOr<v1::ListUploadsResponse> List(
       const v1::ListUploadsRequest& request);
+  // FAILED_PRECONDITION, IMAGE_EXISTS for a committed one. Also ends a stream
+  // that is open.
   absl::StatusOr<v1::Upload> Abort(const Uuid& upload_id);
 
   // What an agent reports. The answer goes back on its session.
@@ -114,7 +114,6 @@ class UploadManager {
       const storage::v1::UploadRow& row, const Uuid& mount_uid,
       bool last_is_clean, int64_t segment_boundary,
       const storage::v1::Decision* decision);
-  // `refusal`: of the mount that `row` has; OK if there is none.
   // Mounts that one call has asked in vain, and why. Full is not gone: if
   // nothing else is left the answer is about space. Silent is not full: then
   // it is about who is not there.
@@ -131,8 +130,9 @@ class UploadManager {
   // Whether a mount that answers is removing an image, or what is left of an
   // upload that ended.
   bool RoomMayAppear() const;
-  // No room: says how many uploads hold some.
-  absl::Status NameOpenUploads(const absl::Status& nowhere) const;
+  // No room: says how many uploads hold some, `own` of which do not count.
+  absl::Status NameOpenUploads(const absl::Status& nowhere, int64_t own) const;
+  // `refusal`: of the mount that `row` has; OK if there is none.
   absl::StatusOr<storage::v1::UploadRow> PlaceAndPrepare(
       const StartRequest& request, std::optional<storage::v1::UploadRow> row,
       absl::Status refusal);

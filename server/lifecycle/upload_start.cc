@@ -334,10 +334,10 @@ bool UploadManager::RoomMayAppear() const {
   return false;
 }
 
-absl::Status UploadManager::NameOpenUploads(const absl::Status& nowhere) const {
-  // This upload's own row is open as well, if it has one by now.
-  const int64_t open = uploads_->open_count();
-  if (!absl::IsResourceExhausted(nowhere) || open == 0) {
+absl::Status UploadManager::NameOpenUploads(const absl::Status& nowhere,
+                                            int64_t own) const {
+  const int64_t open = uploads_->open_count() - own;
+  if (!absl::IsResourceExhausted(nowhere) || open <= 0) {
     return nowhere;
   }
   return MakeError(
@@ -385,7 +385,8 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
                             reason::kNameTaken, refusal.message()));
         return refusal;
       }
-      const absl::Status nowhere = NameOpenUploads(reservation.status());
+      const absl::Status nowhere =
+          NameOpenUploads(reservation.status(), row.has_value() ? 1 : 0);
       if (row.has_value() && absl::IsResourceExhausted(nowhere)) {
         RETURN_IF_ERROR(End(request.upload_id,
                             storage::v1::UPLOAD_OUTCOME_ABORTED,

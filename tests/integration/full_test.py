@@ -1,7 +1,6 @@
 """Mounts that fill up. Needs root: small tmpfs in a mount namespace of its
 own, which run_in_namespace.sh makes."""
 import os
-import time
 import unittest
 
 from cluster import MIB, Cluster, ClusterTest, random_bytes, wait_until
@@ -62,13 +61,18 @@ class FullTest(ClusterTest):
         upload.stdin.write(bytes(MIB))
         upload.stdin.flush()
         wait_until('it is under way', lambda: self.cluster.inflight('store-2'))
-        for _ in range(12):
+        beats = set()
+
+        def counted():
             explained = self.cluster.cli('placement', 'explain', '--size',
                                          '40MiB', '-o', 'json').json
             verdicts = {v['mount']: v['verdict']
                         for v in explained['verdicts']}
             self.assertEqual(verdicts['mounts/store-2'], 'space', explained)
-            time.sleep(0.25)
+            beats.add(self.cluster.cli('mount', 'stat', 'store-2', '-o', 'json'
+                                       ).json['heartbeatTime'])
+            return len(beats) > 3
+        wait_until('its agent was heard three times more', counted)
         upload.communicate(timeout=60)
 
     def test_the_space_of_a_client_that_is_gone(self):
