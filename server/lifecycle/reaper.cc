@@ -212,8 +212,14 @@ void Reaper::SettleRetired() {
               "its mount was retired while it was uploaded: start again"),
           "the next tick ends it");
     }
+    // An agent that is still there may be writing what just ended, and would
+    // publish it: it is told as ever. Nobody tells one that is gone.
+    const bool told = info.trusted && commands_->AttachedSession(uid) != 0 &&
+                      !trust_->recovering();
     for (const Removal& removal : WaitingOn(uid)) {
-      Confirm(uid, removal);
+      if (!told || removal.upload_id.none()) {
+        Confirm(uid, removal);
+      }
     }
   }
 }

@@ -125,6 +125,8 @@ TEST_F(MountAdminTest, NothingIsAcknowledgedOnAMountThatWasRetired) {
   Settle();
   EXPECT_EQ(StateOf(upload), v1::UPLOAD_STATE_ABORTED);
   EXPECT_FALSE(lifecycle_->images().Get(image).ok());
+  EXPECT_FALSE(a->Has(image)) << "an agent that is there is told to remove it";
+  EXPECT_EQ(lifecycle_->reaper().PendingOn(a->uid()), 0);
 }
 
 // The count that an operator accepts holds until the mount is retired.
