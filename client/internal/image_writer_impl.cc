@@ -266,9 +266,11 @@ v1::WriteHeader ImageWriterImpl::MakeHeader() const {
 absl::Status ImageWriterImpl::OpenOnce() {
   const auto& addresses = upload_.target().addresses();
   if (addresses.empty()) {
-    return MakeError(absl::StatusCode::kUnavailable, reason::kAgentUnreachable,
+    // Of a coordinator that started after the agent last spoke to it. No
+    // failure of the mount: it is asked again.
+    return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                      absl::StrCat("the agent of ", upload_.target().mount(),
-                                  " has no address"));
+                                  " has not yet registered"));
   }
   const std::string& address = addresses.Get(
       static_cast<int>(next_address_ % static_cast<size_t>(addresses.size())));
@@ -390,6 +392,11 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
   if (IsTargetFailure(status)) {
     return StartAnew(status);
   }
+  if (HasReason(status, reason::kUploadAborted)) {
+    // The coordinator knows why; the agent was only told to remove it.
+    RETURN_IF_ERROR(AskOutcome());
+    return result_.has_value() ? absl::OkStatus() : status;
+  }
   if (!IsResumable(status) ||
       (!IsUnanswered(status) && HasReason(status, reason::kChecksumMismatch) &&
        ++damaged_in_a_row_ > kMostDamagedInARow)) {
@@ -430,7 +437,8 @@ absl::Status ImageWriterImpl::AskOutcome() {
     v1::WriteResult& result = result_.emplace();
     result.set_image(now->image());
     result.set_generation(now->generation());
-  } else if (now->target().mount_uid() == upload_.target().mount_uid()) {
+  } else if (now->target().mount_uid() == upload_.target().mount_uid() &&
+             !now->target().addresses().empty()) {
     // It may listen elsewhere now.
     *upload_.mutable_target() = now->target();
   }

@@ -126,6 +126,21 @@ class ClientTest(ClusterTest):
                    lambda: not self.cluster.inflight('store-1'))
         self.assertEqual(self.cluster.files('store-1'), [image])
 
+    def test_an_upload_to_a_mount_that_is_retired_leaves_nothing(self):
+        """Nothing is acknowledged there, and nothing is published either."""
+        upload = Upload(self.cluster)
+        upload.feed(random_bytes(8 * MIB, 4))
+        wait_until('bytes have arrived',
+                   lambda: self.cluster.inflight('store-1'))
+        self.cluster.cli('mount', 'retire', 'store-1', '--accept-lost', '0',
+                         '--yes')
+        code, _ = upload.finish()
+        self.assertNotEqual(code, 0)
+        self.assertIn('retired', upload.err.decode())
+        wait_until('what it wrote is removed',
+                   lambda: not self.cluster.inflight('store-1'))
+        self.assertEqual(self.cluster.files('store-1'), [])
+
     def test_sizes_that_disagree_are_refused(self):
         result = self.cluster.cli('image', 'put', '-', '--size', '5',
                                   data=b'more than five', check=False)

@@ -278,6 +278,39 @@ TEST_F(ClientTest, OutcomeOfALostUploadIsReported) {
   EXPECT_THAT(writer->Write("more"), HasReason(reason::kUploadSuperseded));
 }
 
+// A coordinator that has just started knows the mount but no address of it.
+TEST_F(ClientTest, AnAddressIsKeptUntilAnotherIsKnown) {
+  UploadOptions upload;
+  upload.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  {
+    MutexLock lock(&cluster_.mu);
+    cluster_.uploads.begin()->second.upload.mutable_target()->clear_addresses();
+  }
+  one_.break_at = 0;
+  ASSERT_OK(writer->Write("panel"));
+  EXPECT_OK(writer->Commit());
+  EXPECT_EQ(Stored(), "panel");
+}
+
+TEST_F(ClientTest, WhyAnUploadWasAbortedIsAskedOfTheCoordinator) {
+  UploadOptions upload;
+  upload.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  {
+    MutexLock lock(&cluster_.mu);
+    v1::Upload& ended = cluster_.uploads.begin()->second.upload;
+    ended.set_state(v1::UPLOAD_STATE_ABORTED);
+    ended.set_detail("its mount was retired");
+  }
+  one_.refuse = ToGrpcStatus(MakeError(
+      absl::StatusCode::kAborted, reason::kUploadAborted, "is being removed"));
+  ASSERT_OK(writer->Write("panel"));
+  EXPECT_THAT(writer->Commit(), AllOf(HasReason(reason::kUploadAborted),
+                                      StatusIs(absl::StatusCode::kAborted,
+                                               HasSubstr("was retired"))));
+}
+
 TEST_F(ClientTest, BytesCalledSafeThatAreLostEndTheUpload) {
   UploadOptions upload;
   upload.image = kImage;
