@@ -4,9 +4,11 @@
 
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 #include "common/status_macros.h"
 
@@ -91,6 +93,15 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
         placement.near_full_percent <= 100)) {
     return NotOneOf("near-full", absl::StrCat(placement.near_full_percent),
                     "a percentage above 0 and up to 100");
+  }
+  const std::pair<const char*, absl::Duration> durations[] = {
+      {"upload-ttl", options.lifecycle.upload_ttl},
+      {"outcome-ttl", options.lifecycle.outcome_ttl},
+      {"unreachable-after", options.registry.unreachable_after}};
+  for (const auto& [flag, value] : durations) {
+    if (value <= absl::ZeroDuration()) {
+      return NotOneOf(flag, absl::FormatDuration(value), "longer than 0s");
+    }
   }
   return outcome;
 }

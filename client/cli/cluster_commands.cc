@@ -44,7 +44,7 @@ absl::StatusOr<int> Explain(const PlacementArguments& a,
   } else {
     PrintDecision(decision, context.format() == Format::kWide, context.out);
   }
-  return kExitDone;
+  return decision.winner().empty() ? kExitUnhealthy : kExitDone;
 }
 
 }  // namespace
@@ -67,7 +67,9 @@ void AddClusterCommands(CLI::App* app, Context* context) {
   placement->require_subcommand(1);
   const auto a = std::make_shared<PlacementArguments>();
   CLI::App* explain = placement->add_subcommand(
-      "explain", "Say where an image would go, and why; changes nothing.");
+      "explain",
+      "Say where an image would go, and why; changes nothing. Exit code 6 if "
+      "no mount can take it.");
   explain->footer(
       "Example:\n"
       "  predella placement explain --size 20GiB -o wide");

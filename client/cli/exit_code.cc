@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "client/cli/output.h"
 #include "common/errors.h"
 
 namespace predella::cli {
@@ -87,7 +88,7 @@ std::string HintFor(const absl::Status& status, const std::string& command) {
 
 void PrintError(const absl::Status& status, const std::string& command,
                 std::ostream* err) {
-  *err << "error: " << status.message();
+  *err << "error: " << Shown(status.message());
   const std::string reason = ReasonOf(status);
   if (!reason.empty()) {
     *err << " (" << reason << ")";

@@ -61,7 +61,7 @@ std::vector<std::string> BareAll(const Names& names) {
 class Facts {
  public:
   void Add(const std::string& key, const std::string& value) {
-    facts_.emplace_back(key, OrDash(value));
+    facts_.emplace_back(key, OrDash(Shown(value)));
   }
   void Print(std::ostream* out) const {
     size_t width = 0;
@@ -83,7 +83,7 @@ Table::Table(std::vector<std::string> header) { Add(std::move(header)); }
 
 void Table::Add(std::vector<std::string> row) {
   for (std::string& cell : row) {
-    cell = OrDash(std::move(cell));
+    cell = OrDash(Shown(cell));
   }
   rows_.push_back(std::move(row));
 }
@@ -105,6 +105,19 @@ void Table::Print(std::ostream* out) const {
     }
     *out << line << "\n";
   }
+}
+
+std::string Shown(absl::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      absl::StrAppendFormat(&out, "\\x%02x", byte);
+    } else {
+      out.push_back(c);
+    }
+  }
+  return out;
 }
 
 std::string ShortSize(int64_t bytes) {
@@ -285,7 +298,8 @@ void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
   table.Print(out);
   for (const v1::Mount& mount : mounts.mounts()) {
     if (!mount.health_detail().empty()) {
-      *out << Bare(mount.name()) << ": " << mount.health_detail() << "\n";
+      *out << Bare(mount.name()) << ": " << Shown(mount.health_detail())
+           << "\n";
     }
   }
 }
@@ -351,9 +365,9 @@ void PrintCluster(const v1::Cluster& cluster, absl::Time now,
   facts.Print(out);
   for (const v1::HealthCheck& check : cluster.checks()) {
     *out << Short(check.severity()) << " " << check.code() << ": "
-         << check.detail() << "\n";
+         << Shown(check.detail()) << "\n";
     if (!check.next_step().empty()) {
-      *out << SpaceBefore(check.next_step()) << "\n";
+      *out << SpaceBefore(Shown(check.next_step())) << "\n";
     }
   }
 }

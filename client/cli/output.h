@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/timestamp.pb.h"
@@ -29,6 +30,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// Without control characters ("\x1b" for one): texts come from operators,
+// disks and agents, and none may steer the terminal. Table does it itself.
+std::string Shown(absl::string_view text);
 // "7.3T", "400G", "0": for columns.
 std::string ShortSize(int64_t bytes);
 // "31d", "5h", "12m", "7s"; "-" without a time.

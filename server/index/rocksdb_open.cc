@@ -92,8 +92,9 @@ absl::Status OpenError(const std::string& path, const rocksdb::Status& status) {
     return MakeError(
         absl::StatusCode::kDataLoss, reason::kIndexUnavailable,
         absl::StrCat("the index at ", path, " is damaged (", status.ToString(),
-                     "); it is never repaired automatically: put back a "
-                     "backup, or rebuild it from the mounts"),
+                     "); it is never repaired automatically, and nothing "
+                     "on the mounts is touched: keep this directory, and put "
+                     "the newest copy of it in its place"),
         {{"path", path}});
   }
   return MakeError(

@@ -1,4 +1,5 @@
 """`predella serve`: one command for a coordinator and an agent a directory."""
+import datetime
 import json
 import os
 import re
@@ -213,6 +214,46 @@ class ServeTest(unittest.TestCase):
             with self.subTest(datadirs=datadirs):
                 self.assertRegex(self.refused('--init', datadirs=datadirs
                                               or ' '), sentence)
+
+    def test_options_reach_the_children(self):
+        s = self.serve('--init', '--file-mode', '0600', '--upload-ttl', '1h')
+        s.wait_ready()
+        image = self.cli('image', 'put', '-', data=b'x').text.split()[-1]
+        path = os.path.join(self.dirs[0], image)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        upload = subprocess.Popen(
+            [binary('predella'), '--endpoint',
+             f'unix:{self.state}/run/coordinator.sock', 'image', 'put', '-'],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        upload.stdin.write(bytes(5 << 20))
+        upload.stdin.flush()
+
+        def uploads():
+            listed = self.cli('upload', 'ls', '-o', 'json')
+            return json.loads(listed.out).get('uploads')
+        wait_until('the upload is open', uploads)
+        open_upload = uploads()[0]
+        lasts = [datetime.datetime.fromisoformat(
+            re.sub(r'(\.\d+)?Z$', '', open_upload[key]))
+                 for key in ('liveTime', 'expireTime')]
+        self.assertAlmostEqual((lasts[1] - lasts[0]).total_seconds(), 3600,
+                               delta=60)
+        upload.communicate(timeout=30)
+
+    def test_what_a_child_would_refuse_is_said_at_once(self):
+        for args, sentence in (
+                (('--file-mode', '99'), 'octal'),
+                (('--file-group', 'no-such-group'), 'no group'),
+                (('--disk-threads', '0'), '--disk-threads'),
+                (('--drain-timeout', 'soon'), 'drain-timeout'),
+                (('--spread', 'evenly'), 'most-available or weighted'),
+                (('--near-full', '150'), 'near-full'),
+                (('--upload-ttl', '-1s'), 'upload-ttl')):
+            with self.subTest(args=args):
+                self.assertRegex(self.refused('--init', *args), sentence)
+                self.assertFalse(os.path.exists(self.state))
+                self.assertEqual(os.listdir(self.dirs[0]), [])
 
     def test_glance_configuration(self):
         conf = os.path.join(self.top, 'glance-api.conf')

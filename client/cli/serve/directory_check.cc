@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <map>
 #include <memory>
 #include <system_error>
 #include <thread>
@@ -19,6 +20,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 
 #include "common/errors.h"
@@ -88,6 +90,8 @@ absl::StatusOr<DirectoryReport> JudgeDirectories(
     const std::vector<Datadir>& datadirs,
     const std::vector<DirectoryFacts>& facts) {
   DirectoryReport report;
+  // By device, in the order of the list.
+  std::map<uint64_t, std::vector<std::string>> together;
   for (size_t i = 0; i < datadirs.size(); ++i) {
     if (!facts[i].answered) {
       report.warnings.push_back(
@@ -121,9 +125,14 @@ absl::StatusOr<DirectoryReport> JudgeDirectories(
                                     datadirs[IsInside(a, b) ? j : i].path,
                                     "; one directory cannot hold another"));
       }
+    }
+    together[facts[i].device].push_back(datadirs[i].path);
+  }
+  for (const auto& [device, paths] : together) {
+    if (paths.size() > 1) {
       report.warnings.push_back(absl::StrCat(
-          datadirs[j].path, " and ", datadirs[i].path,
-          " are on one file system: its space is counted once, and both fail "
+          absl::StrJoin(paths, ", "),
+          " are on one file system: its space is counted once, and they fail "
           "together"));
     }
   }

@@ -134,6 +134,14 @@ void AddHealthListen(const std::vector<Address>& addresses, ChildSpec* child) {
   }
 }
 
+void AddPassed(const std::vector<PassedOption>& options, ChildSpec* child) {
+  for (const PassedOption& option : options) {
+    if (!option.value.empty()) {
+      child->argv.push_back(absl::StrCat("--", option.name, "=", option.value));
+    }
+  }
+}
+
 // Addresses of an agent beside each of the coordinator's on the network.
 void AddNetworkListen(const ServeOptions& options,
                       const std::vector<Address>& coordinator, int offset,
@@ -155,6 +163,30 @@ void AddNetworkListen(const ServeOptions& options,
 
 }  // namespace
 
+std::vector<PassedOption> CoordinatorOptions() {
+  return {
+      {"spread", "most-available or weighted.", ""},
+      {"priority-order", "lowest-first or highest-first.", ""},
+      {"near-full", "Percentage from which a mount comes after all others.",
+       ""},
+      {"upload-ttl", "An upload without a sign of life for this long ends.",
+       ""},
+      {"outcome-ttl", "How long an ended upload answers for itself.", ""},
+      {"unreachable-after", "An agent silent for this long is UNREACHABLE.",
+       ""},
+  };
+}
+
+std::vector<PassedOption> AgentOptions() {
+  return {
+      {"file-mode", "Octal mode of image files, on every mount.", ""},
+      {"file-group",
+       "Group of image files, on every mount; default: the directory's.", ""},
+      {"disk-threads", "Threads for each mount.", ""},
+      {"drain-timeout", "How long open streams may go on after SIGTERM.", ""},
+  };
+}
+
 std::string AgentChild(absl::string_view mount) {
   return absl::StrCat("agent ", mount);
 }
@@ -173,22 +205,6 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
           ", which is for images: it would fill up and fail with it; name "
           "another --state-dir"));
     }
-  }
-  if (!options.spread.empty() && options.spread != "most-available" &&
-      options.spread != "weighted") {
-    return Invalid(absl::StrCat("--spread is most-available or weighted, not ",
-                                options.spread));
-  }
-  if (!options.priority_order.empty() &&
-      options.priority_order != "lowest-first" &&
-      options.priority_order != "highest-first") {
-    return Invalid(
-        absl::StrCat("--priority-order is lowest-first or highest-first, not ",
-                     options.priority_order));
-  }
-  if (!(options.near_full >= 0 && options.near_full <= 100)) {
-    return Invalid(absl::StrCat("--near-full is a percentage up to 100, not ",
-                                options.near_full));
   }
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
   ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
@@ -220,16 +236,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
     plan.also.push_back(address.ToString());
     coordinator.argv.push_back(absl::StrCat("--listen=", address.ToString()));
   }
-  if (!options.spread.empty()) {
-    coordinator.argv.push_back(absl::StrCat("--spread=", options.spread));
-  }
-  if (!options.priority_order.empty()) {
-    coordinator.argv.push_back(
-        absl::StrCat("--priority-order=", options.priority_order));
-  }
-  if (options.near_full > 0) {
-    coordinator.argv.push_back(absl::StrCat("--near-full=", options.near_full));
-  }
+  AddPassed(options.coordinator, &coordinator);
   AddHealthListen(health, &coordinator);
   coordinator.argv.insert(coordinator.argv.end(), common.begin(), common.end());
   plan.children.push_back(std::move(coordinator));
@@ -263,6 +270,10 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
     if (const auto reserve = reserves.find(datadir.name);
         reserve != reserves.end()) {
       agent.argv.push_back(absl::StrCat("--reserve=", reserve->second));
+    }
+    AddPassed(options.agents, &agent);
+    if (options.require_mountpoint) {
+      agent.argv.push_back("--require-mountpoint");
     }
     agent.argv.insert(agent.argv.end(), common.begin(), common.end());
     plan.children.push_back(std::move(agent));

@@ -15,6 +15,16 @@
 
 namespace predella::cli {
 
+// An option that serve hands on to its children as it was given. What values
+// it takes is the daemon's to say: CheckChildren asks it.
+struct PassedOption {
+  std::string name;  // without dashes, here and there
+  std::string help;
+  std::string value;  // empty: the daemon's default
+};
+std::vector<PassedOption> CoordinatorOptions();
+std::vector<PassedOption> AgentOptions();
+
 struct ServeOptions {
   std::string datadirs;
   std::string glance_conf;
@@ -24,10 +34,9 @@ struct ServeOptions {
   std::vector<std::string> health_listen;
   std::string advertise_host;
   std::vector<std::string> reserve;  // NAME=SIZE
-  // Empty or 0: the coordinator's default.
-  std::string spread;
-  std::string priority_order;
-  double near_full = 0;
+  std::vector<PassedOption> coordinator = CoordinatorOptions();
+  std::vector<PassedOption> agents = AgentOptions();  // the same for all
+  bool require_mountpoint = false;
   bool insecure_plaintext_on_network = false;
   std::string endpoint_file;
 };

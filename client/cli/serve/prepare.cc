@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -172,6 +173,23 @@ absl::Status CheckDirectories(const std::vector<Datadir>& datadirs) {
                    JudgeDirectories(datadirs, facts));
   for (const std::string& warning : report.warnings) {
     std::cerr << "warning: " << warning << "\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckChildren(const Plan& plan) {
+  for (size_t i = 0; i < std::min<size_t>(2, plan.children.size()); ++i) {
+    std::vector<std::string> command = plan.children[i].argv;
+    command.emplace_back("--check-config");
+    ASSIGN_OR_RETURN(const Captured run,
+                     RunAndCapture(command, absl::Minutes(1)));
+    if (run.exit_code != 0) {
+      return MakeError(
+          absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+          absl::StrCat(plan.children[i].name,
+                       " cannot run with the options that it would be given; "
+                       "what it said stands above"));
+    }
   }
   return absl::OkStatus();
 }

@@ -21,7 +21,12 @@ absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options);
 // Looks at the directories; prints warnings. Changes nothing.
 absl::Status CheckDirectories(const std::vector<Datadir>& datadirs);
 
-// Waits up to 5 s for the children of a serve that was killed, then ends
+// Has the coordinator and one agent (they differ by what MakePlan checked) say
+// whether they could run as they are to be started: INVALID_ARGUMENT after
+// what they said.
+absl::Status CheckChildren(const Plan& plan);
+
+// Waits up to 1 s for the children of a serve that was killed, then ends
 // those that are provably of this state directory. FAILED_PRECONDITION,
 // MOUNT_IN_USE names a process that is not.
 absl::Status AwaitOldChildren(const ServeOptions& options,

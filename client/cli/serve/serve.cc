@@ -59,12 +59,13 @@ void AddOptions(Config* config, ServeOptions* o) {
               "Host under which clients elsewhere reach the agents; default: "
               "that of --listen, or this machine's name.");
   config->Add("reserve", &o->reserve, "Keep free on a mount: NAME=SIZE.");
-  config->Add("spread", &o->spread, "most-available or weighted.");
-  config->Add("priority-order", &o->priority_order,
-              "lowest-first or highest-first.");
-  config->Add("near-full", &o->near_full,
-              "Percentage from which a mount comes after all others; 0: the "
-              "coordinator's default.");
+  for (auto* const passed : {&o->coordinator, &o->agents}) {
+    for (PassedOption& option : *passed) {
+      config->Add(option.name, &option.value, option.help);
+    }
+  }
+  config->Add("require-mountpoint", &o->require_mountpoint,
+              "Serve a directory only while something is mounted on it.");
   config->Add("insecure-plaintext-on-network",
               &o->insecure_plaintext_on_network,
               "Allow --listen on the network without TLS.");
@@ -245,9 +246,11 @@ absl::StatusOr<int> Serve(int argc, const char* const* argv) {
   RETURN_IF_ERROR(CheckDirectories(datadirs));
   // A mistake leaves nothing behind, not even a state directory.
   ServeState scratch;
-  RETURN_IF_ERROR(MakePlan(options, datadirs, "predella-coordinator",
-                           "predella-agent", HostName(), &scratch)
-                      .status());
+  ASSIGN_OR_RETURN(
+      const Plan plan,
+      MakePlan(options, datadirs, SiblingBinary("predella-coordinator"),
+               SiblingBinary("predella-agent"), HostName(), &scratch));
+  RETURN_IF_ERROR(CheckChildren(plan));
   if (outcome.check_only) {
     std::cout << "the configuration is good: " << datadirs.size()
               << (datadirs.size() == 1 ? " directory\n" : " directories\n");

@@ -111,6 +111,24 @@ TEST(WaitingNoticeTest, IsSaidSeldom) {
   EXPECT_THAT(err.str(), HasSubstr("waiting for 4s: another reason\n"));
 }
 
+TEST(OutputTest, NoTextSteersTheTerminal) {
+  v1::ListMountsResponse mounts;
+  v1::Mount& mount = *mounts.add_mounts();
+  mount.set_name("mounts/a");
+  mount.set_host("h\x1b[31m");
+  mount.set_health_detail("one\ntwo\x7f");
+  mount.set_admin_reason("\x1b]0;x\x07");
+  std::ostringstream out;
+  PrintMounts(mounts, /*wide=*/true, absl::Now(), &out);
+  PrintMount(mount, absl::Now(), &out);
+  PrintError(absl::InternalError("bad\x1b[2J"), "predella", &out);
+  const std::string text = out.str();
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+  EXPECT_EQ(text.find('\x07'), std::string::npos);
+  EXPECT_THAT(text, HasSubstr("a: one\\x0atwo\\x7f\n"));
+  EXPECT_THAT(text, HasSubstr("bad\\x1b[2J"));
+}
+
 TEST_F(CliTest, UploadTable) {
   v1::ListUploadsResponse first;
   v1::Upload* const upload = first.add_uploads();

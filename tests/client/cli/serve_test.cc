@@ -155,6 +155,12 @@ TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
   EXPECT_THAT(judge(Good("/b", 2, 9))->warnings, IsEmpty());
   EXPECT_THAT(judge(Good("/b", 1, 9))->warnings,
               ElementsAre(HasSubstr("on one file system")));
+  // One sentence for any number of them.
+  EXPECT_THAT(
+      JudgeDirectories({{"a", "/a", 1}, {"b", "/b", 2}, {"c", "/c", 3}},
+                       {Good("/a", 1, 1), Good("/b", 1, 2), Good("/c", 1, 3)})
+          ->warnings,
+      ElementsAre(HasSubstr("/a, /b, /c are on one file system")));
   facts.answered = false;
   EXPECT_THAT(judge(facts)->warnings, ElementsAre(HasSubstr("HUNG")));
 }
@@ -213,12 +219,25 @@ TEST(ServeStateTest, OffsetsStayAndFillGaps) {
   EXPECT_FALSE(ServeState::FromJson("{").ok());
 }
 
+void SetOption(std::vector<PassedOption>* options, const std::string& name,
+               const std::string& value) {
+  for (PassedOption& option : *options) {
+    if (option.name == name) {
+      option.value = value;
+      return;
+    }
+  }
+  FAIL() << "there is no option " << name;
+}
+
 TEST(PlanTest, CommandLines) {
   ServeOptions options;
   options.state_dir = "/s";
   options.listen = {"127.0.0.1:7400"};
   options.reserve = {"b=1GiB"};
-  options.near_full = 85;
+  SetOption(&options.coordinator, "near-full", "85");
+  SetOption(&options.agents, "file-mode", "0600");
+  options.require_mountpoint = true;
   ServeState state;
   ASSERT_OK_AND_ASSIGN(const Plan plan,
                        MakePlan(options, {{"a", "/a", 1}, {"b", "/b", 2}},
@@ -233,6 +252,7 @@ TEST(PlanTest, CommandLines) {
                           "--listen=127.0.0.1:7411",
                           "--advertise=unix:/s/run/agent-b.sock",
                           "--advertise=127.0.0.1:7411", "--reserve=1073741824",
+                          "--file-mode=0600", "--require-mountpoint",
                           "--die-with-parent", "--parent-watch-fd=3"));
 }
 
@@ -251,12 +271,6 @@ TEST(PlanTest, Mistakes) {
                                         HasSubstr("is for images")));
   }
   options.state_dir = "/s";
-  options.spread = "foo";
-  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument));
-  options.spread = "";
-  options.near_full = 150;
-  EXPECT_THAT(plan(options), StatusIs(absl::StatusCode::kInvalidArgument));
-  options.near_full = 0;
   options.listen = {"0.0.0.0:7400"};
   EXPECT_FALSE(plan(options).ok());
   options.listen = {"127.0.0.1:7400"};
