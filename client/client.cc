@@ -68,6 +68,17 @@ absl::Status Client::DeleteImage(absl::string_view image,
   return connection_->DeleteImage(request);
 }
 
+absl::StatusOr<v1::Image> Client::ChooseImage(absl::string_view image,
+                                              absl::string_view generation,
+                                              bool validate_only) {
+  ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
+  v1::ChooseImageRequest request;
+  request.set_name(ImageName(id));
+  request.set_generation(std::string(generation));
+  request.set_validate_only(validate_only);
+  return connection_->ChooseImage(request);
+}
+
 absl::StatusOr<std::unique_ptr<ImageWriter>> Client::StartUpload(
     const UploadOptions& options) {
   return connection_->StartUpload(options);

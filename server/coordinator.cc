@@ -191,7 +191,7 @@ absl::Status Coordinator::Serve() {
   cluster_ = std::make_unique<ClusterServiceImpl>(runner_.get(),
                                                   &lifecycle_->cluster());
   sessions_ = std::make_unique<AgentSessionServiceImpl>(
-      runner_.get(), &lifecycle_->sessions());
+      runner_.get(), &lifecycle_->sessions(), pool_.get());
   ServerOptions server;
   ASSIGN_OR_RETURN(
       server.listen,

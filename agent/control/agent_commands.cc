@@ -66,6 +66,9 @@ void AgentCore::OnCommand(uint64_t session,
     case control::v1::Command::kStoreRoster:
       PostStoreCommand(session, command);
       break;
+    case control::v1::Command::kListMount:
+      PostListCommand(session, command);
+      break;
     default:
       AnswerStatus(
           session, number,

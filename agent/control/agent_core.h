@@ -172,6 +172,11 @@ class AgentCore {
   void RunPrepareCommand(uint64_t session, const control::v1::Command& command);
   void RunRemoveCommand(uint64_t session, const control::v1::Command& command);
 
+  // agent_inventory.cc
+  void PostListCommand(uint64_t session, const control::v1::Command& command);
+  absl::Status ReportInventory(uint64_t session, ImageStore* store,
+                               const std::string& listing_id);
+
   const AgentIdentity identity_;
   const AgentSeams seams_;
   const std::string incarnation_;
@@ -193,6 +198,7 @@ class AgentCore {
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool garbage_collected_ ABSL_GUARDED_BY(mu_) = false;
+  bool listing_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration next_open_ ABSL_GUARDED_BY(mu_);
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(mu_);
   int64_t highest_epoch_ ABSL_GUARDED_BY(mu_) = 0;

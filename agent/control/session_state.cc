@@ -59,6 +59,11 @@ bool SessionState::Send(uint64_t session, control::v1::AgentMessage message) {
   return true;
 }
 
+std::shared_ptr<InventoryStream> SessionState::OpenInventory(uint64_t session) {
+  MutexLock lock(&mu_);
+  return session == 0 || session_ != session ? nullptr : link_->OpenInventory();
+}
+
 bool SessionState::SendAttached(control::v1::AgentMessage message) {
   MutexLock lock(&mu_);
   if (!attached_) {

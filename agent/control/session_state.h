@@ -45,6 +45,8 @@ class SessionState {
 
   // Sends within a session; false if it is no longer that one.
   bool Send(uint64_t session, control::v1::AgentMessage message);
+  // A listing beside the session; null if it is no longer that one.
+  std::shared_ptr<InventoryStream> OpenInventory(uint64_t session);
   // Sends if some session is attached.
   bool SendAttached(control::v1::AgentMessage message);
 

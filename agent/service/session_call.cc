@@ -50,7 +50,33 @@ void SessionCall::PumpLocked() {
   }
 }
 
+std::shared_ptr<InventoryStream> SessionCall::OpenInventory() {
+  std::shared_ptr<InventoryCall> call = InventoryCall::Open(channel_);
+  bool over = false;
+  {
+    MutexLock lock(&mu_);
+    over = over_;
+    inventory_ = call;
+  }
+  if (over) {
+    call->Cancel();
+  }
+  return call;
+}
+
+void SessionCall::CancelInventory() {
+  std::shared_ptr<InventoryCall> call;
+  {
+    MutexLock lock(&mu_);
+    call = inventory_.lock();
+  }
+  if (call != nullptr) {
+    call->Cancel();
+  }
+}
+
 void SessionCall::Disconnect(absl::string_view /*why*/) {
+  CancelInventory();
   OnNetwork([self = shared_from_this()] { self->context_.TryCancel(); });
 }
 
@@ -84,6 +110,7 @@ void SessionCall::OnWriteDone(bool ok) {
 
 void SessionCall::OnDone(const grpc::Status& status) {
   core_->OnDisconnected(session_);
+  CancelInventory();
   std::shared_ptr<SessionCall> self;
   MutexLock lock(&mu_);
   self = std::move(self_);

@@ -15,6 +15,7 @@
 
 #include "agent/control/agent_core.h"
 #include "agent/control/coordinator_link.h"
+#include "agent/service/inventory_call.h"
 #include "common/mutex.h"
 #include "predella/control/v1/agent_session_service.grpc.pb.h"
 
@@ -33,6 +34,7 @@ class SessionCall final
                                            const std::string& address);
 
   void Send(control::v1::AgentMessage message) override;
+  std::shared_ptr<InventoryStream> OpenInventory() override;
   void Disconnect(absl::string_view why) override;
 
   // Blocks until the call is over; the status it ended with. `heard` tells
@@ -45,6 +47,7 @@ class SessionCall final
 
  private:
   explicit SessionCall(AgentCore* core) : core_(core) {}
+  void CancelInventory();
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   AgentCore* const core_;
@@ -59,6 +62,7 @@ class SessionCall final
   CondVar cv_;
   std::shared_ptr<SessionCall> self_ ABSL_GUARDED_BY(mu_);
   std::deque<control::v1::AgentMessage> out_ ABSL_GUARDED_BY(mu_);
+  std::weak_ptr<InventoryCall> inventory_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
   bool heard_ ABSL_GUARDED_BY(mu_) = false;

@@ -56,6 +56,7 @@ struct PublishedImage {
   std::string location_key;
   int64_t create_time_us = 0;
   int64_t publish_time_us = 0;
+  storage::v1::Decision decision;
 };
 
 // What the client says at the end.

@@ -138,6 +138,7 @@ PublishedImage ImageOf(const storage::v1::ReplicaRecord& record) {
   image.location_key = record.location_key();
   image.create_time_us = record.create_time_us();
   image.publish_time_us = record.publish_time_us();
+  image.decision = record.decision();
   return image;
 }
 

@@ -23,6 +23,7 @@ namespace {
 struct ImageArguments {
   std::string id;
   std::vector<std::string> ids;
+  std::string generation;
   std::string file;
   std::string size;
   std::string offset = "0";
@@ -30,6 +31,7 @@ struct ImageArguments {
   std::string mount;
   int page_size = 0;
   bool dry_run = false;
+  bool yes = false;
 };
 
 absl::StatusOr<int> Put(const ImageArguments& a, const Context& context) {
@@ -113,6 +115,24 @@ absl::StatusOr<int> Explain(const ImageArguments& a, const Context& context) {
                  << Moment(image.placement().decide_time()) << "\n";
     PrintDecision(image.placement(), context.format() == Format::kWide,
                   context.out);
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<int> Choose(const ImageArguments& a, const Context& context) {
+  if (!a.yes && !a.dry_run) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the other generations are removed for good: look at predella image "
+        "stat ",
+        a.id, " first, then say --yes"));
+  }
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Image image,
+                   client.ChooseImage(a.id, a.generation, a.dry_run));
+  if (context.format() == Format::kJson) {
+    PrintJson(image, context.out);
+  } else {
+    PrintImage(image, context.out);
   }
   return kExitDone;
 }
@@ -226,6 +246,25 @@ void AddImageCommands(CLI::App* app, Context* context) {
   rm->add_option("ID", a->ids, "UUIDs of the images.")->required();
   rm->add_flag("--dry-run", a->dry_run, "Only say what would be deleted.");
   rm->callback(run(Remove));
+
+  CLI::App* choose = image->add_subcommand(
+      "choose", "Keep one of several generations of an image.");
+  choose->footer(
+      "After an index was put back from an older copy two images may lie "
+      "under\n"
+      "one id: both are kept until one is chosen (cluster status names them).\n"
+      "Example:\n"
+      "  predella image stat ID\n"
+      "  predella image choose ID GENERATION --yes");
+  choose->add_option("ID", a->id, "UUID of the image.")->required();
+  choose
+      ->add_option("GENERATION", a->generation,
+                   "The one to keep, as image stat shows it.")
+      ->required();
+  choose->add_flag("--yes", a->yes, "Do it.");
+  choose->add_flag("--dry-run", a->dry_run, "Only check that it can be done.");
+  AddOutputOption(choose, context);
+  choose->callback(run(Choose));
 
   CLI::App* explain = image->add_subcommand(
       "explain", "Say why an image lies where it lies, as decided then.");

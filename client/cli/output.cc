@@ -235,6 +235,13 @@ void PrintImage(const v1::Image& image, std::ostream* out) {
     facts.Add("copy",
               absl::StrCat(Bare(copy.mount()), " ", Short(copy.health())));
   }
+  for (const v1::ImageConflict& other : image.conflicts()) {
+    facts.Add(
+        "conflict",
+        absl::StrCat("generation ", other.generation(), " on ",
+                     Bare(other.mount()), ", ", FormatSize(other.size_bytes()),
+                     ", stored ", Moment(other.create_time())));
+  }
   facts.Add("crc32c", image.crc32c_hex());
   for (const v1::Hash& hash : image.hashes()) {
     facts.Add(hash.algorithm(), hash.hex());

@@ -32,6 +32,10 @@ class ConnectionImpl final : public Connection {
       const v1::ListImagesRequest& request) override {
     return stub_->ListImages(request);
   }
+  absl::StatusOr<v1::Image> ChooseImage(
+      const v1::ChooseImageRequest& request) override {
+    return stub_->ChooseImage(request);
+  }
   absl::Status DeleteImage(const v1::DeleteImageRequest& request) override {
     return stub_->DeleteImage(request);
   }

@@ -42,6 +42,10 @@ class GrpcStub final : public Stub {
     return Change(images_.get(), &v1::ImageService::Stub::DeleteImage, request)
         .status();
   }
+  absl::StatusOr<v1::Image> ChooseImage(
+      const v1::ChooseImageRequest& request) override {
+    return Change(images_.get(), &v1::ImageService::Stub::ChooseImage, request);
+  }
   absl::StatusOr<v1::Upload> StartUpload(
       const v1::StartUploadRequest& request) override {
     return Change(images_.get(), &v1::ImageService::Stub::StartUpload, request);

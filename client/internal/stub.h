@@ -59,6 +59,8 @@ class Stub {
   virtual absl::StatusOr<v1::ListImagesResponse> ListImages(
       const v1::ListImagesRequest& request) = 0;
   virtual absl::Status DeleteImage(const v1::DeleteImageRequest& request) = 0;
+  virtual absl::StatusOr<v1::Image> ChooseImage(
+      const v1::ChooseImageRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> StartUpload(
       const v1::StartUploadRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> GetUpload(

@@ -41,6 +41,8 @@ class MockConnection : public Connection {
               (const v1::GetImageRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::ListImagesResponse>, ListImages,
               (const v1::ListImagesRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Image>, ChooseImage,
+              (const v1::ChooseImageRequest& request), (override));
   MOCK_METHOD(absl::Status, DeleteImage,
               (const v1::DeleteImageRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Upload>, GetUpload,

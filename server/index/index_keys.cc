@@ -20,6 +20,13 @@ std::string BigEndian(uint64_t value, int bytes) {
   return out;
 }
 
+// Sorts as the generations do.
+std::string Sortable(const Generation& generation) {
+  return absl::StrCat(BigEndian(static_cast<uint64_t>(generation.epoch), 8),
+                      BigEndian(static_cast<uint64_t>(generation.n), 8),
+                      BigEndian(generation.nonce, 4));
+}
+
 }  // namespace
 
 namespace keys {
@@ -45,10 +52,15 @@ std::string TombstonesOf(const Uuid& image_id) {
 }
 
 std::string Tombstone(const Uuid& image_id, const Generation& generation) {
-  return absl::StrCat(TombstonesOf(image_id),
-                      BigEndian(static_cast<uint64_t>(generation.epoch), 8),
-                      BigEndian(static_cast<uint64_t>(generation.n), 8),
-                      BigEndian(generation.nonce, 4));
+  return absl::StrCat(TombstonesOf(image_id), Sortable(generation));
+}
+
+std::string ConflictsOf(const Uuid& image_id) {
+  return absl::StrCat(kConflicts, image_id.bytes(), "/");
+}
+
+std::string Conflict(const Uuid& image_id, const Generation& generation) {
+  return absl::StrCat(ConflictsOf(image_id), Sortable(generation));
 }
 
 std::string Mount(const Uuid& mount_uid) {
@@ -56,9 +68,7 @@ std::string Mount(const Uuid& mount_uid) {
 }
 
 std::string Event(const Generation& pair, int i) {
-  return absl::StrCat(kEvents, BigEndian(static_cast<uint64_t>(pair.epoch), 8),
-                      BigEndian(static_cast<uint64_t>(pair.n), 8),
-                      BigEndian(pair.nonce, 4),
+  return absl::StrCat(kEvents, Sortable(pair),
                       BigEndian(static_cast<uint64_t>(i), 2));
 }
 

@@ -32,6 +32,7 @@ inline constexpr absl::string_view kImages = "image/";
 inline constexpr absl::string_view kByMount = "by-mount/";
 inline constexpr absl::string_view kUploads = "upload/";
 inline constexpr absl::string_view kTombstones = "tombstone/";
+inline constexpr absl::string_view kConflicts = "conflict/";
 inline constexpr absl::string_view kMounts = "mount/";
 inline constexpr absl::string_view kEvents = "event/";
 inline constexpr absl::string_view kSequence = "seq/";
@@ -44,6 +45,9 @@ std::string Upload(const Uuid& upload_id);
 // Begin of the keys of one image.
 std::string TombstonesOf(const Uuid& image_id);
 std::string Tombstone(const Uuid& image_id, const Generation& generation);
+// Begin of the keys of one image.
+std::string ConflictsOf(const Uuid& image_id);
+std::string Conflict(const Uuid& image_id, const Generation& generation);
 std::string Mount(const Uuid& mount_uid);
 // `i` counts the events of one commit.
 std::string Event(const Generation& pair, int i);

@@ -19,6 +19,11 @@ std::string UploadKey(const storage::v1::UploadRow& row) {
   return keys::Upload(Uuid::FromBytesOrNone(row.upload_id()));
 }
 
+std::string ConflictKey(const storage::v1::ConflictRow& row) {
+  return keys::Conflict(Uuid::FromBytesOrNone(row.image().image_id()),
+                        Generation::FromProto(row.image().generation()));
+}
+
 std::string MountKey(const storage::v1::MountRow& row) {
   return keys::Mount(Uuid::FromBytesOrNone(row.mount_uid()));
 }
@@ -121,6 +126,18 @@ void IndexTxn::PutTombstone(const storage::v1::TombstoneRow& row) {
 
 void IndexTxn::DeleteTombstone(const storage::v1::TombstoneRow& row) {
   Delete(TombstoneKey(row));
+}
+
+void IndexTxn::PutConflict(const storage::v1::ConflictRow& row) {
+  Put(ConflictKey(row), SerializeRow(row));
+}
+
+void IndexTxn::DeleteConflict(const storage::v1::ConflictRow& row) {
+  Delete(ConflictKey(row));
+}
+
+void IndexTxn::RequireConflict(const storage::v1::ConflictRow& row) {
+  Require(ConflictKey(row), SerializeRow(row));
 }
 
 void IndexTxn::PutMount(const storage::v1::MountRow& row) {

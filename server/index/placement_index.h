@@ -71,6 +71,9 @@ class IndexTxn {
   void DeleteUpload(const storage::v1::UploadRow& row);
   void PutTombstone(const storage::v1::TombstoneRow& row);
   void DeleteTombstone(const storage::v1::TombstoneRow& row);
+  void PutConflict(const storage::v1::ConflictRow& row);
+  void DeleteConflict(const storage::v1::ConflictRow& row);
+  void RequireConflict(const storage::v1::ConflictRow& row);
   void PutMount(const storage::v1::MountRow& row);
   void PutEvent(const storage::v1::EventRow& row);
   void PutRecovering(const storage::v1::RecoveringRow& row);
@@ -179,6 +182,11 @@ class PlacementIndex {
       const std::function<void(const storage::v1::TombstoneRow&)>& row) const;
   absl::StatusOr<std::vector<storage::v1::TombstoneRow>> TombstonesOf(
       const Uuid& image_id) const;
+  absl::StatusOr<std::vector<storage::v1::ConflictRow>> ConflictsOf(
+      const Uuid& image_id) const;
+  // In the order of ids.
+  absl::Status ScanConflicts(
+      const std::function<void(const storage::v1::ConflictRow&)>& row) const;
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()
       const;

@@ -100,6 +100,20 @@ PlacementIndex::TombstonesOf(const Uuid& image_id) const {
   return rows;
 }
 
+absl::StatusOr<std::vector<storage::v1::ConflictRow>>
+PlacementIndex::ConflictsOf(const Uuid& image_id) const {
+  std::vector<storage::v1::ConflictRow> rows;
+  RETURN_IF_ERROR(ScanRows<storage::v1::ConflictRow>(
+      kv_, keys::ConflictsOf(image_id), "", 0,
+      [&](const storage::v1::ConflictRow& row) { rows.push_back(row); }));
+  return rows;
+}
+
+absl::Status PlacementIndex::ScanConflicts(
+    const std::function<void(const storage::v1::ConflictRow&)>& row) const {
+  return ScanRows<storage::v1::ConflictRow>(kv_, keys::kConflicts, "", 0, row);
+}
+
 absl::StatusOr<std::vector<storage::v1::MountRow>> PlacementIndex::ListMounts()
     const {
   std::vector<storage::v1::MountRow> rows;

@@ -158,6 +158,23 @@ v1::Image ToApiImage(const storage::v1::ImageRow& row,
   return image;
 }
 
+v1::ImageConflict ToApiConflict(const storage::v1::ConflictRow& row,
+                                const MountRegistry& registry) {
+  v1::ImageConflict out;
+  out.set_generation(
+      Generation::FromProto(row.image().generation()).ToString());
+  for (const storage::v1::CopyRow& copy : row.image().copies()) {
+    const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+    const std::optional<MountInfo> info = registry.Find(uid);
+    out.set_mount(
+        MountName(info.has_value() ? info->row.mount_name() : uid.ToString()));
+  }
+  out.set_size_bytes(row.image().size_bytes());
+  out.set_crc32c_hex(absl::StrFormat("%08x", row.image().crc32c()));
+  *out.mutable_create_time() = ToTimestamp(row.image().create_time_us());
+  return out;
+}
+
 v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
                      int64_t pending_removals) {
   v1::Mount mount;

@@ -26,6 +26,9 @@ bool CountsAsDegraded(v1::Health health);
 // Smaller is read first.
 int ReadRank(v1::Health health);
 
+v1::ImageConflict ToApiConflict(const storage::v1::ConflictRow& row,
+                                const MountRegistry& registry);
+
 // With capabilities and the decision unless `brief`.
 v1::Image ToApiImage(const storage::v1::ImageRow& row,
                      const LifecycleDeps& deps, bool brief);

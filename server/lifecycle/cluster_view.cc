@@ -7,9 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 #include "common/errors.h"
 #include "common/ids.h"
+#include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -28,6 +30,9 @@ void Add(v1::Cluster* cluster, absl::string_view code,
   check->set_next_step(std::string(next_step));
   cluster->set_health(std::max(cluster->health(), severity));
 }
+
+// Named in the text of a check; the rest is counted.
+constexpr size_t kMostNames = 5;
 
 struct HealthText {
   v1::Health health;
@@ -63,12 +68,14 @@ constexpr HealthText kHealthTexts[] = {
 
 ClusterView::ClusterView(const LifecycleDeps& deps,
                          const PlacementOptions& placement, TrustKeeper* trust,
-                         UploadTable* uploads, Tombstones* tombstones)
+                         UploadTable* uploads, Tombstones* tombstones,
+                         Inventory* inventory)
     : deps_(deps),
       placement_(placement),
       trust_(trust),
       uploads_(uploads),
       tombstones_(tombstones),
+      inventory_(inventory),
       start_time_us_(deps.clock->NowMicros()) {}
 
 void ClusterView::CheckMount(const MountInfo& info,
@@ -145,16 +152,41 @@ void ClusterView::CheckIndex(v1::Cluster* cluster) const {
               "coordinator, which started without; reads go on"
             : "free space where the state directory lies; reads go on");
   }
+}
+
+void ClusterView::CheckRecovery(v1::Cluster* cluster) const {
   cluster->set_recovering(trust_->recovering());
   if (trust_->recovering()) {
+    const std::vector<std::string> awaited = inventory_->Awaited();
     Add(cluster, "RECOVERING", v1::CLUSTER_HEALTH_ERROR,
-        absl::StrCat("mount ", trust_->cause(),
-                     " knows of commits that the index does not have: the "
-                     "index was put back from an older copy; nothing is "
-                     "removed from any mount"),
-        "stop it and put back the newest copy of the state directory, if "
-        "nothing was stored since this one was started; RECOVERING does not "
-        "end by itself in this version");
+        absl::StrCat(
+            "mount ", trust_->cause(),
+            " knows of commits that the index does not have: the "
+            "index was put back from an older copy; every mount is "
+            "listed, and nothing is removed meanwhile; waiting for ",
+            awaited.empty() ? "nobody any more" : absl::StrJoin(awaited, ", ")),
+        "start the agents of these mounts; one that never comes back is given "
+        "up by predella mount retire");
+  }
+  std::vector<std::string> names;
+  int64_t conflicts = 0;
+  LogIfError(
+      deps_.index->ScanConflicts([&](const storage::v1::ConflictRow& row) {
+        ++conflicts;
+        if (names.size() < kMostNames) {
+          names.push_back(
+              Uuid::FromBytesOrNone(row.image().image_id()).ToString());
+        }
+      }),
+      "conflicts are counted at the next look");
+  if (conflicts > 0) {
+    Add(cluster, "IMAGE_CONFLICT", v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat("two generations are kept of ", absl::StrJoin(names, ", "),
+                     conflicts > static_cast<int64_t>(names.size())
+                         ? absl::StrCat(" and others (", conflicts, " in all)")
+                         : ""),
+        "predella image stat ID shows both; predella image choose ID "
+        "GENERATION keeps one and removes the other");
   }
 }
 
@@ -172,6 +204,7 @@ v1::Cluster ClusterView::Get() const {
   cluster.set_open_upload_count(uploads_->open_count());
   cluster.set_tombstone_count(tombstones_->count());
   CheckIndex(&cluster);
+  CheckRecovery(&cluster);
   int writable = 0;
   std::set<int> groups;  // mounts of one space are counted once
   std::set<int> usable_groups;

@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 
 #include "predella/v1/cluster_service.pb.h"
+#include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
@@ -16,7 +17,8 @@ namespace predella::server {
 class ClusterView {
  public:
   ClusterView(const LifecycleDeps& deps, const PlacementOptions& placement,
-              TrustKeeper* trust, UploadTable* uploads, Tombstones* tombstones);
+              TrustKeeper* trust, UploadTable* uploads, Tombstones* tombstones,
+              Inventory* inventory);
 
   v1::Cluster Get() const;
   // INVALID_ARGUMENT for a negative size or a name that is not an image's.
@@ -27,12 +29,14 @@ class ClusterView {
   void CheckMount(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckLost(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckIndex(v1::Cluster* cluster) const;
+  void CheckRecovery(v1::Cluster* cluster) const;
 
   const LifecycleDeps deps_;
   const PlacementOptions placement_;
   TrustKeeper* const trust_;
   UploadTable* const uploads_;
   Tombstones* const tombstones_;
+  Inventory* const inventory_;
   const int64_t start_time_us_;
 };
 

@@ -52,9 +52,16 @@ absl::StatusOr<v1::Image> ImageCatalog::Get(const Uuid& image_id) {
   ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
                    deps_.index->GetImage(image_id));
   if (!row.has_value()) {
+    RETURN_IF_ERROR(CheckNoConflict(image_id));
     return WhyMissing(image_id);
   }
-  return ToApiImage(*row, deps_, /*brief=*/false);
+  v1::Image image = ToApiImage(*row, deps_, /*brief=*/false);
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
+                   deps_.index->ConflictsOf(image_id));
+  for (const storage::v1::ConflictRow& conflict : conflicts) {
+    *image.add_conflicts() = ToApiConflict(conflict, *deps_.registry);
+  }
+  return image;
 }
 
 // Glance turns a NOT_FOUND into an image without bytes, so it is said only
@@ -277,6 +284,7 @@ absl::Status ImageCatalog::FinishCopies(const Uuid& image_id) {
 
 absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
   RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  RETURN_IF_ERROR(CheckNoConflict(request.image_id));
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
                      deps_.index->GetImage(request.image_id));

@@ -45,10 +45,23 @@ class ImageCatalog {
   // OK once the tombstone is synced in the index and on a mount. ABORTED with
   // GENERATION_MISMATCH or UPLOAD_IN_PROGRESS; UNAVAILABLE, NO_TOMBSTONE_COPY:
   // deleted in the index, repeat it; and the errors of Get.
+  // FAILED_PRECONDITION, IMAGE_CONFLICT while two generations of it are kept.
   absl::Status Delete(const DeleteRequest& request);
+
+  // image_choice.cc. Keeps one of the generations of an image and has the
+  // files of the others removed. NOT_FOUND, GENERATION_MISMATCH when none is
+  // this one; FAILED_PRECONDITION, RECOVERING. Nothing to choose: OK.
+  absl::StatusOr<v1::Image> Choose(const Uuid& image_id,
+                                   const Generation& generation,
+                                   bool validate_only);
 
  private:
   absl::Status WhyMissing(const Uuid& image_id);
+  // FAILED_PRECONDITION, IMAGE_CONFLICT.
+  absl::Status CheckNoConflict(const Uuid& image_id);
+  absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,
+                            const std::vector<storage::v1::ConflictRow>& others,
+                            const storage::v1::ImageRow& keep);
   absl::Status DeleteRow(const storage::v1::ImageRow& row,
                          storage::v1::TombstoneRow* tombstone);
   // Ends the open uploads of an image; how many there were.

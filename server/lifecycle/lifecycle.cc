@@ -16,11 +16,14 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
                       &gate_),
       reaper_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
               &tombstones_),
+      inventory_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
+                 &tombstones_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_),
       mounts_(deps, &reaper_, &changed_, &gate_),
-      cluster_(deps, placement, &trust_, &uploads_, &tombstones_) {
-  sessions_.Bind(&upload_manager_, &tombstones_);
+      cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_) {
+  sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
+  inventory_.OnEnded([this] { reaper_.SendRemovals(); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }
 

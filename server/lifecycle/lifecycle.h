@@ -9,6 +9,7 @@
 
 #include "server/lifecycle/cluster_view.h"
 #include "server/lifecycle/image_catalog.h"
+#include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/mount_admin.h"
 #include "server/lifecycle/mount_gate.h"
@@ -37,6 +38,7 @@ class Lifecycle {
   MountAdmin& mounts() { return mounts_; }
   ClusterView& cluster() { return cluster_; }
   Reaper& reaper() { return reaper_; }
+  Inventory& inventory() { return inventory_; }
   TrustKeeper& trust() { return trust_; }
   Tombstones& tombstones() { return tombstones_; }
   UploadTable& upload_table() { return uploads_; }
@@ -45,6 +47,7 @@ class Lifecycle {
   void Tick() {
     reaper_.Tick();
     sessions_.Tick();
+    inventory_.Tick();
   }
 
  private:
@@ -60,6 +63,7 @@ class Lifecycle {
   Tombstones tombstones_;
   UploadManager upload_manager_;
   Reaper reaper_;
+  Inventory inventory_;
   ImageCatalog images_;
   MountAdmin mounts_;
   ClusterView cluster_;

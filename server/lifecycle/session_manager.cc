@@ -10,6 +10,7 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/rpc_status.h"
+#include "server/lifecycle/inventory.h"
 #include "server/lifecycle/session_state.h"
 
 namespace predella::server {
@@ -33,9 +34,11 @@ SessionManager::SessionManager(const LifecycleDeps& deps, TrustKeeper* trust,
 
 SessionManager::~SessionManager() = default;
 
-void SessionManager::Bind(UploadManager* uploads, Tombstones* tombstones) {
+void SessionManager::Bind(UploadManager* uploads, Tombstones* tombstones,
+                          Inventory* inventory) {
   uploads_ = uploads;
   tombstones_ = tombstones;
+  inventory_ = inventory;
 }
 
 void SessionManager::OnTrusted(std::function<void(const Uuid&)> trusted) {
@@ -159,6 +162,11 @@ void SessionManager::Closed(int64_t number) {
                      "lost its session before it answered"));
   }
   changed_->Notify();
+}
+
+absl::Status SessionManager::TakeInventory(
+    const control::v1::InventoryPart& part) {
+  return inventory_->Take(part);
 }
 
 void SessionManager::HandleHeartbeat(const SessionPtr& session,

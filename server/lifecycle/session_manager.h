@@ -37,6 +37,8 @@
 
 namespace predella::server {
 
+class Inventory;
+
 // Thread-safe. Messages of one session must be delivered one after the other;
 // delivering never blocks: what writes or waits runs on the pool, in order per
 // upload.
@@ -46,8 +48,9 @@ class SessionManager final : public AgentCommands {
                  Notifier* changed);
   ~SessionManager() override;
 
-  // Before the first session; both must outlive this.
-  void Bind(UploadManager* uploads, Tombstones* tombstones);
+  // Before the first session; all must outlive this.
+  void Bind(UploadManager* uploads, Tombstones* tombstones,
+            Inventory* inventory);
   // Called on the pool whenever a mount has attached and is trusted.
   void OnTrusted(std::function<void(const Uuid&)> trusted);
 
@@ -56,6 +59,8 @@ class SessionManager final : public AgentCommands {
   void Opened(std::shared_ptr<AgentSession> session);
   void Deliver(int64_t session, const control::v1::AgentMessage& message);
   void Closed(int64_t session);
+  // A part of a listing that Inventory asked for; blocks.
+  absl::Status TakeInventory(const control::v1::InventoryPart& part);
 
   // AgentCommands.
   absl::StatusOr<control::v1::CommandResult> Call(const Uuid& mount_uid,
@@ -100,8 +105,6 @@ class SessionManager final : public AgentCommands {
                            const control::v1::MountReport& report);
   absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
                                                        const std::string& name);
-  // Whether what is known of the mount lets it be trusted now.
-  bool MayTrust(const std::optional<MountInfo>& info);
   void SendAttach(const SessionPtr& session, bool claim_label);
   void HandleAttachDone(const SessionPtr& session,
                         const control::v1::AttachDone& done);
@@ -127,6 +130,7 @@ class SessionManager final : public AgentCommands {
   Notifier* const changed_;
   UploadManager* uploads_ = nullptr;          // constant after Bind
   Tombstones* tombstones_ = nullptr;          // constant after Bind
+  Inventory* inventory_ = nullptr;            // constant after Bind
   std::function<void(const Uuid&)> trusted_;  // constant after OnTrusted
 
   Mutex mu_;

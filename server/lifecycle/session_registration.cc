@@ -312,11 +312,6 @@ void SessionManager::HandleReport(const SessionPtr& session,
   SendAttach(session, report.label().cluster_uid().empty());
 }
 
-bool SessionManager::MayTrust(const std::optional<MountInfo>& info) {
-  return info.has_value() && !info->row.unconfirmed() &&
-         !trust_->recovering() && deps_.index->Covers(info->known);
-}
-
 void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   Uuid uid;
   {
@@ -336,7 +331,8 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   for (control::v1::OpenUpload& open : uploads_->OpenUploadsOn(uid)) {
     *attach->add_open_uploads() = std::move(open);
   }
-  attach->set_may_collect(MayTrust(deps_.registry->Find(uid)));
+  const std::optional<MountInfo> info = deps_.registry->Find(uid);
+  attach->set_may_collect(info.has_value() && trust_->MayTrust(*info));
   const control::v1::StoreRoster roster = Roster();
   *attach->mutable_roster() = roster.roster();
   {
@@ -378,7 +374,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
     uploads_->OnStatus(uid, status);
   }
   const std::optional<MountInfo> info = deps_.registry->Find(uid);
-  const bool trusted = MayTrust(info);
+  const bool trusted = info.has_value() && trust_->MayTrust(*info);
   deps_.registry->Attached(uid, session->number(), trusted);
   ForgetIfClosed(session, uid);
   LogInfo("mount_attached", {{"mount", info.has_value() ? info->row.mount_name()

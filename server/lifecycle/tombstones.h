@@ -76,6 +76,12 @@ class Tombstones {
                               const storage::v1::Generation& generation,
                               const Uuid& mount_uid);
 
+  // A listing shows a file of this generation on the mount, and a tombstone of
+  // it or of a later one is known: the file is to be removed.
+  absl::Status AddPending(const Uuid& image_id,
+                          const storage::v1::Generation& generation,
+                          const Uuid& mount_uid);
+
   // Takes in the copies that a mount brought at its registration: they rule
   // over image rows and open uploads, for their generation and every lower
   // one of the id.
@@ -98,7 +104,11 @@ class Tombstones {
   struct Ruled {
     bool known = false;  // the index has this very tombstone
     std::optional<storage::v1::ImageRow> image;
+    std::vector<storage::v1::ConflictRow> conflicts;
     std::vector<storage::v1::UploadRow> uploads;
+    bool nothing() const {
+      return !image.has_value() && conflicts.empty() && uploads.empty();
+    }
   };
   absl::StatusOr<Ruled> WhatItRules(const storage::v1::Tombstone& copy) const;
   absl::Status CommitMerge(const Uuid& mount_uid,

@@ -33,6 +33,35 @@ absl::Status Tombstones::Merge(
   return absl::OkStatus();
 }
 
+absl::Status Tombstones::AddPending(const Uuid& image_id,
+                                    const storage::v1::Generation& generation,
+                                    const Uuid& mount_uid) {
+  const Generation wanted = Generation::FromProto(generation);
+  for (const TombstoneEntry& entry : OfImage(image_id)) {
+    if (Generation::FromProto(entry.row.generation()) != wanted) {
+      continue;
+    }
+    return Update(image_id, generation, [&](storage::v1::TombstoneRow* row) {
+      for (const std::string& uid : row->pending_mount_uids()) {
+        if (uid == mount_uid.bytes()) {
+          return false;
+        }
+      }
+      row->add_pending_mount_uids(mount_uid.bytes());
+      row->clear_settle_time_us();
+      return true;
+    });
+  }
+  // Removals are by exact generation: a lower one gets a tombstone of its own.
+  const storage::v1::TombstoneRow row = Make(image_id, generation, {mount_uid});
+  IndexTxn txn = deps_.index->Begin();
+  const Generation pair = txn.pair();
+  txn.PutTombstone(row);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  Committed(row, pair, /*written_here=*/false);
+  return absl::OkStatus();
+}
+
 std::vector<Uuid> Tombstones::AllMounts() const {
   std::vector<Uuid> out;
   for (const MountInfo& info : deps_.registry->List()) {
@@ -58,6 +87,13 @@ absl::StatusOr<Tombstones::Ruled> Tombstones::WhatItRules(
       !Generation::FromProto(image->generation()).After(generation)) {
     ruled.image = std::move(image);
   }
+  ASSIGN_OR_RETURN(std::vector<storage::v1::ConflictRow> conflicts,
+                   deps_.index->ConflictsOf(image_id));
+  for (storage::v1::ConflictRow& row : conflicts) {
+    if (!Generation::FromProto(row.image().generation()).After(generation)) {
+      ruled.conflicts.push_back(std::move(row));
+    }
+  }
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
     if (entry.open() &&
         !Generation::FromProto(entry.row.generation()).After(generation)) {
@@ -75,18 +111,26 @@ absl::Status Tombstones::CommitMerge(const Uuid& mount_uid,
   const Generation pair = txn.pair();
   std::vector<storage::v1::TombstoneRow> written;
   bool same_file = false;
-  if (ruled.image.has_value()) {
-    // Removals are by exact generation, so a file of a lower one than the
-    // copy's gets a tombstone of its own.
+  // Removals are by exact generation, so a file of a lower one than the copy's
+  // gets a tombstone of its own.
+  const auto bury = [&](const storage::v1::ImageRow& image) {
     std::vector<Uuid> holders;
-    for (const storage::v1::CopyRow& held : ruled.image->copies()) {
+    for (const storage::v1::CopyRow& held : image.copies()) {
       holders.push_back(Uuid::FromBytesOrNone(held.mount_uid()));
     }
-    same_file = Generation::FromProto(ruled.image->generation()) ==
-                Generation::FromProto(copy.generation());
-    written.push_back(Make(image_id, ruled.image->generation(), holders));
+    same_file = same_file || Generation::FromProto(image.generation()) ==
+                                 Generation::FromProto(copy.generation());
+    written.push_back(Make(image_id, image.generation(), holders));
+  };
+  if (ruled.image.has_value()) {
+    bury(*ruled.image);
     txn.RequireImage(*ruled.image);
     txn.DeleteImage(*ruled.image);
+  }
+  for (const storage::v1::ConflictRow& conflict : ruled.conflicts) {
+    bury(conflict.image());
+    txn.RequireConflict(conflict);
+    txn.DeleteConflict(conflict);
   }
   if (!ruled.known && !same_file) {
     // The index knows nothing of this delete: any mount may hold the file.
@@ -138,7 +182,7 @@ absl::Status Tombstones::MergeOne(const Uuid& mount_uid,
   }
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(Ruled ruled, WhatItRules(copy));
-    if (ruled.known && !ruled.image.has_value() && ruled.uploads.empty()) {
+    if (ruled.known && ruled.nothing()) {
       return RecordCopy(copy, mount_uid);
     }
     const absl::Status status = CommitMerge(mount_uid, copy, std::move(ruled));

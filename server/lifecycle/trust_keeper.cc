@@ -1,6 +1,7 @@
 #include "server/lifecycle/trust_keeper.h"
 
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -107,6 +108,31 @@ absl::Status TrustKeeper::WriteRow() {
   MutexLock lock(&mu_);
   unwritten_.reset();
   return absl::OkStatus();
+}
+
+absl::Status TrustKeeper::End(absl::Span<const storage::v1::FenceEntry> known,
+                              const std::string& detail) {
+  RETURN_IF_ERROR(WriteRow());
+  RETURN_IF_ERROR(deps_.index->RaiseTo(known));
+  storage::v1::EventRow event;
+  event.set_time_us(deps_.clock->NowMicros());
+  event.set_kind("recovered");
+  event.set_mount_name(cause());
+  event.set_detail(detail);
+  IndexTxn txn = deps_.index->Begin();
+  txn.DeleteRecovering();
+  txn.PutEvent(event);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  LogInfo("recovered", {{"detail", detail}});
+  MutexLock lock(&mu_);
+  recovering_ = false;
+  cause_.clear();
+  return absl::OkStatus();
+}
+
+bool TrustKeeper::MayTrust(const MountInfo& info) const {
+  return !info.row.unconfirmed() && !recovering() &&
+         deps_.index->Covers(info.known);
 }
 
 // Removals that wait are looked up anew at each send, so taking the trust

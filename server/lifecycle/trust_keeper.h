@@ -13,6 +13,7 @@
 #include "common/mutex.h"
 #include "predella/storage/v1/storage.pb.h"
 #include "server/lifecycle/lifecycle_options.h"
+#include "server/placement/mount_registry.h"
 
 namespace predella::server {
 
@@ -31,6 +32,14 @@ class TrustKeeper {
   // must be told nothing. RECOVERING holds in memory even then.
   absl::Status Compare(const Uuid& mount_uid,
                        absl::Span<const storage::v1::FenceEntry> known);
+
+  // Every mount was listed: raises the table to what the mounts know and ends
+  // RECOVERING, synced. `detail` says for people what came of it.
+  absl::Status End(absl::Span<const storage::v1::FenceEntry> known,
+                   const std::string& detail);
+  // Whether the mount knows no more than the index, and nothing else forbids
+  // to remove what lies on it.
+  bool MayTrust(const MountInfo& info) const;
 
   bool recovering() const;
   // The mount whose knowledge gave it away, for people.

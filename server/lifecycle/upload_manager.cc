@@ -128,6 +128,20 @@ absl::Status UploadManager::ConfirmClean(const Uuid& upload_id,
   return status;
 }
 
+absl::Status UploadManager::MarkLeftover(const Uuid& upload_id,
+                                         const Uuid& mount_uid) {
+  return Change(upload_id, [&](storage::v1::UploadRow* row) {
+    bool changed = false;
+    for (storage::v1::UploadTargetRow& target : *row->mutable_targets()) {
+      if (target.mount_uid() == mount_uid.bytes() && target.clean()) {
+        target.set_clean(false);
+        changed = true;
+      }
+    }
+    return changed;
+  });
+}
+
 absl::StatusOr<v1::Upload> UploadManager::Get(const Uuid& upload_id) {
   ASSIGN_OR_RETURN(const std::optional<storage::v1::UploadRow> row,
                    deps_.index->GetUpload(upload_id));

@@ -91,6 +91,8 @@ class UploadManager {
                    absl::string_view reason, absl::string_view detail);
   // A mount has confirmed that nothing of a lost upload is left on it.
   absl::Status ConfirmClean(const Uuid& upload_id, const Uuid& mount_uid);
+  // A listing shows that something is: an upload that ended is cleaned again.
+  absl::Status MarkLeftover(const Uuid& upload_id, const Uuid& mount_uid);
 
   // Expires uploads, forgets outcomes, writes signs of life now and then.
   void Tick();

@@ -162,6 +162,53 @@ class SessionReactor final : public Reactor {
   control::v1::AgentMessage message_;
 };
 
+// Reads the next part when the last one was taken in: a listing of a million
+// images holds one part in memory. Deletes itself when gRPC is done with it.
+class InventoryReactor final
+    : public grpc::ServerReadReactor<control::v1::InventoryPart> {
+ public:
+  InventoryReactor(SessionManager* sessions, Executor* pool,
+                   control::v1::InventoryReceipt* receipt)
+      : sessions_(sessions), pool_(pool), receipt_(receipt) {
+    StartRead(&part_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      Finish(grpc::Status::OK);
+      return;
+    }
+    // Not finished before the task ends, so this is there.
+    pool_->Post([this] {
+      const absl::Status status = sessions_->TakeInventory(part_);
+      if (!status.ok()) {
+        Finish(ToGrpcStatus(status));
+        return;
+      }
+      receipt_->set_entries(receipt_->entries() + part_.entries_size());
+      part_.Clear();
+      StartRead(&part_);
+    });
+  }
+
+  void OnDone() override { delete this; }
+
+ private:
+  SessionManager* const sessions_;
+  Executor* const pool_;
+  control::v1::InventoryReceipt* const receipt_;
+  control::v1::InventoryPart part_;
+};
+
+class RefusedInventory final
+    : public grpc::ServerReadReactor<control::v1::InventoryPart> {
+ public:
+  explicit RefusedInventory(const absl::Status& status) {
+    Finish(ToGrpcStatus(status));
+  }
+  void OnDone() override { delete this; }
+};
+
 class RefusedReactor final : public Reactor {
  public:
   explicit RefusedReactor(const absl::Status& status) {
@@ -170,15 +217,27 @@ class RefusedReactor final : public Reactor {
   void OnDone() override { delete this; }
 };
 
+absl::Status Stopping() {
+  return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                   "the coordinator is stopping: dial again in a moment");
+}
+
 }  // namespace
 
 Reactor* AgentSessionServiceImpl::Session(grpc::CallbackServerContext*) {
   if (runner_->draining()) {
-    return new RefusedReactor(
-        MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
-                  "the coordinator is stopping: dial again in a moment"));
+    return new RefusedReactor(Stopping());
   }
   return new SessionReactor(sessions_);
+}
+
+grpc::ServerReadReactor<control::v1::InventoryPart>*
+AgentSessionServiceImpl::ReportInventory(
+    grpc::CallbackServerContext*, control::v1::InventoryReceipt* receipt) {
+  if (runner_->draining()) {
+    return new RefusedInventory(Stopping());
+  }
+  return new InventoryReactor(sessions_, pool_, receipt);
 }
 
 }  // namespace predella::server

@@ -13,18 +13,23 @@ namespace predella::server {
 class AgentSessionServiceImpl final
     : public control::v1::AgentSessionService::CallbackService {
  public:
-  // Both must outlive the server this is registered with. `runner` tells
-  // whether the coordinator is stopping.
-  AgentSessionServiceImpl(CallRunner* runner, SessionManager* sessions)
-      : runner_(runner), sessions_(sessions) {}
+  // All must outlive the server this is registered with. `runner` tells
+  // whether the coordinator is stopping; `pool` takes listings in.
+  AgentSessionServiceImpl(CallRunner* runner, SessionManager* sessions,
+                          Executor* pool)
+      : runner_(runner), sessions_(sessions), pool_(pool) {}
 
   grpc::ServerBidiReactor<control::v1::AgentMessage,
                           control::v1::CoordinatorMessage>*
   Session(grpc::CallbackServerContext* context) override;
+  grpc::ServerReadReactor<control::v1::InventoryPart>* ReportInventory(
+      grpc::CallbackServerContext* context,
+      control::v1::InventoryReceipt* receipt) override;
 
  private:
   CallRunner* const runner_;
   SessionManager* const sessions_;
+  Executor* const pool_;
 };
 
 }  // namespace predella::server

@@ -89,6 +89,20 @@ grpc::ServerUnaryReactor* ImageServiceImpl::DeleteImage(
       });
 }
 
+grpc::ServerUnaryReactor* ImageServiceImpl::ChooseImage(
+    grpc::CallbackServerContext* context, const v1::ChooseImageRequest* request,
+    v1::Image* response) {
+  return runner_->Run<v1::Image>(
+      context, response, [this, request]() -> absl::StatusOr<v1::Image> {
+        ASSIGN_OR_RETURN(const Uuid id, ParseImageName(request->name()));
+        const auto generation = Generation::Parse(request->generation());
+        if (!generation.ok()) {
+          return Invalid(generation.status().message());
+        }
+        return images_->Choose(id, *generation, request->validate_only());
+      });
+}
+
 grpc::ServerUnaryReactor* ImageServiceImpl::StartUpload(
     grpc::CallbackServerContext* context, const v1::StartUploadRequest* request,
     v1::Upload* response) {

@@ -25,6 +25,9 @@ class ImageServiceImpl final : public v1::ImageService::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::ListImagesRequest* request,
       v1::ListImagesResponse* response) override;
+  grpc::ServerUnaryReactor* ChooseImage(grpc::CallbackServerContext* context,
+                                        const v1::ChooseImageRequest* request,
+                                        v1::Image* response) override;
   grpc::ServerUnaryReactor* DeleteImage(
       grpc::CallbackServerContext* context,
       const v1::DeleteImageRequest* request,

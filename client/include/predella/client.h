@@ -71,6 +71,11 @@ class Client {
   absl::Status DeleteImage(absl::string_view image,
                            absl::string_view generation = "",
                            bool allow_missing = false);
+  // Keeps one of several generations (Image.conflicts) and has the files of the
+  // others removed.
+  absl::StatusOr<v1::Image> ChooseImage(absl::string_view image,
+                                        absl::string_view generation,
+                                        bool validate_only = false);
   absl::StatusOr<std::unique_ptr<ImageWriter>> StartUpload(
       const UploadOptions& options);
   absl::StatusOr<std::unique_ptr<ImageReader>> ReadImage(

@@ -28,6 +28,8 @@ class Connection {
   virtual absl::StatusOr<v1::ListImagesResponse> ListImages(
       const v1::ListImagesRequest& request) = 0;
   virtual absl::Status DeleteImage(const v1::DeleteImageRequest& request) = 0;
+  virtual absl::StatusOr<v1::Image> ChooseImage(
+      const v1::ChooseImageRequest& request) = 0;
   virtual absl::StatusOr<v1::Upload> GetUpload(
       const v1::GetUploadRequest& request) = 0;
   virtual absl::StatusOr<v1::ListUploadsResponse> ListUploads(

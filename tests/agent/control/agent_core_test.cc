@@ -143,6 +143,60 @@ TEST_F(CoreTest, AnUploadIsPublishedAndAnsweredAfterTheAck) {
   EXPECT_TRUE(again->sent.back().has_result());
 }
 
+TEST_F(CoreTest, TheMountIsListedOnACallOfItsOwn) {
+  Register();
+  Prepare(kBlockBytes);
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, kBlockBytes);
+  Commit(handle, kBlockBytes);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  const Uuid foreign = ids.NextUuid();
+  ASSERT_OK(mem.PutFile(foreign.ToString(), "not ours"));
+  control::v1::Command command;
+  command.mutable_list_mount()->set_listing_id("listing");
+  Command(command);
+  ASSERT_NE(Result(), nullptr);
+  EXPECT_FALSE(Result()->has_error());
+  ASSERT_EQ(link->inventory->parts.size(), 1u);
+  const control::v1::InventoryPart& part = link->inventory->parts[0];
+  EXPECT_EQ(part.mount_uid(), label.mount_uid());
+  EXPECT_EQ(part.listing_id(), "listing");
+  ASSERT_EQ(part.entries_size(), 2);
+  for (const control::v1::InventoryEntry& entry : part.entries()) {
+    EXPECT_TRUE(entry.named());
+    if (entry.image_id() == foreign.bytes()) {
+      EXPECT_FALSE(entry.has_record());
+      EXPECT_EQ(entry.size_bytes(), 8);
+      continue;
+    }
+    EXPECT_EQ(entry.size_bytes(), kBlockBytes);
+    EXPECT_EQ(entry.record().image_id(), image_id.bytes());
+    EXPECT_EQ(entry.record().upload_id(), upload_id.bytes());
+    EXPECT_EQ(Generation::FromProto(entry.record().generation()), generation);
+    EXPECT_EQ(entry.record().location_key(), std::string(16, 'k'));
+    EXPECT_EQ(entry.record().size_bytes(), kBlockBytes);
+    EXPECT_NE(entry.record().crc32c(), 0u);
+  }
+  // What the coordinator makes of it is the command's answer.
+  link->inventory->status = absl::FailedPreconditionError("nobody asked");
+  Command(command);
+  EXPECT_TRUE(Result()->has_error());
+  // An empty one is told too, and one at a time.
+  link->inventory = std::make_shared<FakeInventory>();
+  command.set_number(++number);
+  control::v1::CoordinatorMessage message;
+  *message.mutable_command() = command;
+  core.OnMessage(session, message);
+  message.mutable_command()->set_number(++number);
+  core.OnMessage(session, message);
+  EXPECT_EQ(Result()->number(), number);
+  EXPECT_EQ(Result()->error().code(), 14) << "UNAVAILABLE";
+  Run();
+  EXPECT_EQ(Result()->number(), number - 1);
+  EXPECT_FALSE(Result()->has_error());
+}
+
 TEST_F(CoreTest, RefusedOutcomesAreErrorsWithTheirReason) {
   const struct {
     storage::v1::UploadOutcome outcome;

@@ -26,8 +26,23 @@
 
 namespace predella::agent {
 
+class FakeInventory final : public InventoryStream {
+ public:
+  bool Send(control::v1::InventoryPart part) override {
+    parts.push_back(std::move(part));
+    return parts.size() < broken_at;
+  }
+  absl::Status Finish() override { return status; }
+  std::vector<control::v1::InventoryPart> parts;
+  size_t broken_at = 1000;
+  absl::Status status;
+};
+
 class FakeLink final : public CoordinatorLink {
  public:
+  std::shared_ptr<InventoryStream> OpenInventory() override {
+    return inventory;
+  }
   void Send(control::v1::AgentMessage message) override {
     sent.push_back(std::move(message));
   }
@@ -36,6 +51,7 @@ class FakeLink final : public CoordinatorLink {
   }
   std::vector<control::v1::AgentMessage> sent;
   std::optional<std::string> disconnected;
+  std::shared_ptr<FakeInventory> inventory = std::make_shared<FakeInventory>();
 };
 
 class FakeStream final : public UploadStream {

@@ -36,6 +36,7 @@ class AnsweringLink final : public CoordinatorLink {
     sent_.push_back(std::move(message));
     cv_.SignalAll();
   }
+  std::shared_ptr<InventoryStream> OpenInventory() override { return nullptr; }
   void Disconnect(absl::string_view) override {}
   // The next message after `*seen`; an empty one after ten seconds.
   control::v1::AgentMessage Next(size_t* seen) {

@@ -272,7 +272,8 @@ TEST_F(CliTest, WrongCommandLinesAreNamed) {
                         "are image, upload, mount,"));
   EXPECT_THAT(said({"image", "putt", "f"}),
               HasSubstr("\"putt\" is not a command of predella image: there "
-                        "are put, get, ls, stat, rm, explain\n"
+                        "are put, get, ls, stat, rm, choose, "
+                        "explain\n"
                         "hint: predella image --help"));
   EXPECT_THAT(said({"mount"}), HasSubstr("predella mount wants a command: "));
   EXPECT_THAT(said({"version", "-o", "json"}),
@@ -326,6 +327,35 @@ TEST_F(CliTest, AWrongIdDeletesNothing) {
   EXPECT_CALL(*connection_, StartUpload).Times(0);
   EXPECT_EQ(Run({"image", "put", "/dev/null", "--id", "../x"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("--id: "));
+}
+
+TEST_F(CliTest, AChoiceIsMadeOnlyWhenItIsMeant) {
+  const std::string generation = "1-2-00000003";
+  EXPECT_CALL(*connection_, ChooseImage).Times(0);
+  EXPECT_EQ(Run({"image", "choose", kImage, generation.c_str()}), kExitUsage);
+  EXPECT_THAT(err_.str(), HasSubstr("removed for good"));
+  v1::Image image;
+  image.set_name(std::string("images/") + kImage);
+  image.set_generation("9-9-00000009");
+  v1::ImageConflict& other = *image.add_conflicts();
+  other.set_generation(generation);
+  other.set_mount("mounts/store-2");
+  other.set_size_bytes(2 * kMiB);
+  for (const bool dry_run : {true, false}) {
+    EXPECT_CALL(*connection_, ChooseImage)
+        .WillOnce([&](const v1::ChooseImageRequest& request) {
+          EXPECT_EQ(request.name(), image.name());
+          EXPECT_EQ(request.generation(), generation);
+          EXPECT_EQ(request.validate_only(), dry_run);
+          return image;
+        });
+    EXPECT_EQ(Run({"image", "choose", kImage, generation.c_str(),
+                   dry_run ? "--dry-run" : "--yes"}),
+              kExitDone);
+  }
+  EXPECT_THAT(out_.str(),
+              HasSubstr("conflict    generation 1-2-00000003 on store-2, 2 "
+                        "MiB, stored -\n"));
 }
 
 TEST_F(CliTest, ADeadCoordinatorIsNamed) {

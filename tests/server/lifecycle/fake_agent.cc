@@ -1,7 +1,9 @@
 #include "tests/server/lifecycle/fake_agent.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "common/rpc_status.h"
 
@@ -167,6 +169,7 @@ control::v1::MountReport FakeAgent::ReportLocked() {
 void FakeAgent::Handle(int64_t session,
                        const control::v1::CoordinatorMessage& message) {
   control::v1::AgentMessage answer;
+  std::optional<control::v1::Command> listing;
   {
     MutexLock lock(&mu_);
     if (session_ == nullptr || session_->number() != session) {
@@ -227,13 +230,62 @@ void FakeAgent::Handle(int64_t session,
         if (behaviour_.ignore_commands) {
           return;
         }
+        if (message.command().has_list_mount()) {
+          listing = message.command();
+          break;
+        }
         *answer.mutable_command_result() = Do(message.command());
         break;
       default:
         return;
     }
   }
+  if (listing.has_value()) {
+    control::v1::CommandResult* result = answer.mutable_command_result();
+    result->set_number(listing->number());
+    const absl::Status status = List(listing->list_mount().listing_id());
+    if (!status.ok()) {
+      *result->mutable_error() = ToRpcStatus(status);
+    }
+  }
   Send(answer);
+}
+
+absl::Status FakeAgent::List(const std::string& listing_id) {
+  std::vector<control::v1::InventoryPart> parts(1);
+  server::SessionManager* manager = nullptr;
+  {
+    MutexLock lock(&mu_);
+    if (!behaviour_.refuse_listing.ok()) {
+      return behaviour_.refuse_listing;
+    }
+    manager = manager_;
+    for (const auto& [id, file] : files_) {
+      if (parts.back().entries_size() == 2) {
+        parts.emplace_back();
+      }
+      control::v1::InventoryEntry* const entry = parts.back().add_entries();
+      entry->set_image_id(id);
+      entry->set_named(true);
+      entry->set_size_bytes(file.size_bytes);
+      storage::v1::ReplicaRecord* const record = entry->mutable_record();
+      record->set_image_id(id);
+      *record->mutable_generation() = file.generation;
+      record->set_upload_id(file.upload_id);
+      record->set_location_key(file.location_key);
+      record->set_size_bytes(file.size_bytes);
+      record->set_crc32c(0x1234abcd);
+    }
+  }
+  for (control::v1::InventoryPart& part : parts) {
+    part.set_mount_uid(uid_.bytes());
+    part.set_listing_id(listing_id);
+    const absl::Status taken = manager->TakeInventory(part);
+    if (!taken.ok()) {
+      return taken;
+    }
+  }
+  return absl::OkStatus();
 }
 
 control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
@@ -358,7 +410,7 @@ bool FakeAgent::Publish(const Uuid& upload_id) {
       return false;
     }
     files_[upload.image_id()] = {upload.generation(), upload.upload_id(),
-                                 it->second.received};
+                                 it->second.received, upload.location_key()};
     control::v1::Published* published = message.mutable_published();
     published->set_upload_id(upload.upload_id());
     published->set_image_id(upload.image_id());
@@ -370,6 +422,12 @@ bool FakeAgent::Publish(const Uuid& upload_id) {
   }
   Send(message);
   return true;
+}
+
+void FakeAgent::Plant(const Uuid& image_id, const Uuid& upload_id,
+                      const storage::v1::Generation& generation) {
+  MutexLock lock(&mu_);
+  files_[image_id.bytes()] = {generation, upload_id.bytes(), 4096, ""};
 }
 
 void FakeAgent::Report(const control::v1::Published& published) {

@@ -31,6 +31,7 @@ class FakeAgent {
     storage::v1::Generation generation;
     std::string upload_id;
     int64_t size_bytes = 0;
+    std::string location_key;
   };
 
   FakeAgent(std::string name, Uuid uid, Executor* pool);
@@ -48,6 +49,9 @@ class FakeAgent {
   // Publishes what was written: file and record are there from now on, and
   // are reported if there is a session. Files of other uploads stay.
   bool Publish(const Uuid& upload_id);
+  // A file and record that nobody asked about.
+  void Plant(const Uuid& image_id, const Uuid& upload_id,
+             const storage::v1::Generation& generation);
   // Reports a publish again, of any upload.
   void Report(const control::v1::Published& published);
   void ReportFull(const Uuid& upload_id, int64_t received);
@@ -79,6 +83,7 @@ class FakeAgent {
     bool name_taken = false;  // by a file without record
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
+    absl::Status refuse_listing;
     bool answer_attach = true;
     std::string cluster_uid;  // as in the label
     std::string incarnation;
@@ -98,6 +103,8 @@ class FakeAgent {
   };
 
   void Handle(int64_t session, const control::v1::CoordinatorMessage& message);
+  // As ReportInventory, part by part.
+  absl::Status List(const std::string& listing_id);
   control::v1::CommandResult Do(const control::v1::Command& command)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Hear(const storage::v1::Generation& pair)

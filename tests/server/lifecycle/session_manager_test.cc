@@ -187,6 +187,7 @@ TEST_F(SessionManagerTest, AnUntrustedMountGetsNoRemovals) {
     beyond.set_epoch(99);
     beyond.set_max_n(1);
     behaviour->extra_known.push_back(beyond);
+    behaviour->refuse_listing = absl::UnavailableError("not yet");
   });
   Connect(b);
   ASSERT_TRUE(lifecycle_->trust().recovering());

@@ -65,7 +65,7 @@ class ServicesTest : public ::testing::Test {
     cluster_ = std::make_unique<server::ClusterServiceImpl>(
         &runner_, &lifecycle_->cluster());
     sessions_ = std::make_unique<server::AgentSessionServiceImpl>(
-        &runner_, &lifecycle_->sessions());
+        &runner_, &lifecycle_->sessions(), &pool_);
     ServerOptions options;
     options.listen = {*ParseAddress(Target())};
     server_ = *ServerRunner::Start(options, {images_.get(), mounts_.get(),

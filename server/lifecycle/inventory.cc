@@ -1,0 +1,450 @@
+#include "server/lifecycle/inventory.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/generation.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+
+namespace predella::server {
+namespace {
+
+// One commit, and so one sync, for so many.
+constexpr size_t kBatch = 100;
+
+// What stays when the adopted image's own upload is asked for again.
+storage::v1::UploadRow OutcomeOfRecord(const storage::v1::ReplicaRecord& record,
+                                       const Uuid& mount_uid, int64_t now_us) {
+  storage::v1::UploadRow row;
+  row.set_upload_id(record.upload_id());
+  row.set_image_id(record.image_id());
+  *row.mutable_generation() = record.generation();
+  row.set_location_key(record.location_key());
+  row.set_size_bytes(record.size_bytes());
+  row.add_targets()->set_mount_uid(mount_uid.bytes());
+  row.set_create_time_us(record.create_time_us());
+  row.set_update_time_us(now_us);
+  row.set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  row.set_outcome_time_us(now_us);
+  *row.mutable_decision() = record.decision();
+  return row;
+}
+
+storage::v1::EventRow ConflictEvent(const storage::v1::ConflictRow& row) {
+  const std::string image =
+      ImageName(Uuid::FromBytesOrNone(row.image().image_id()));
+  const std::string generation =
+      Generation::FromProto(row.image().generation()).ToString();
+  LogWarning("image_conflict", {{"image", image}, {"generation", generation}});
+  storage::v1::EventRow event;
+  event.set_time_us(row.found_time_us());
+  event.set_kind("image_conflict");
+  event.set_detail(absl::StrCat(image, " generation ", generation,
+                                " lies beside the one of the index"));
+  event.set_affected_images(1);
+  return event;
+}
+
+}  // namespace
+
+storage::v1::ImageRow RowOfRecord(const storage::v1::ReplicaRecord& record,
+                                  const Uuid& mount_uid) {
+  storage::v1::ImageRow row;
+  row.set_image_id(record.image_id());
+  *row.mutable_generation() = record.generation();
+  row.set_location_key(record.location_key());
+  row.set_size_bytes(record.size_bytes());
+  row.set_crc32c(record.crc32c());
+  *row.mutable_hashes() = record.hashes();
+  row.add_copies()->set_mount_uid(mount_uid.bytes());
+  row.set_upload_id(record.upload_id());
+  row.set_create_time_us(record.publish_time_us());
+  *row.mutable_decision() = record.decision();
+  return row;
+}
+
+Inventory::Inventory(const LifecycleDeps& deps, AgentCommands* commands,
+                     TrustKeeper* trust, UploadTable* uploads,
+                     UploadManager* upload_manager, Tombstones* tombstones,
+                     Notifier* changed)
+    : deps_(deps),
+      commands_(commands),
+      trust_(trust),
+      uploads_(uploads),
+      upload_manager_(upload_manager),
+      tombstones_(tombstones),
+      changed_(changed) {}
+
+void Inventory::OnEnded(std::function<void()> ended) {
+  ended_ = std::move(ended);
+}
+
+void Inventory::Tick() {
+  {
+    MutexLock lock(&mu_);
+    if (ticking_) {
+      return;
+    }
+    ticking_ = true;
+  }
+  deps_.pool->Post([this] {
+    RunTick();
+    MutexLock lock(&mu_);
+    ticking_ = false;
+  });
+}
+
+void Inventory::RunTick() {
+  if (!deps_.index->write_error().empty()) {
+    return;
+  }
+  const std::vector<MountInfo> mounts = deps_.registry->List();
+  if (!trust_->recovering()) {
+    // One that registered just when RECOVERING ended was compared in it.
+    for (const MountInfo& info : mounts) {
+      if (info.attached && !info.trusted && !deps_.index->Covers(info.known)) {
+        LogIfError(trust_->Compare(Uuid::FromBytesOrNone(info.row.mount_uid()),
+                                   info.known),
+                   "nobody is told a pair until it is written");
+      }
+    }
+    return;
+  }
+  bool all = true;
+  for (const MountInfo& info : mounts) {
+    if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    bool listed = false;
+    {
+      MutexLock lock(&mu_);
+      listed = ListedLocked(info);
+    }
+    all = all && listed;
+    if (!listed && info.attached) {
+      Ask(info);
+    }
+  }
+  if (all) {
+    End();
+  }
+}
+
+bool Inventory::ListedLocked(const MountInfo& info) const {
+  const auto it = listings_.find(Uuid::FromBytesOrNone(info.row.mount_uid()));
+  // A mount that another process may have changed is listed again, and one
+  // that is away may be: nothing is decided without it.
+  return it != listings_.end() && it->second.done && info.attached &&
+         !info.row.unconfirmed() && info.hello.has_value() &&
+         it->second.incarnation == info.hello->incarnation();
+}
+
+void Inventory::Ask(const MountInfo& info) {
+  const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const int64_t session = commands_->AttachedSession(mount_uid);
+  const std::string listing_id = deps_.ids->NextUuid().bytes();
+  {
+    MutexLock lock(&mu_);
+    Listing& listing = listings_[mount_uid];
+    if (session == 0 || listing.session == session) {
+      return;
+    }
+    listing.id = listing_id;
+    listing.incarnation =
+        info.hello.has_value() ? info.hello->incarnation() : std::string();
+    listing.session = session;
+    listing.done = false;
+  }
+  control::v1::Command command;
+  command.mutable_list_mount()->set_listing_id(listing_id);
+  commands_->CallAsync(
+      mount_uid, std::move(command),
+      [this, mount_uid,
+       listing_id](const absl::StatusOr<control::v1::CommandResult>& result) {
+        Listed(mount_uid, listing_id, result.status());
+      });
+}
+
+void Inventory::Listed(const Uuid& mount_uid, const std::string& listing_id,
+                       const absl::Status& status) {
+  {
+    MutexLock lock(&mu_);
+    Listing& listing = listings_[mount_uid];
+    if (listing.id != listing_id) {
+      return;
+    }
+    listing.done = status.ok();
+    if (!status.ok()) {
+      listing.session = 0;
+    }
+  }
+  if (!status.ok()) {
+    LogIfError(status, "the mount is listed again at the next tick");
+    return;
+  }
+  Tick();
+}
+
+void Inventory::End() {
+  std::vector<storage::v1::FenceEntry> known;
+  for (const MountInfo& info : deps_.registry->List()) {
+    known.insert(known.end(), info.known.begin(), info.known.end());
+  }
+  std::string detail;
+  {
+    MutexLock lock(&mu_);
+    detail = absl::StrCat("every mount was listed; ", adopted_.size(),
+                          " images were adopted, ", conflicts_,
+                          " wait for a choice between two generations");
+  }
+  const absl::Status ended = trust_->End(known, detail);
+  if (!ended.ok()) {
+    LogIfError(ended, "RECOVERING goes on; the next tick ends it");
+    return;
+  }
+  {
+    MutexLock lock(&mu_);
+    listings_.clear();
+    adopted_.clear();
+    conflicts_ = 0;
+  }
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (info.attached && trust_->MayTrust(info)) {
+      deps_.registry->SetTrusted(Uuid::FromBytesOrNone(info.row.mount_uid()),
+                                 true);
+    }
+  }
+  changed_->Notify();
+  if (ended_) {
+    ended_();
+  }
+}
+
+std::vector<std::string> Inventory::Awaited() const {
+  std::vector<std::string> names;
+  if (!trust_->recovering()) {
+    return names;
+  }
+  const std::vector<MountInfo> mounts = deps_.registry->List();
+  MutexLock lock(&mu_);
+  for (const MountInfo& info : mounts) {
+    if (info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED &&
+        !ListedLocked(info)) {
+      names.push_back(info.row.mount_name());
+    }
+  }
+  return names;
+}
+
+absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
+  const Uuid mount_uid = Uuid::FromBytesOrNone(part.mount_uid());
+  {
+    MutexLock lock(&mu_);
+    const auto it = listings_.find(mount_uid);
+    if (it == listings_.end() || it->second.id != part.listing_id() ||
+        it->second.done) {
+      return MakeError(absl::StatusCode::kFailedPrecondition,
+                       reason::kInvalidArgument,
+                       "nobody asked for this listing, or not any more");
+    }
+  }
+  std::vector<storage::v1::ReplicaRecord> records;
+  for (const control::v1::InventoryEntry& entry : part.entries()) {
+    const storage::v1::ReplicaRecord& record = entry.record();
+    // What is not whole, or says it is another image, is nobody's to adopt.
+    if (entry.named() && entry.has_record() &&
+        record.size_bytes() == entry.size_bytes() &&
+        record.image_id() == entry.image_id()) {
+      records.push_back(record);
+    }
+  }
+  const absl::Span<const storage::v1::ReplicaRecord> all(records);
+  for (size_t i = 0; i < all.size(); i += kBatch) {
+    RETURN_IF_ERROR(TakeBatch(mount_uid, all.subspan(i, kBatch)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Inventory::TakeBatch(
+    const Uuid& mount_uid,
+    absl::Span<const storage::v1::ReplicaRecord> records) {
+  absl::Status status;
+  for (int i = 0; i < kMaxCommitTries; ++i) {
+    std::vector<storage::v1::ReplicaRecord> adopt;
+    for (const storage::v1::ReplicaRecord& record : records) {
+      ASSIGN_OR_RETURN(const Verdict verdict, Judge(mount_uid, record));
+      if (verdict == Verdict::kAdopt) {
+        adopt.push_back(record);
+      } else if (verdict == Verdict::kDisplace) {
+        RETURN_IF_ERROR(Displace(mount_uid, record));
+      } else if (verdict == Verdict::kConflict) {
+        RETURN_IF_ERROR(NoteConflict(mount_uid, record));
+      }
+    }
+    status = Adopt(mount_uid, adopt);
+    if (!absl::IsAborted(status)) {
+      return status;
+    }
+  }
+  return status;
+}
+
+absl::StatusOr<Inventory::Verdict> Inventory::Judge(
+    const Uuid& mount_uid, const storage::v1::ReplicaRecord& record) {
+  const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
+  const Generation generation = Generation::FromProto(record.generation());
+  if (!trust_->recovering() || image_id.none() || generation.none()) {
+    return Verdict::kNothing;
+  }
+  if (tombstones_->Covers(image_id, generation)) {
+    RETURN_IF_ERROR(
+        tombstones_->AddPending(image_id, record.generation(), mount_uid));
+    return Verdict::kNothing;
+  }
+  ASSIGN_OR_RETURN(
+      const std::optional<storage::v1::UploadRow> upload,
+      deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
+  const bool same = upload.has_value() &&
+                    Generation::FromProto(upload->generation()) == generation;
+  if (same && upload->outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED) {
+    return Verdict::kNothing;  // decided when its agent says so
+  }
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
+                   deps_.index->GetImage(image_id));
+  if (image.has_value() &&
+      Generation::FromProto(image->generation()) == generation) {
+    return Verdict::kNothing;
+  }
+  if (same) {
+    RETURN_IF_ERROR(RemoveAgain(mount_uid, *upload));
+    return Verdict::kNothing;
+  }
+  if (!image.has_value()) {
+    return Verdict::kAdopt;
+  }
+  MutexLock lock(&mu_);
+  return adopted_.contains(image_id) &&
+                 generation.After(Generation::FromProto(image->generation()))
+             ? Verdict::kDisplace
+             : Verdict::kConflict;
+}
+
+absl::Status Inventory::RemoveAgain(const Uuid& mount_uid,
+                                    const storage::v1::UploadRow& row) {
+  // Of a committed one without a row nothing is known but that it was deleted:
+  // its tombstone was settled and forgotten.
+  if (row.outcome() == storage::v1::UPLOAD_OUTCOME_COMMITTED) {
+    return absl::OkStatus();
+  }
+  return upload_manager_->MarkLeftover(Uuid::FromBytesOrNone(row.upload_id()),
+                                       mount_uid);
+}
+
+absl::Status Inventory::Adopt(
+    const Uuid& mount_uid,
+    absl::Span<const storage::v1::ReplicaRecord> records) {
+  if (records.empty()) {
+    return absl::OkStatus();
+  }
+  std::vector<storage::v1::UploadRow> outcomes;
+  IndexTxn txn = deps_.index->Begin();
+  const Generation pair = txn.pair();
+  for (const storage::v1::ReplicaRecord& record : records) {
+    txn.RequireNoImage(Uuid::FromBytesOrNone(record.image_id()));
+    txn.PutImage(RowOfRecord(record, mount_uid));
+    const Uuid upload_id = Uuid::FromBytesOrNone(record.upload_id());
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::UploadRow> known,
+                     deps_.index->GetUpload(upload_id));
+    if (!known.has_value()) {
+      outcomes.push_back(
+          OutcomeOfRecord(record, mount_uid, deps_.clock->NowMicros()));
+      txn.RequireNoUpload(upload_id);
+      txn.PutUpload(outcomes.back());
+    }
+  }
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  for (const storage::v1::UploadRow& row : outcomes) {
+    uploads_->Put(row, pair, deps_.clock->Boot());
+  }
+  deps_.registry->SetImageBytes(mount_uid,
+                                deps_.index->mount_totals(mount_uid).bytes);
+  for (const storage::v1::ReplicaRecord& record : records) {
+    LogInfo(
+        "image_adopted",
+        {{"image", Uuid::FromBytesOrNone(record.image_id()).ToString()},
+         {"generation", Generation::FromProto(record.generation()).ToString()},
+         {"mount", mount_uid.ToString()}});
+  }
+  {
+    MutexLock lock(&mu_);
+    for (const storage::v1::ReplicaRecord& record : records) {
+      adopted_.insert(Uuid::FromBytesOrNone(record.image_id()));
+    }
+  }
+  changed_->Notify();
+  return absl::OkStatus();
+}
+
+absl::Status Inventory::Displace(const Uuid& mount_uid,
+                                 const storage::v1::ReplicaRecord& record) {
+  const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> old,
+                   deps_.index->GetImage(image_id));
+  if (!old.has_value()) {
+    return absl::OkStatus();  // deleted meanwhile, this generation with it
+  }
+  storage::v1::ConflictRow conflict;
+  *conflict.mutable_image() = *old;
+  conflict.set_found_time_us(deps_.clock->NowMicros());
+  IndexTxn txn = deps_.index->Begin();
+  txn.RequireImage(*old);
+  txn.PutImage(RowOfRecord(record, mount_uid));
+  txn.PutConflict(conflict);
+  txn.PutEvent(ConflictEvent(conflict));
+  const absl::Status status = deps_.index->Commit(std::move(txn));
+  if (absl::IsAborted(status)) {
+    return NoteConflict(mount_uid, record);
+  }
+  RETURN_IF_ERROR(status);
+  for (const storage::v1::CopyRow& copy : old->copies()) {
+    const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+    deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
+  }
+  deps_.registry->SetImageBytes(mount_uid,
+                                deps_.index->mount_totals(mount_uid).bytes);
+  MutexLock lock(&mu_);
+  ++conflicts_;
+  return absl::OkStatus();
+}
+
+absl::Status Inventory::NoteConflict(const Uuid& mount_uid,
+                                     const storage::v1::ReplicaRecord& record) {
+  const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> known,
+                   deps_.index->ConflictsOf(image_id));
+  const Generation generation = Generation::FromProto(record.generation());
+  for (const storage::v1::ConflictRow& row : known) {
+    if (Generation::FromProto(row.image().generation()) == generation) {
+      return absl::OkStatus();
+    }
+  }
+  storage::v1::ConflictRow row;
+  *row.mutable_image() = RowOfRecord(record, mount_uid);
+  row.set_found_time_us(deps_.clock->NowMicros());
+  IndexTxn txn = deps_.index->Begin();
+  txn.PutConflict(row);
+  txn.PutEvent(ConflictEvent(row));
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  MutexLock lock(&mu_);
+  ++conflicts_;
+  return absl::OkStatus();
+}
+
+}  // namespace predella::server

@@ -1,0 +1,118 @@
+// What lies on the mounts, and the end of RECOVERING.
+//
+// After a rollback of the index every mount is listed. A complete image that
+// nothing in the index speaks against is adopted from its record; one whose id
+// has a row of another generation is a conflict: which of the two clients were
+// told of cannot be known, so both are kept until an operator chooses. Nothing
+// is removed that the index or a tombstone does not name.
+#ifndef PREDELLA_SERVER_LIFECYCLE_INVENTORY_H_
+#define PREDELLA_SERVER_LIFECYCLE_INVENTORY_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "server/lifecycle/agent_session.h"
+#include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/notifier.h"
+#include "server/lifecycle/tombstones.h"
+#include "server/lifecycle/trust_keeper.h"
+#include "server/lifecycle/upload_manager.h"
+#include "server/lifecycle/upload_table.h"
+
+namespace predella::server {
+
+// Thread-safe.
+class Inventory {
+ public:
+  // All must outlive it. `changed` is told when images were taken in.
+  Inventory(const LifecycleDeps& deps, AgentCommands* commands,
+            TrustKeeper* trust, UploadTable* uploads,
+            UploadManager* upload_manager, Tombstones* tombstones,
+            Notifier* changed);
+  // Called on the pool when RECOVERING has ended and mounts are trusted.
+  void OnEnded(std::function<void()> ended);
+
+  // In RECOVERING, asks for the listings that are missing, and ends it when
+  // there are none. Posts its work; a second call while one runs does nothing.
+  void Tick();
+
+  // A part of a listing that was asked for; blocks on the index.
+  // FAILED_PRECONDITION for any other.
+  absl::Status Take(const control::v1::InventoryPart& part);
+
+  // Names of the mounts whose listings RECOVERING waits for; empty without.
+  std::vector<std::string> Awaited() const;
+
+ private:
+  struct Listing {
+    std::string id;           // of the one that runs, or was taken in
+    std::string incarnation;  // of the agent that gives it
+    int64_t session = 0;      // in which it was asked for
+    bool done = false;        // ... and taken in whole
+  };
+  enum class Verdict { kNothing, kAdopt, kDisplace, kConflict };
+
+  void RunTick();
+  // Whether the mount's present agent was listed since RECOVERING began.
+  bool ListedLocked(const MountInfo& info) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Ask(const MountInfo& info);
+  void Listed(const Uuid& mount_uid, const std::string& listing_id,
+              const absl::Status& status);
+  void End();
+
+  absl::StatusOr<Verdict> Judge(const Uuid& mount_uid,
+                                const storage::v1::ReplicaRecord& record);
+  // What the index ended, or never had, is to be removed once the mount is
+  // trusted.
+  absl::Status RemoveAgain(const Uuid& mount_uid,
+                           const storage::v1::UploadRow& row);
+  // ABORTED: something changed meanwhile; judge anew.
+  absl::Status Adopt(const Uuid& mount_uid,
+                     absl::Span<const storage::v1::ReplicaRecord> records);
+  // Of several generations out of a history that was lost, the highest is the
+  // image; the one adopted before becomes the conflict.
+  absl::Status Displace(const Uuid& mount_uid,
+                        const storage::v1::ReplicaRecord& record);
+  absl::Status NoteConflict(const Uuid& mount_uid,
+                            const storage::v1::ReplicaRecord& record);
+  absl::Status TakeBatch(const Uuid& mount_uid,
+                         absl::Span<const storage::v1::ReplicaRecord> records);
+
+  const LifecycleDeps deps_;
+  AgentCommands* const commands_;
+  TrustKeeper* const trust_;
+  UploadTable* const uploads_;
+  UploadManager* const upload_manager_;
+  Tombstones* const tombstones_;
+  Notifier* const changed_;
+  std::function<void()> ended_;  // constant after OnEnded
+
+  mutable Mutex mu_;
+  bool ticking_ ABSL_GUARDED_BY(mu_) = false;
+  absl::flat_hash_map<Uuid, Listing> listings_ ABSL_GUARDED_BY(mu_);
+  // Since RECOVERING began, or this start.
+  absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);
+  int64_t conflicts_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+// The row that a record on a mount stands for.
+storage::v1::ImageRow RowOfRecord(const storage::v1::ReplicaRecord& record,
+                                  const Uuid& mount_uid);
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_INVENTORY_H_

@@ -1,0 +1,379 @@
+// RECOVERING from its begin to its end: the index was put back from an older
+// copy, and the mounts tell what it lacks.
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+class InventoryTest : public LifecycleFixture {
+ protected:
+  InventoryTest() : image_(ids_.NextUuid()), upload_(ids_.NextUuid()) {}
+
+  // What asks for listings, takes them in, and ends RECOVERING.
+  void List() {
+    Tick();
+    Tick();
+  }
+  bool recovering() { return lifecycle_->trust().recovering(); }
+  std::vector<std::string> Checks() {
+    std::vector<std::string> codes;
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const v1::HealthCheck& check : cluster.checks()) {
+      codes.push_back(check.code());
+    }
+    return codes;
+  }
+  Generation GenerationOf(const Uuid& image) {
+    const auto row = index_->GetImage(image);
+    return row.ok() && row->has_value()
+               ? Generation::FromProto((*row)->generation())
+               : Generation();
+  }
+
+  const Uuid image_;
+  const Uuid upload_;
+};
+
+TEST_F(InventoryTest, RecoveringEndsWhenEveryMountWasListed) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  std::vector<Uuid> more;
+  for (int i = 0; i < 5; ++i) {
+    more.push_back(ids_.NextUuid());
+    Upload(a, more.back(), ids_.NextUuid());
+  }
+  const auto before = lifecycle_->images().Get(image_);
+  ASSERT_OK(before);
+  RestartFrom(old);
+  Connect(a);
+  ASSERT_TRUE(recovering());
+  List();
+  // Read again at once, although the other mount is still away.
+  EXPECT_TRUE(recovering());
+  EXPECT_THAT(lifecycle_->inventory().Awaited(), ElementsAre("b"));
+  EXPECT_THAT(Checks(), Contains("RECOVERING"));
+  ASSERT_OK_AND_ASSIGN(const v1::Image after, lifecycle_->images().Get(image_));
+  EXPECT_EQ(after.generation(), before->generation());
+  EXPECT_EQ(after.location_key(), before->location_key());
+  EXPECT_EQ(after.upload(), before->upload());
+  EXPECT_EQ(after.size_bytes(), before->size_bytes());
+  EXPECT_EQ(after.crc32c_hex(), before->crc32c_hex());
+  EXPECT_EQ(index_->totals().count, 6);
+  Connect(b);
+  List();
+  EXPECT_FALSE(recovering());
+  EXPECT_THAT(lifecycle_->inventory().Awaited(), IsEmpty());
+  EXPECT_THAT(Checks(), Not(Contains("RECOVERING")));
+  EXPECT_TRUE(registry_->FindByName("a")->trusted);
+  EXPECT_TRUE(registry_->FindByName("b")->trusted);
+  // The upload that brought it answers as it did.
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_COMMITTED);
+  // Removals go on.
+  EXPECT_OK(Delete(more[0]));
+  EXPECT_FALSE(a->Has(more[0]));
+  EXPECT_TRUE(absl::IsNotFound(lifecycle_->images().Get(more[0]).status()));
+  // The table was raised: the same knowledge proves nothing any more.
+  Restart();
+  Connect(a);
+  Connect(b);
+  EXPECT_FALSE(recovering());
+  EXPECT_TRUE(registry_->FindByName("a")->trusted);
+  EXPECT_OK(lifecycle_->images().Get(image_));
+}
+
+TEST_F(InventoryTest, ARetiredMountIsNotWaitedFor) {
+  FakeAgent* const a = AddConnected("a", 1);
+  AddConnected("b", 2);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  RestartFrom(old);
+  Connect(a);
+  List();
+  ASSERT_TRUE(recovering());
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/b");
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  List();
+  EXPECT_FALSE(recovering());
+}
+
+TEST_F(InventoryTest, AListingThatFailsIsAskedForAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  RestartFrom(old);
+  a->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_listing = absl::UnavailableError("the disk is slow");
+  });
+  Connect(a);
+  List();
+  EXPECT_TRUE(recovering());
+  EXPECT_FALSE(index_->GetImage(image_)->has_value());
+  a->Behave(
+      [](FakeAgent::Behaviour* b) { b->refuse_listing = absl::OkStatus(); });
+  List();
+  EXPECT_FALSE(recovering());
+  EXPECT_OK(lifecycle_->images().Get(image_));
+}
+
+// What one listing said is of the process that said it.
+TEST_F(InventoryTest, AMountThatComesBackWithAnotherAgentIsListedAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  RestartFrom(old);
+  Connect(a);
+  List();
+  a->Lose();
+  Connect(b);
+  List();
+  EXPECT_TRUE(recovering()) << "a mount that is away is waited for";
+  a->Behave([](FakeAgent::Behaviour* behaviour) {
+    behaviour->incarnation = "another";
+    behaviour->refuse_listing = absl::UnavailableError("not yet");
+  });
+  Connect(a);
+  List();
+  EXPECT_TRUE(recovering());
+  a->Behave([](FakeAgent::Behaviour* behaviour) {
+    behaviour->refuse_listing = absl::OkStatus();
+  });
+  List();
+  EXPECT_FALSE(recovering());
+}
+
+TEST_F(InventoryTest, OnlyAListingThatWasAskedForIsTakenIn) {
+  FakeAgent* const a = AddConnected("a", 1);
+  control::v1::InventoryPart part;
+  part.set_mount_uid(a->uid().bytes());
+  part.set_listing_id("nobody's");
+  EXPECT_THAT(lifecycle_->inventory().Take(part),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+// A delete of the history that was lost: a copy of its tombstone lies on a
+// mount, and rules whichever of the two registers first.
+TEST_F(InventoryTest, WhatWasDeletedStaysDeleted) {
+  for (const bool file_first : {true, false}) {
+    SCOPED_TRACE(file_first);
+    const std::string suffix = file_first ? "1" : "2";
+    FakeAgent* const a = AddConnected("a" + suffix, 1);
+    FakeAgent* const b = AddConnected("b" + suffix, 2);
+    const Uuid image = ids_.NextUuid();
+    const auto old = kv_->Contents();
+    Upload(a, image, ids_.NextUuid());
+    a->Lose();
+    ASSERT_OK(Delete(image));
+    RestartFrom(old);
+    for (const auto& agent : agents_) {
+      if (agent.get() != a && agent.get() != b) {
+        Connect(agent.get());
+      }
+    }
+    Connect(file_first ? a : b);
+    List();
+    Connect(file_first ? b : a);
+    List();
+    List();
+    EXPECT_FALSE(recovering());
+    EXPECT_TRUE(absl::IsNotFound(lifecycle_->images().Get(image).status()));
+    EXPECT_FALSE(a->Has(image));
+    for (const auto& agent : agents_) {
+      agent->Lose();
+    }
+    Settle();
+  }
+}
+
+TEST_F(InventoryTest, StoredAgainAfterADeleteTheLaterOneIsTheImage) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  a->Lose();
+  ASSERT_OK(Delete(image_));
+  const Uuid second = ids_.NextUuid();
+  Upload(b, image_, second);
+  RestartFrom(old);
+  Connect(a);
+  List();
+  Connect(b);
+  List();
+  List();
+  EXPECT_FALSE(recovering());
+  ASSERT_OK_AND_ASSIGN(const v1::Image image, lifecycle_->images().Get(image_));
+  EXPECT_EQ(image.upload(), "uploads/" + second.ToString());
+  EXPECT_TRUE(image.conflicts().empty());
+  EXPECT_FALSE(a->Has(image_));
+}
+
+// An upload that lost in the history that was lost: its file is adopted only
+// where nothing better is known.
+TEST_F(InventoryTest, AnUploadThatTheIndexEndedIsRemovedAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  ASSERT_OK(Start(image_, upload_));
+  ASSERT_OK(lifecycle_->uploads().Abort(upload_));
+  Settle();
+  Tick();
+  const auto old = kv_->Contents();  // aborted, and confirmed clean
+  const Uuid other = ids_.NextUuid();
+  Upload(a, other, ids_.NextUuid());
+  RestartFrom(old);
+  // It was published all the same.
+  a->Plant(image_, upload_, index_->GetUpload(upload_)->value().generation());
+  Connect(a);
+  List();
+  List();
+  EXPECT_FALSE(recovering());
+  EXPECT_TRUE(index_->GetImage(other)->has_value());
+  EXPECT_FALSE(index_->GetImage(image_)->has_value());
+  EXPECT_FALSE(a->Has(image_)) << "its outcome stands";
+}
+
+class ConflictTest : public InventoryTest {
+ protected:
+  // `image_` on a, of a history that was lost, and on b, of the present one.
+  void TwoHistories() {
+    a_ = AddConnected("a", 1);
+    b_ = AddConnected("b", 2);
+    old_ = kv_->Contents();
+    Upload(a_, image_, upload_);
+    lost_ = GenerationOf(image_);
+    RestartFrom(old_);
+    Connect(b_);
+    Upload(b_, image_, second_);
+    present_ = GenerationOf(image_);
+    Connect(a_);
+    ASSERT_TRUE(recovering());
+  }
+
+  FakeAgent* a_ = nullptr;
+  FakeAgent* b_ = nullptr;
+  server::MemKvStore::Rows old_;
+  const Uuid second_ = ids_.NextUuid();
+  Generation lost_;
+  Generation present_;
+};
+
+TEST_F(ConflictTest, BothAreKeptAndNamed) {
+  TwoHistories();
+  EXPECT_THAT(lifecycle_->images().Choose(image_, lost_, false),
+              HasReason(reason::kRecovering))
+      << "another mount may hold a third";
+  List();
+  EXPECT_FALSE(recovering());
+  ASSERT_OK_AND_ASSIGN(const v1::Image image, lifecycle_->images().Get(image_));
+  EXPECT_EQ(image.generation(), present_.ToString());
+  ASSERT_EQ(image.conflicts_size(), 1);
+  EXPECT_EQ(image.conflicts(0).generation(), lost_.ToString());
+  EXPECT_EQ(image.conflicts(0).mount(), "mounts/a");
+  EXPECT_EQ(image.conflicts(0).size_bytes(), 4096);
+  EXPECT_THAT(Checks(), Contains("IMAGE_CONFLICT"));
+  EXPECT_THAT(Delete(image_),
+              AllOf(HasReason(reason::kImageConflict),
+                    StatusIs(absl::StatusCode::kFailedPrecondition)));
+  Tick();
+  EXPECT_TRUE(a_->Has(image_));
+  EXPECT_TRUE(b_->Has(image_));
+  // It is the index that knows.
+  Restart();
+  Connect(a_);
+  Connect(b_);
+  EXPECT_EQ(lifecycle_->images().Get(image_)->conflicts_size(), 1);
+}
+
+TEST_F(ConflictTest, TheOneThatIsChosenStays) {
+  TwoHistories();
+  List();
+  EXPECT_THAT(lifecycle_->images().Choose(image_, Generation{77, 1, 0}, false),
+              AllOf(StatusIs(absl::StatusCode::kNotFound),
+                    HasReason(reason::kGenerationMismatch)));
+  ASSERT_OK(lifecycle_->images().Choose(image_, lost_, /*validate_only=*/true));
+  EXPECT_EQ(GenerationOf(image_), present_);
+  ASSERT_OK_AND_ASSIGN(const v1::Image image,
+                       lifecycle_->images().Choose(image_, lost_, false));
+  EXPECT_EQ(image.generation(), lost_.ToString());
+  EXPECT_TRUE(image.conflicts().empty());
+  EXPECT_EQ(image.copies(0).mount(), "mounts/a");
+  Settle();
+  Tick();
+  EXPECT_TRUE(a_->Has(image_));
+  EXPECT_FALSE(b_->Has(image_));
+  EXPECT_EQ(StateOf(second_), v1::UPLOAD_STATE_SUPERSEDED);
+  EXPECT_EQ(index_->mount_totals(a_->uid()).count, 1);
+  EXPECT_EQ(index_->mount_totals(b_->uid()).count, 0);
+  EXPECT_THAT(Checks(), Not(Contains("IMAGE_CONFLICT")));
+  EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false))
+      << "a repeated choice has nothing left to do";
+  EXPECT_OK(Delete(image_));
+}
+
+TEST_F(ConflictTest, ThePresentOneCanBeChosenToo) {
+  TwoHistories();
+  List();
+  ASSERT_OK(lifecycle_->images().Choose(image_, present_, false));
+  Settle();
+  Tick();
+  EXPECT_FALSE(a_->Has(image_));
+  EXPECT_TRUE(b_->Has(image_));
+}
+
+// Both histories were lost: neither row is one that clients were told of.
+TEST_F(ConflictTest, OfTwoLostGenerationsTheHigherIsTheImage) {
+  TwoHistories();
+  RestartFrom(old_);
+  Connect(a_);
+  List();
+  EXPECT_EQ(GenerationOf(image_), lost_);
+  Connect(b_);
+  List();
+  EXPECT_FALSE(recovering());
+  ASSERT_OK_AND_ASSIGN(const v1::Image image, lifecycle_->images().Get(image_));
+  EXPECT_EQ(image.generation(), present_.ToString());
+  ASSERT_EQ(image.conflicts_size(), 1);
+  EXPECT_EQ(image.conflicts(0).generation(), lost_.ToString());
+  EXPECT_EQ(index_->mount_totals(a_->uid()).count, 0);
+  EXPECT_EQ(index_->mount_totals(b_->uid()).count, 1);
+}
+
+// A tombstone that a mount brings later ends the conflict with what it covers.
+TEST_F(ConflictTest, ATombstoneRulesOverBoth) {
+  TwoHistories();
+  List();
+  a_->Lose();
+  a_->Behave([&](FakeAgent::Behaviour* b) {
+    storage::v1::Tombstone tombstone;
+    tombstone.set_image_id(image_.bytes());
+    *tombstone.mutable_generation() = lost_.ToProto();
+    tombstone.set_create_time_us(1);
+    b->extra_tombstones = {tombstone};
+  });
+  Connect(a_);
+  Settle();
+  Tick();
+  ASSERT_OK_AND_ASSIGN(const v1::Image image, lifecycle_->images().Get(image_));
+  EXPECT_TRUE(image.conflicts().empty());
+  EXPECT_EQ(image.generation(), present_.ToString());
+  EXPECT_FALSE(a_->Has(image_));
+  EXPECT_TRUE(b_->Has(image_));
+}
+
+}  // namespace
+}  // namespace predella::testing
