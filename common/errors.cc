@@ -32,6 +32,15 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason,
   return status;
 }
 
+absl::StatusCode OutcomeCode(absl::string_view reason) {
+  if (reason == reason::kNoSpaceInCluster) {
+    return absl::StatusCode::kResourceExhausted;
+  }
+  return reason == reason::kMountsMissing || reason == reason::kAgentUnreachable
+             ? absl::StatusCode::kUnavailable
+             : absl::StatusCode::kAborted;
+}
+
 std::string ReasonOf(const absl::Status& status) {
   google::rpc::ErrorInfo info;
   return InfoOf(status, &info) ? info.reason() : "";

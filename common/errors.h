@@ -75,6 +75,9 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason,
 
 // Empty when the status carries none.
 std::string ReasonOf(const absl::Status& status);
+// Code of an upload that ended without an image, by the reason it ended for:
+// ABORTED, but where the same reason elsewhere has another that says more.
+absl::StatusCode OutcomeCode(absl::string_view reason);
 ErrorMetadata MetadataOf(const absl::Status& status);
 bool HasReason(const absl::Status& status, absl::string_view reason);
 

@@ -145,6 +145,8 @@ class AgentCore {
   void ReportLocked(uint64_t session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunReport(uint64_t session, const std::shared_ptr<ImageStore>& store);
   absl::Status CheckCoordinatorLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LogRefusalLocked(const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RefuseLocked(uint64_t session, const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunAttach(uint64_t session, const std::shared_ptr<ImageStore>& store,

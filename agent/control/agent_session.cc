@@ -78,7 +78,9 @@ void AgentCore::OnMessage(uint64_t session,
       OnWelcomeLocked(session, message.welcome());
       break;
     case Payload::kAttach:
-      if (store_ != nullptr && phase_ == Phase::kReported) {
+      if (const absl::Status fit = CheckCoordinatorLocked(); !fit.ok()) {
+        RefuseLocked(session, fit);
+      } else if (store_ != nullptr && phase_ == Phase::kReported) {
         mount_key_ = message.attach().mount_key();
         session_strand_.Post(
             [this, session, store = store_, attach = message.attach()] {
@@ -88,6 +90,9 @@ void AgentCore::OnMessage(uint64_t session,
       break;
     case Payload::kHeartbeatAck: {
       const control::v1::HeartbeatAck& ack = message.heartbeat_ack();
+      if (!CheckCoordinatorLocked().ok()) {
+        break;  // nothing of it counts, its clock included
+      }
       session_.NoteAnswered(ack.sequence(), ack.coordinator_time_us());
       if (session_.attached()) {
         HearLocked(ack.heard());
@@ -108,23 +113,22 @@ void AgentCore::OnMessage(uint64_t session,
   }
 }
 
-void AgentCore::RefuseLocked(uint64_t session, const absl::Status& why) {
+// Dialling goes on; one sentence about one cause is enough.
+void AgentCore::LogRefusalLocked(const absl::Status& why) {
   const std::string sentence(why.message());
-  // Dialling goes on; one sentence about one cause is enough.
-  if (sentence != last_refusal_) {
+  if (!why.ok() && sentence != last_refusal_) {
     last_refusal_ = sentence;
     LogError("coordinator_refused",
              {{"mount", identity_.mount_name}, {"why", sentence}});
   }
-  session_.Disconnect(session, sentence);
+}
+
+void AgentCore::RefuseLocked(uint64_t session, const absl::Status& why) {
+  LogRefusalLocked(why);
+  session_.Disconnect(session, why.message());
 }
 
 absl::Status AgentCore::CheckCoordinatorLocked() {
-  if (welcome_.protocol_version() != kProtocolVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the coordinator speaks protocol ", welcome_.protocol_version(),
-        ", this agent ", kProtocolVersion));
-  }
   if (!label_.cluster_uid().empty() &&
       label_.cluster_uid() != welcome_.cluster_uid()) {
     return MakeError(
@@ -154,13 +158,21 @@ void AgentCore::OnWelcomeLocked(uint64_t session,
     return;
   }
   welcome_ = welcome;
-  const absl::Status fit = CheckCoordinatorLocked();
-  if (!fit.ok()) {
-    RefuseLocked(session, fit);
+  if (welcome_.protocol_version() != kProtocolVersion) {
+    RefuseLocked(session, absl::FailedPreconditionError(
+                              absl::StrCat("the coordinator speaks protocol ",
+                                           welcome_.protocol_version(),
+                                           ", this agent ", kProtocolVersion)));
     return;
   }
+  // One of another cluster or epoch is told about the mount all the same: it
+  // refuses it, and its operator sees why. Nothing is taken from it.
+  const absl::Status fit = CheckCoordinatorLocked();
+  LogRefusalLocked(fit);
   phase_ = Phase::kWelcomed;
-  session_.NoteAnswered(0, welcome.coordinator_time_us());
+  if (fit.ok()) {
+    session_.NoteAnswered(0, welcome.coordinator_time_us());
+  }
   if (welcome.heartbeat_interval_ms() > 0) {
     heartbeat_every_ = absl::Milliseconds(welcome.heartbeat_interval_ms());
   }
@@ -206,9 +218,9 @@ void AgentCore::RunReport(uint64_t session,
     highest_epoch_ = std::max(highest_epoch_, entry.epoch());
   }
   // Also when the directory was opened only after Welcome.
-  const absl::Status fit = CheckCoordinatorLocked();
-  if (!fit.ok() || !space.ok()) {
-    RefuseLocked(session, !fit.ok() ? fit : space.status());
+  LogRefusalLocked(CheckCoordinatorLocked());
+  if (!space.ok()) {
+    RefuseLocked(session, space.status());
     return;
   }
   ledger_.SetSpace(*space, reading);

@@ -72,7 +72,8 @@ SpaceLedger::Snapshot SpaceLedger::Take() {
 }
 
 absl::Status SpaceLedger::Promise(const Uuid& upload_id,
-                                  std::optional<int64_t> size, int64_t start) {
+                                  std::optional<int64_t> size, int64_t start,
+                                  int64_t on_disk) {
   MutexLock lock(&mu_);
   if (!space_.has_value()) {
     return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
@@ -85,7 +86,9 @@ absl::Status SpaceLedger::Promise(const Uuid& upload_id,
     entry = it->second;
     available += std::max<int64_t>(0, entry.promised - entry.allocated);
   } else {
-    entry.is_new = true;
+    // With bytes there are inodes, and both are counted.
+    entry.is_new = on_disk == 0;
+    entry.allocated = entry.allocated_now = on_disk;
   }
   // Of unknown size: the first step may be what is left, as every later one.
   const int64_t step = std::max(std::min(StepLocked(), available),
@@ -104,9 +107,14 @@ absl::Status SpaceLedger::Promise(const Uuid& upload_id,
 }
 
 void SpaceLedger::PromiseAgain(const Uuid& upload_id,
-                               std::optional<int64_t> size, int64_t start) {
+                               std::optional<int64_t> size, int64_t start,
+                               int64_t on_disk) {
   MutexLock lock(&mu_);
-  Entry& entry = entries_[upload_id];
+  const auto [it, inserted] = entries_.try_emplace(upload_id);
+  Entry& entry = it->second;
+  if (inserted) {
+    entry.allocated = entry.allocated_now = on_disk;
+  }
   const int64_t wanted = size.value_or(start + StepLocked());
   entry.promised = std::max(entry.promised, wanted);
   entry.grows = !size.has_value();

@@ -53,11 +53,13 @@ class SpaceLedger {
   // MOUNT_FULL with the numbers when it does not fit, or too few inodes are
   // left for its files and those of the uploads that are open. Again for one
   // upload: replaces its promise.
+  // `on_disk`: bytes of it that lay there before the space was read, as those
+  // that an earlier process left: f_bavail counts them.
   absl::Status Promise(const Uuid& upload_id, std::optional<int64_t> size,
-                       int64_t start);
+                       int64_t start, int64_t on_disk = 0);
   // The same for an upload that began before: never refused.
   void PromiseAgain(const Uuid& upload_id, std::optional<int64_t> size,
-                    int64_t start);
+                    int64_t start, int64_t on_disk = 0);
   // Before bytes up to `needed` are written: lets the promise of an upload of
   // unknown size grow by whole steps. MOUNT_FULL when there is no room.
   absl::Status Grow(const Uuid& upload_id, int64_t needed);

@@ -42,7 +42,8 @@ absl::StatusOr<UploadTable::EntryPtr> UploadTable::Promise(
   if (open.has_size_bytes()) {
     size = open.size_bytes();
   }
-  RETURN_IF_ERROR(ledger_->Promise(id, size, open.segment_boundary()));
+  RETURN_IF_ERROR(ledger_->Promise(id, size, open.segment_boundary(),
+                                   store_->InflightAllocated(id)));
   return AddLocked(open);
 }
 
@@ -206,6 +207,10 @@ void UploadTable::Remove(const control::v1::Remove& command,
     } else if (const auto it = strands_.find(id); it != strands_.end()) {
       strand = it->second.lock();
     }
+    // What it came to is history: the coordinator says what became of it.
+    std::erase_if(ended_, [&](const Ended& ended) {
+      return ended.generation == generation;
+    });
   }
   if (store == nullptr) {
     done(MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,

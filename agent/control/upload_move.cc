@@ -66,7 +66,8 @@ void UploadTable::OnUploadFullAck(const control::v1::UploadFullAck& ack) {
   MutexLock lock(&mu_);
   const EntryPtr entry =
       FindLocked(id, Generation::FromProto(ack.generation()));
-  if (entry == nullptr || entry->phase != UploadPhase::kFull) {
+  if (entry == nullptr || (entry->phase != UploadPhase::kFull &&
+                           entry->phase != UploadPhase::kMoved)) {
     return;
   }
   entry->strand->Post([this, entry, ack] {
@@ -77,6 +78,13 @@ void UploadTable::OnUploadFullAck(const control::v1::UploadFullAck& ack) {
       LogIfError(heard, "the fence is written again with the next pair");
     }
     MutexLock moved(&mu_);
+    if (entry->phase == UploadPhase::kMoved) {
+      if (ack.has_target() && !entry->move.copying &&
+          ack.target().mount_uid() == entry->move.target.mount_uid()) {
+        entry->move.target = ack.target();  // where it listens now
+      }
+      return;
+    }
     if (entry->phase != UploadPhase::kFull) {
       return;
     }
@@ -247,6 +255,10 @@ void UploadTable::CopyFailedLocked(const EntryPtr& entry,
                           "of the ", boundary, " bytes that ", to,
                           " needs of it, those at ", move.bad_at,
                           " can not be read as they came: ", status.message()));
+  } else if (absl::IsUnavailable(status)) {
+    // The coordinator named it when the target's agent had not registered, or
+    // it has started again elsewhere since: asked again, it says where.
+    SendFullLocked(entry);
   } else if (move.have < boundary && absl::IsAborted(status) &&
              HasReason(status, reason::kOffsetMismatch)) {
     // The next mount got all that there is, and says that it is not enough.

@@ -29,7 +29,7 @@ v1::WriteResult ToResult(const control::v1::Published& published) {
 
 absl::Status OutcomeError(const UploadEntry& entry,
                           const control::v1::PublishedAck& ack) {
-  absl::StatusCode code = absl::StatusCode::kAborted;
+  absl::StatusCode code = OutcomeCode(ack.reason());
   const bool lost = entry.phase == UploadPhase::kLost;
   absl::string_view why =
       lost ? reason::kUploadBytesLost : reason::kUploadAborted;

@@ -118,7 +118,9 @@ absl::Status UploadTable::Resolve(const EntryPtr& entry) {
   } else if (inflight.has_value()) {
     entry->on_disk = true;
     entry->tail_next = std::max(entry->tail_next, *inflight);
-    ledger_->SetAllocated(entry->spec.upload_id, *inflight);
+    ledger_->SetAllocated(
+        entry->spec.upload_id,
+        entry->store->InflightAllocated(entry->spec.upload_id));
   }
   return absl::OkStatus();
 }

@@ -187,7 +187,8 @@ UploadTable::EntryPtr UploadTable::NameLocked(
                               entry->phase == UploadPhase::kFull)) {
     MoveLocked(entry, open.moved_to());
   }
-  ledger_->PromiseAgain(id, entry->spec.size_bytes, entry->spec.tail_start);
+  ledger_->PromiseAgain(id, entry->spec.size_bytes, entry->spec.tail_start,
+                        store_ == nullptr ? 0 : store_->InflightAllocated(id));
   return entry;
 }
 

@@ -220,6 +220,9 @@ class ImageStore {
       const UploadSpec& spec) = 0;
   // Received bytes of an upload in flight; absent: nothing is here.
   virtual std::optional<int64_t> InflightBytes(const Uuid& upload_id) = 0;
+  // Bytes that the file system has allocated for them: more than that, where
+  // a process ended before it had written down what came.
+  virtual int64_t InflightAllocated(const Uuid& upload_id) = 0;
   // Removes an upload's inflight bytes and state. Idempotent.
   virtual absl::Status Discard(const Uuid& upload_id) = 0;
 

@@ -20,6 +20,7 @@
 #include "agent/store/image_store.h"
 #include "agent/store/label.h"
 #include "agent/store/layout.h"
+#include "agent/store/publication.h"
 #include "agent/store/record_codec.h"
 #include "agent/store/staged_image.h"
 #include "agent/store/store_core.h"
@@ -127,7 +128,11 @@ absl::Status ImageStoreImpl::StoreRoster(absl::Span<const RosterEntry> roster) {
 absl::StatusOr<std::unique_ptr<StagedImage>> ImageStoreImpl::OpenStaged(
     const UploadSpec& spec) {
   const IdLock lock(&core_.locks, spec.image_id);
-  return OpenStagedImage(&core_, spec);
+  auto staged = OpenStagedImage(&core_, spec);
+  if (!staged.ok()) {
+    return FailedLayout(staged.status());
+  }
+  return staged;
 }
 
 std::optional<int64_t> ImageStoreImpl::InflightBytes(const Uuid& upload_id) {
@@ -136,6 +141,12 @@ std::optional<int64_t> ImageStoreImpl::InflightBytes(const Uuid& upload_id) {
     return std::nullopt;
   }
   return inflight->bytes;
+}
+
+int64_t ImageStoreImpl::InflightAllocated(const Uuid& upload_id) {
+  const auto inflight = core_.registry.FindInflight(upload_id);
+  return inflight.has_value() ? std::max(inflight->allocated, inflight->bytes)
+                              : 0;
 }
 
 absl::Status ImageStoreImpl::Discard(const Uuid& upload_id) {

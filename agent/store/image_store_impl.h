@@ -53,6 +53,7 @@ class ImageStoreImpl final : public ImageStore {
   absl::StatusOr<std::unique_ptr<StagedImage>> OpenStaged(
       const UploadSpec& spec) override;
   std::optional<int64_t> InflightBytes(const Uuid& upload_id) override;
+  int64_t InflightAllocated(const Uuid& upload_id) override;
   absl::Status Discard(const Uuid& upload_id) override;
   absl::StatusOr<std::optional<PublishedImage>> Find(
       const Uuid& image_id) override;

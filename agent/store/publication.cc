@@ -22,6 +22,16 @@
 
 namespace predella::agent {
 
+absl::Status FailedLayout(const absl::Status& status) {
+  if (!absl::IsNotFound(status) || !ReasonOf(status).empty()) {
+    return status;
+  }
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kMountFailed,
+      absl::StrCat("a directory below .predella is missing (", status.message(),
+                   "): put it back, empty if need be, or restore the mount"));
+}
+
 absl::Status FailedSync(const absl::Status& status, absl::string_view what) {
   if (!ReasonOf(status).empty()) {
     return Annotate(status, what);

@@ -55,6 +55,11 @@ class Publication {
   bool condemned_ = false;
 };
 
+// A directory that mount init made is not there: UNAVAILABLE, MOUNT_FAILED,
+// since "not found" must never be taken for that of an image. Any other status
+// as it is.
+absl::Status FailedLayout(const absl::Status& status);
+
 // A failed sync as an error that says so: code and reason are kept where
 // there is a reason (full is not failed), else UNAVAILABLE, MOUNT_FAILED.
 absl::Status FailedSync(const absl::Status& status, absl::string_view what);

@@ -51,6 +51,7 @@ class Registry {
     Uuid image_id;  // none: its state was lost
     Generation generation;
     int64_t bytes = 0;
+    int64_t allocated = 0;  // when the mount was opened
     uint64_t serial = 0;
   };
 

@@ -17,6 +17,7 @@
 #include "agent/store/bytes.h"
 #include "common/crc32c.h"
 #include "common/errors.h"
+#include "common/logging.h"
 #include "common/status_macros.h"
 
 namespace predella::agent {
@@ -78,7 +79,10 @@ absl::Status SlotFile::Load() {
   LogIfError(file_->DropCache(0, slots_ * slot_bytes_),
              "the content is checked by its checksum as well");
   uint64_t newest = 0;
+  bool written = false;
   for (int i = 0; i < slots_; ++i) {
+    ASSIGN_OR_RETURN(const bool blank, IsBlank(i));
+    written = written || !blank;
     ASSIGN_OR_RETURN(auto decoded, ReadSlot(i));
     if (decoded.has_value() && decoded->sequence > newest) {
       newest = decoded->sequence;
@@ -86,9 +90,26 @@ absl::Status SlotFile::Load() {
       written_slot_ = synced_slot_ = i;
     }
   }
+  if (written && newest == 0) {
+    // The first write of all may have been torn; anything else is damage. What
+    // it held is gone either way, and must not be missed silently.
+    LogError("slots_damaged",
+             {{"file", path_},
+              {"meaning",
+               "none of its slots is whole: what it held (the fence, "
+               "or tombstones and roster) is lost and begins anew"}});
+  }
   // Never below what was written before: a torn slot may bear that number.
   sequence_ = std::max(sequence_, newest);
   return absl::OkStatus();
+}
+
+// As mount init leaves it. One that the file is too short for is not.
+absl::StatusOr<bool> SlotFile::IsBlank(int index) {
+  std::string header(kHeader, '\0');
+  ASSIGN_OR_RETURN(const size_t got,
+                   file_->Pread(index * slot_bytes_, kHeader, header.data()));
+  return got == kHeader && header == std::string(kHeader, '\0');
 }
 
 absl::StatusOr<std::optional<DecodedSlot>> SlotFile::ReadSlot(int index) {

@@ -61,6 +61,7 @@ class SlotFile {
         written_slot_(slots - 1),
         synced_slot_(slots) {}
   absl::Status Load();
+  absl::StatusOr<bool> IsBlank(int index);
   absl::StatusOr<std::optional<DecodedSlot>> ReadSlot(int index);
 
   FileSystem* const fs_;  // must outlive this

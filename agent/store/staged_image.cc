@@ -366,8 +366,9 @@ absl::StatusOr<PublishedImage> StagedImageImpl::Publish(
     published_ = *published;
     prefix_.safe = prefix_.next;
     tail_.safe = tail_.next;
+    return published;
   }
-  return published;
+  return FailedLayout(published.status());
 }
 
 absl::Status StagedImageImpl::Condemn(const absl::Status& status) {

@@ -178,6 +178,7 @@ void ImageStoreImpl::ReadOneInflight(const Uuid& upload_id) {
                "the image can't be opened before the next start");
     return;
   }
+  inflight.allocated = info.ok() ? info->allocated_bytes : 0;
   core_.registry.SetInflight(upload_id, inflight);
 }
 

@@ -25,7 +25,7 @@ struct ImageArguments {
   std::vector<std::string> ids;
   std::string generation;
   std::string file;
-  std::string size;
+  std::optional<std::string> size;
   std::string offset = "0";
   std::string length = "0";
   std::string mount;
@@ -37,8 +37,8 @@ struct ImageArguments {
 absl::StatusOr<int> Put(const ImageArguments& a, const Context& context) {
   PutOptions put;
   put.file = a.file;
-  if (!a.size.empty()) {
-    ASSIGN_OR_RETURN(put.size_bytes, ParseSize(a.size));
+  if (a.size.has_value()) {
+    ASSIGN_OR_RETURN(put.size_bytes, ParseSize(*a.size));
   }
   if (!a.id.empty()) {
     RETURN_IF_ERROR(Annotate(ParseImageName(a.id).status(), "--id"));

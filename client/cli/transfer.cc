@@ -17,6 +17,7 @@
 #include "client/cli/output_file.h"
 #include "client/cli/progress.h"
 #include "common/clock.h"
+#include "common/errors.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 
@@ -157,7 +158,13 @@ absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
     writer->Abort().IgnoreError();
     return status;
   }
-  return writer->Commit();
+  auto image = writer->Commit();
+  if (!image.ok() && !ReasonOf(image.status()).empty()) {
+    // Somebody decided that there is no image. If it was published after all,
+    // this does not take it back.
+    writer->Abort().IgnoreError();
+  }
+  return image;
 }
 
 absl::Status GetImageBytes(Client* client, const GetOptions& get,

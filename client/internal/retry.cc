@@ -96,8 +96,8 @@ absl::Status OutcomeOf(const v1::Upload& upload) {
   if (!upload.reason().empty()) {
     reason = upload.reason();
   }
-  if (reason == reason::kNoSpaceInCluster) {
-    code = absl::StatusCode::kResourceExhausted;
+  if (code == absl::StatusCode::kAborted) {
+    code = OutcomeCode(reason);
   }
   std::string message = absl::StrCat(upload.name(), " ", what);
   if (!upload.detail().empty()) {

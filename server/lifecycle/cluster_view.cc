@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 
 #include "common/errors.h"
 #include "common/ids.h"
@@ -69,13 +70,14 @@ constexpr HealthText kHealthTexts[] = {
 ClusterView::ClusterView(const LifecycleDeps& deps,
                          const PlacementOptions& placement, TrustKeeper* trust,
                          UploadTable* uploads, Tombstones* tombstones,
-                         Inventory* inventory)
+                         Inventory* inventory, AgentWatch* watch)
     : deps_(deps),
       placement_(placement),
       trust_(trust),
       uploads_(uploads),
       tombstones_(tombstones),
       inventory_(inventory),
+      watch_(watch),
       start_time_us_(deps.clock->NowMicros()) {}
 
 void ClusterView::CheckMount(const MountInfo& info,
@@ -190,6 +192,36 @@ void ClusterView::CheckRecovery(v1::Cluster* cluster) const {
   }
 }
 
+void ClusterView::CheckAgents(v1::Cluster* cluster) const {
+  for (const AgentWatch::Agent& agent : watch_->List(deps_.clock->Boot())) {
+    const control::v1::Hello& hello = agent.hello;
+    const std::string who =
+        absl::StrCat("the agent of ", MountName(hello.mount_name()), " on ",
+                     hello.host(), " (", hello.path(), ")");
+    if (agent.refusal.ok()) {
+      const auto health = static_cast<v1::Health>(agent.health.health());
+      Add(cluster, "AGENT_WITHOUT_MOUNT", v1::CLUSTER_HEALTH_WARNING,
+          absl::StrCat(who, " has not found its mount: ",
+                       absl::StripPrefix(v1::Health_Name(health), "HEALTH_"),
+                       agent.health.detail().empty() ? "" : ", ",
+                       agent.health.detail()),
+          absl::StrCat("mount what belongs there; a new directory is made a "
+                       "mount by predella mount init ",
+                       hello.path(), " --name ", hello.mount_name()));
+      continue;
+    }
+    const std::string reason = ReasonOf(agent.refusal);
+    Add(cluster, reason.empty() ? "AGENT_REFUSED" : reason,
+        v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat(who, " is refused: ", agent.refusal.message()),
+        reason == reason::kClusterMismatch
+            ? "this is the wrong state directory, or a new one in the place "
+              "of one that was lost: nothing was changed on the mount"
+            : "put right what the message says; the agent tries again by "
+              "itself");
+  }
+}
+
 v1::Cluster ClusterView::Get() const {
   v1::Cluster cluster;
   cluster.set_health(v1::CLUSTER_HEALTH_OK);
@@ -205,6 +237,7 @@ v1::Cluster ClusterView::Get() const {
   cluster.set_tombstone_count(tombstones_->count());
   CheckIndex(&cluster);
   CheckRecovery(&cluster);
+  CheckAgents(&cluster);
   int writable = 0;
   std::set<int> groups;  // mounts of one space are counted once
   std::set<int> usable_groups;
@@ -245,7 +278,7 @@ v1::Cluster ClusterView::Get() const {
     Add(&cluster, "NO_WRITABLE_MOUNT", v1::CLUSTER_HEALTH_ERROR,
         absl::StrCat("none of ", cluster.mount_count(),
                      " mounts takes new images"),
-        cluster.mount_count() == 0
+        cluster.mount_count() == 0 && cluster.checks().empty()
             ? "start an agent on a directory prepared by predella mount init"
             : "see the other checks; uncordon a mount, start its agent, or "
               "make "

@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 
 #include "predella/v1/cluster_service.pb.h"
+#include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/tombstones.h"
@@ -18,7 +19,7 @@ class ClusterView {
  public:
   ClusterView(const LifecycleDeps& deps, const PlacementOptions& placement,
               TrustKeeper* trust, UploadTable* uploads, Tombstones* tombstones,
-              Inventory* inventory);
+              Inventory* inventory, AgentWatch* watch);
 
   v1::Cluster Get() const;
   // INVALID_ARGUMENT for a negative size or a name that is not an image's.
@@ -30,6 +31,7 @@ class ClusterView {
   void CheckLost(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckIndex(v1::Cluster* cluster) const;
   void CheckRecovery(v1::Cluster* cluster) const;
+  void CheckAgents(v1::Cluster* cluster) const;
 
   const LifecycleDeps deps_;
   const PlacementOptions placement_;
@@ -37,6 +39,7 @@ class ClusterView {
   UploadTable* const uploads_;
   Tombstones* const tombstones_;
   Inventory* const inventory_;
+  AgentWatch* const watch_;
   const int64_t start_time_us_;
 };
 

@@ -10,7 +10,7 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
                      const PlacementOptions& placement)
     : deps_(deps),
       trust_(deps),
-      sessions_(deps, &trust_, &changed_),
+      sessions_(deps, &trust_, &watch_, &changed_),
       tombstones_(deps, &sessions_, &uploads_, &changed_),
       upload_manager_(deps, &sessions_, &uploads_, &tombstones_, &changed_,
                       &gate_),
@@ -20,7 +20,8 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
                  &tombstones_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_),
       mounts_(deps, &reaper_, &changed_, &gate_),
-      cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_) {
+      cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_,
+               &watch_) {
   sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/cluster_view.h"
 #include "server/lifecycle/image_catalog.h"
 #include "server/lifecycle/inventory.h"
@@ -59,6 +60,7 @@ class Lifecycle {
   MountGate gate_;
   UploadTable uploads_;
   TrustKeeper trust_;
+  AgentWatch watch_;
   SessionManager sessions_;
   Tombstones tombstones_;
   UploadManager upload_manager_;

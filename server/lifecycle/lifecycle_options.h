@@ -27,6 +27,9 @@ struct LifecycleOptions {
   // For one command to one agent while a client waits.
   absl::Duration command_timeout = absl::Seconds(1);
   int mounts_per_start = 4;
+  // How long an upload whose mount is full waits for mounts that are missing:
+  // longer than agents need to register after a start of everything.
+  absl::Duration move_wait = absl::Minutes(2);
   // How long StartUpload waits for leftovers to go.
   absl::Duration leftover_wait = absl::Seconds(2);
   // How long DeleteImage waits for the first copy of its tombstone.

@@ -29,8 +29,8 @@ absl::Status Unreachable(const MountRegistry& registry, const Uuid& mount_uid,
 }  // namespace
 
 SessionManager::SessionManager(const LifecycleDeps& deps, TrustKeeper* trust,
-                               Notifier* changed)
-    : deps_(deps), trust_(trust), changed_(changed) {}
+                               AgentWatch* watch, Notifier* changed)
+    : deps_(deps), trust_(trust), watch_(watch), changed_(changed) {}
 
 SessionManager::~SessionManager() = default;
 
@@ -71,6 +71,12 @@ void SessionManager::Send(Session* session,
 void SessionManager::Refuse(Session* session, const absl::Status& status) {
   LogWarning("session_refused",
              {{"session", session->number()}, {"error", status.ToString()}});
+  control::v1::Hello hello;
+  {
+    MutexLock lock(&session->mu);
+    hello = session->hello;
+  }
+  watch_->Refused(hello, status, deps_.clock->Boot());
   session->session->Close(status);
 }
 
@@ -173,13 +179,19 @@ void SessionManager::HandleHeartbeat(const SessionPtr& session,
                                      const control::v1::Heartbeat& heartbeat) {
   Uuid mount_uid;
   State state;
+  control::v1::Hello hello;
   {
     MutexLock lock(&session->mu);
     mount_uid = session->mount_uid;
     state = session->state;
+    if (mount_uid.none()) {
+      hello = session->hello;
+    }
   }
   if (!mount_uid.none()) {
     deps_.registry->Heard(mount_uid, session->number(), heartbeat);
+  } else {
+    watch_->WithoutMount(hello, heartbeat.health(), deps_.clock->Boot());
   }
   for (const std::string& id : heartbeat.live_upload_ids()) {
     uploads_->OnLive(Uuid::FromBytesOrNone(id));
@@ -264,15 +276,17 @@ void SessionManager::HandleFull(const SessionPtr& session,
     MutexLock lock(&session->mu);
     mount_uid = session->mount_uid;
   }
-  control::v1::UploadFullAck ack = uploads_->OnUploadFull(mount_uid, full);
-  const absl::Status error =
-      ack.has_error() ? FromRpcStatus(ack.error()) : absl::OkStatus();
-  if (HasReason(error, reason::kIndexReadOnly) ||
+  std::optional<control::v1::UploadFullAck> ack =
+      uploads_->OnUploadFull(mount_uid, full);
+  const absl::Status error = ack.has_value() && ack->has_error()
+                                 ? FromRpcStatus(ack->error())
+                                 : absl::OkStatus();
+  if (!ack.has_value() || HasReason(error, reason::kIndexReadOnly) ||
       HasReason(error, reason::kIndexUnavailable)) {
     return;  // not decided: as above
   }
   control::v1::CoordinatorMessage message;
-  *message.mutable_upload_full_ack() = std::move(ack);
+  *message.mutable_upload_full_ack() = *std::move(ack);
   Send(session.get(), std::move(message));
 }
 

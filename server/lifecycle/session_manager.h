@@ -28,6 +28,7 @@
 #include "predella/control/v1/agent_session_service.pb.h"
 #include "predella/storage/v1/storage.pb.h"
 #include "server/lifecycle/agent_session.h"
+#include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/tombstones.h"
@@ -44,8 +45,9 @@ class Inventory;
 // upload.
 class SessionManager final : public AgentCommands {
  public:
+  // All must outlive it.
   SessionManager(const LifecycleDeps& deps, TrustKeeper* trust,
-                 Notifier* changed);
+                 AgentWatch* watch, Notifier* changed);
   ~SessionManager() override;
 
   // Before the first session; all must outlive this.
@@ -103,6 +105,8 @@ class SessionManager final : public AgentCommands {
                     const control::v1::MountReport& report);
   absl::Status CheckReport(const SessionPtr& session,
                            const control::v1::MountReport& report);
+  absl::Status CheckEpoch(const control::v1::MountReport& report,
+                          const std::string& name) const;
   absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
                                                        const std::string& name);
   void SendAttach(const SessionPtr& session, bool claim_label);
@@ -127,6 +131,7 @@ class SessionManager final : public AgentCommands {
 
   const LifecycleDeps deps_;
   TrustKeeper* const trust_;
+  AgentWatch* const watch_;
   Notifier* const changed_;
   UploadManager* uploads_ = nullptr;          // constant after Bind
   Tombstones* tombstones_ = nullptr;          // constant after Bind

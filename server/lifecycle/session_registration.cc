@@ -162,6 +162,10 @@ void SessionManager::HandleHello(const SessionPtr& session,
                                  const control::v1::Hello& hello) {
   const absl::Status status = CheckHello(session, hello);
   if (!status.ok()) {
+    // A second agent of a mount that is served is no news of the mount.
+    if (!HasReason(status, reason::kMountInUse)) {
+      watch_->Refused(hello, status, deps_.clock->Boot());
+    }
     Refuse(session.get(), status);
     return;
   }
@@ -233,6 +237,27 @@ absl::Status SessionManager::CheckReport(
   return absl::OkStatus();
 }
 
+// The agent refuses an older epoch too; here somebody sees it.
+absl::Status SessionManager::CheckEpoch(const control::v1::MountReport& report,
+                                        const std::string& name) const {
+  int64_t highest = 0;
+  for (const storage::v1::FenceEntry& entry : report.known()) {
+    highest = std::max(highest, entry.epoch());
+  }
+  if (highest <= deps_.index->epoch()) {
+    return absl::OkStatus();
+  }
+  return MakeError(
+      absl::StatusCode::kAborted, reason::kStaleEpoch,
+      absl::StrCat("mount ", name, " has heard of epoch ", highest,
+                   ", this coordinator is at ", deps_.index->epoch(),
+                   ": its state directory is an older copy, the epoch file "
+                   "in it too; stop it, and put back the newest one"),
+      {{"mount", MountName(name)},
+       {"epoch", absl::StrCat(highest)},
+       {"ours", absl::StrCat(deps_.index->epoch())}});
+}
+
 absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
     const Uuid& mount_uid, const std::string& name) {
   const std::optional<MountInfo> known = deps_.registry->Find(mount_uid);
@@ -273,6 +298,11 @@ void SessionManager::HandleReport(const SessionPtr& session,
     hello = session->hello;
   }
   const Uuid uid = Uuid::FromBytesOrNone(report.label().mount_uid());
+  const absl::Status epoch = CheckEpoch(report, hello.mount_name());
+  if (!epoch.ok()) {
+    Refuse(session.get(), epoch);
+    return;
+  }
   // Compared before the mount is told any pair, and before its row is written:
   // a first row of a mount that knows more belongs to RECOVERING too.
   const std::vector<storage::v1::FenceEntry> known(report.known().begin(),
@@ -295,6 +325,7 @@ void SessionManager::HandleReport(const SessionPtr& session,
     }
     session->mount_uid = uid;
   }
+  watch_->Registered(hello.mount_name());
   deps_.registry->SessionOpened(uid, session->number(), hello);
   deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
   deps_.registry->Reported(uid, session->number(), report);

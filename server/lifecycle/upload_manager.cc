@@ -24,12 +24,10 @@ constexpr absl::Duration kWriteLifeAfter = absl::Hours(1);
 
 absl::Status OutcomeStatus(const storage::v1::UploadRow& row) {
   const std::string upload = UploadName(Uuid::FromBytesOrNone(row.upload_id()));
-  absl::StatusCode code = absl::StatusCode::kAborted;
-  if (row.outcome() == storage::v1::UPLOAD_OUTCOME_EXPIRED) {
-    code = absl::StatusCode::kFailedPrecondition;
-  } else if (row.outcome_reason() == reason::kNoSpaceInCluster) {
-    code = absl::StatusCode::kResourceExhausted;
-  }
+  const absl::StatusCode code =
+      row.outcome() == storage::v1::UPLOAD_OUTCOME_EXPIRED
+          ? absl::StatusCode::kFailedPrecondition
+          : OutcomeCode(row.outcome_reason());
   const std::string why = row.outcome_reason().empty()
                               ? std::string(reason::kUploadAborted)
                               : row.outcome_reason();
@@ -340,6 +338,13 @@ void UploadManager::Tick() {
 }
 
 void UploadManager::TickExpiry() {
+  {
+    MutexLock lock(&mu_);
+    absl::erase_if(moves_waiting_, [this](const auto& waiting) {
+      const auto entry = uploads_->Find(waiting.first);
+      return !entry.has_value() || !entry->open();
+    });
+  }
   const absl::Duration now = deps_.clock->Boot();
   const int64_t now_us = deps_.clock->NowMicros();
   const auto seen_us = [&](const UploadEntry& entry) {

@@ -70,8 +70,9 @@ class UploadManager {
   // either way. UNSPECIFIED when the index did not take it: not decided.
   control::v1::PublishedAck OnUploadLost(const Uuid& mount_uid,
                                          const control::v1::UploadLost& lost);
-  control::v1::UploadFullAck OnUploadFull(const Uuid& mount_uid,
-                                          const control::v1::UploadFull& full);
+  // Absent: not decided, and asked again.
+  std::optional<control::v1::UploadFullAck> OnUploadFull(
+      const Uuid& mount_uid, const control::v1::UploadFull& full);
 
   // The uploads an agent has to be told of when it registers.
   std::vector<control::v1::OpenUpload> OpenUploadsOn(const Uuid& mount_uid);
@@ -148,8 +149,12 @@ class UploadManager {
   absl::Status CommitPublished(const storage::v1::UploadRow& row,
                                const storage::v1::MountRow& mount,
                                const control::v1::Published& published);
-  absl::StatusOr<control::v1::RedirectTarget> MoveOn(
+  // Absent: mounts that might have room are not there, and nothing was decided.
+  // After options.move_wait of that the upload ends.
+  absl::StatusOr<std::optional<control::v1::RedirectTarget>> MoveOn(
       const storage::v1::UploadRow& row, const control::v1::UploadFull& full);
+  // Whether the move may go on waiting.
+  bool MayWait(const Uuid& upload_id);
   // Where the rest goes from `from`: the next mount of the upload that has a
   // part of it, not the last one, whose prefix is more than `from` ever had.
   control::v1::RedirectTarget RedirectTo(const storage::v1::UploadRow& row,
@@ -178,6 +183,8 @@ class UploadManager {
   CondVar turn_over_;
   // Image -> upload whose Start runs: one image is started by one at a time.
   absl::flat_hash_map<Uuid, Uuid> starting_ ABSL_GUARDED_BY(mu_);
+  // Moves that wait for a mount, since when; those of open uploads.
+  absl::flat_hash_map<Uuid, absl::Duration> moves_waiting_ ABSL_GUARDED_BY(mu_);
 };
 
 // The reason, code and sentence for an outcome other than COMMITTED.

@@ -226,8 +226,9 @@ control::v1::RedirectTarget UploadManager::RedirectTo(
   return target;
 }
 
-absl::StatusOr<control::v1::RedirectTarget> UploadManager::MoveOn(
-    const storage::v1::UploadRow& first, const control::v1::UploadFull& full) {
+absl::StatusOr<std::optional<control::v1::RedirectTarget>>
+UploadManager::MoveOn(const storage::v1::UploadRow& first,
+                      const control::v1::UploadFull& full) {
   const Uuid upload_id = Uuid::FromBytesOrNone(first.upload_id());
   const Uuid image_id = Uuid::FromBytesOrNone(first.image_id());
   const Uuid from = Uuid::FromBytesOrNone(
@@ -266,18 +267,31 @@ absl::StatusOr<control::v1::RedirectTarget> UploadManager::MoveOn(
       LogInfo("upload_moved", {{"upload", upload_id.ToString()},
                                {"to", reservation->mount_uid().ToString()},
                                {"boundary", boundary}});
-      return RedirectTo(row, from);
+      return std::make_optional(RedirectTo(row, from));
     }
     tried_mounts.Add(reservation->mount_uid(), prepared);
     refused = !HasReason(prepared, reason::kAgentUnreachable);
     refusal = prepared;
   }
+  if (absl::IsUnavailable(refusal) && MayWait(upload_id)) {
+    LogWarning("move_waits",
+               {{"upload", upload_id.ToString()}, {"for", refusal.message()}});
+    return std::optional<control::v1::RedirectTarget>();
+  }
   RETURN_IF_ERROR(End(upload_id, storage::v1::UPLOAD_OUTCOME_ABORTED,
                       ReasonOf(refusal), refusal.message()));
-  return refusal;
+  return MakeError(OutcomeCode(ReasonOf(refusal)), ReasonOf(refusal),
+                   refusal.message(), MetadataOf(refusal));
 }
 
-control::v1::UploadFullAck UploadManager::OnUploadFull(
+bool UploadManager::MayWait(const Uuid& upload_id) {
+  const absl::Duration now = deps_.clock->Boot();
+  MutexLock lock(&mu_);
+  const auto [it, first] = moves_waiting_.try_emplace(upload_id, now);
+  return now - it->second < deps_.options.move_wait;
+}
+
+std::optional<control::v1::UploadFullAck> UploadManager::OnUploadFull(
     const Uuid& mount_uid, const control::v1::UploadFull& full) {
   const Uuid upload_id = Uuid::FromBytesOrNone(full.upload_id());
   control::v1::UploadFullAck ack;
@@ -311,8 +325,11 @@ control::v1::UploadFullAck UploadManager::OnUploadFull(
       break;
     }
     auto target = MoveOn(entry.row, full);
+    if (target.ok() && !target->has_value()) {
+      return std::nullopt;
+    }
     if (target.ok()) {
-      *ack.mutable_target() = *std::move(target);
+      *ack.mutable_target() = **std::move(target);
       break;
     }
     error = target.status();

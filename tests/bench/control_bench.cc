@@ -36,6 +36,7 @@
 #include "server/index/mem_epoch_file.h"
 #include "server/index/rocksdb_kv_store.h"
 #include "server/lifecycle/lifecycle.h"
+#include "tests/bench/median.h"
 #include "tests/bench/serve_process.h"
 #include "tests/server/lifecycle/fake_agent.h"
 
@@ -56,11 +57,6 @@ struct Options {
 
 double Since(SteadyClock::time_point began) {
   return std::chrono::duration<double>(SteadyClock::now() - began).count();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 // Calls of one method, always so many in flight; per second.

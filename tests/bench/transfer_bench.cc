@@ -34,6 +34,7 @@
 #include "common/ids.h"
 #include "common/process_tuning.h"
 #include "predella/client.h"
+#include "tests/bench/median.h"
 #include "tests/bench/serve_process.h"
 #include "tests/bench/sink_server.h"
 
@@ -158,11 +159,6 @@ struct Work {
   const char* unit = "MB/s";
   std::function<void()> run;
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.empty() ? 0 : values[values.size() / 2];
-}
 
 void Report(const std::vector<Work>& works,
             const std::map<std::string, std::vector<double>>& seconds,

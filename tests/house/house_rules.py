@@ -37,8 +37,19 @@ GRPC = ('common/rpc/', 'server/service/', 'agent/service/',
         'client/internal/', 'client/cli/reach.cc',
         'server/coordinator', 'server/main.cc', 'agent/agent.',
         'agent/main.cc', 'tests/')
-OURS = re.compile(r'^#include "((?:common|server|agent|client|tests)/[^"]+)"')
-ANY = re.compile(r'^#include [<"]([^>"]+)[>"]')
+# Includes of a library, or of ours that pull one in, and who may have them.
+# (common/rpc/listen.h is addresses alone.)
+LIBRARIES = [
+    (('grpc/', 'grpcpp/'), GRPC, 'gRPC'),
+    (('common/rpc/',), GRPC + ('client/', 'agent/options.'), 'gRPC, by way of '
+     'common/rpc'),
+    (('rocksdb/',), ('server/index/rocksdb_', 'tests/server/index/',
+                     'tests/bench/'),
+     'RocksDB: KvStore is the seam'),
+]
+INCLUDE = r'^\s*#\s*include\s*'
+OURS = re.compile(INCLUDE + r'"((?:common|server|agent|client|tests)/[^"]+)"')
+ANY = re.compile(INCLUDE + r'[<"]([^>"]+)[>"]')
 
 # Pattern, where it is allowed, what to use instead.
 WORDS = [
@@ -84,9 +95,10 @@ def check_file(path, text):
                              for prefix in allowed_for(path)):
             yield f'{where}: may not include {match.group(1)}'
         match = ANY.match(line)
-        if match and match.group(1).startswith(('grpc/', 'grpcpp/')):
-            if not path.startswith(GRPC):
-                yield f'{where}: logic does not include gRPC'
+        for prefixes, places, what in LIBRARIES:
+            if (match and match.group(1).startswith(prefixes) and
+                    not path.startswith(places)):
+                yield f'{where}: logic does not include {what}'
         if match and match.group(1).endswith('.grpc.pb.h'):
             if not path.startswith(GRPC):
                 yield f'{where}: logic does not include gRPC stubs'
@@ -141,7 +153,14 @@ def check_links(root):
 def self_test():
     cases = [
         ('server/index/a.cc', '#include "agent/fs/file_system.h"\n'),
+        ('agent/store/a.cc', '#include "server/index/kv_store.h"\n'),
+        ('common/a.cc', '#include "agent/fs/file_system.h"\n'),
         ('agent/store/a.cc', '#include <grpcpp/grpcpp.h>\n'),
+        ('agent/store/a.cc', '#  include <grpc/grpc.h>\n'),
+        ('common/a.cc', '#include "common/rpc/grpc_status.h"\n'),
+        ('server/placement/a.cc', '#include "common/rpc/grpc_status.h"\n'),
+        ('server/index/epoch_table.h', '#include <rocksdb/db.h>\n'),
+        ('server/lifecycle/a.cc', '#include "rocksdb/db.h"\n'),
         ('agent/store/a.cc', '#include "predella/v1/x.grpc.pb.h"\n'),
         ('client/cli/a.cc', '#include <grpcpp/grpcpp.h>\n'),
         ('server/lifecycle/a.cc', 'absl::Mutex mu;\n'),

@@ -1,6 +1,7 @@
 """Mounts that fill up. Needs root: small tmpfs in a mount namespace of its
 own, which run_in_namespace.sh makes."""
 import os
+import threading
 import unittest
 
 from cluster import MIB, Cluster, ClusterTest, random_bytes, wait_until
@@ -42,6 +43,103 @@ class FullTest(ClusterTest):
                        lambda n=name: not self.cluster.inflight(n))
         self.assertEqual(self.cluster.files('store-1'), [])
         self.assertEqual(self.cluster.files('store-2'), [])
+
+    def feed(self, upload, data):
+        """All of it, in the background."""
+        def run():
+            try:
+                upload.stdin.write(data)
+                upload.stdin.close()
+            except BrokenPipeError:
+                pass
+        thread = threading.Thread(target=run)
+        thread.start()
+        self.addCleanup(thread.join)
+
+    def stored(self, upload, data):
+        """The upload ends well, the image is whole, and nothing is left."""
+        upload.wait(90)
+        err = upload.stderr.read().decode()
+        self.assertEqual(upload.returncode, 0, err)
+        image = upload.stdout.read().decode().split()[-1]
+        self.assert_same(self.cluster.get(image), data, 'after the move')
+        for name in self.cluster.paths:
+            wait_until(f'nothing is left on {name}',
+                       lambda n=name: not self.cluster.inflight(n))
+        return image
+
+    def test_everything_is_killed_in_the_middle_of_a_move(self):
+        """And comes back one after the other: the mount that was left first
+        hears from the coordinator when the next one is not there yet."""
+        data = random_bytes(80 * MIB, 11)
+        upload = self.cluster.spawn_cli('image', 'put', '-')
+        self.feed(upload, data)
+        wait_until('it moves', lambda: self.cluster.inflight('store-2'))
+        for daemon in (self.cluster.coordinator,
+                       *self.cluster.agents.values()):
+            daemon.kill()
+        self.cluster.coordinator.start()
+        self.cluster.agents['store-1'].start()
+        self.cluster.agents['store-3'].start()
+        self.cluster.wait_ready(['store-1', 'store-3'])
+        self.cluster.agents['store-2'].start()
+        self.stored(upload, data)
+
+    def test_each_process_is_killed_in_the_middle_of_a_move(self):
+        data = random_bytes(80 * MIB, 12)
+        for victim in ('coordinator', 'store-1', 'store-2'):
+            with self.subTest(victim=victim):
+                upload = self.cluster.spawn_cli('image', 'put', '-')
+                self.feed(upload, data)
+                wait_until('it moves', lambda: self.cluster.inflight('store-2'))
+                daemon = self.cluster.agents.get(victim,
+                                                 self.cluster.coordinator)
+                daemon.kill()
+                daemon.start()
+                self.cluster.cli('image', 'rm', self.stored(upload, data))
+                self.cluster.wait_ready()
+
+    def test_a_mount_fills_up_while_the_coordinator_is_away(self):
+        """When it is back it knows of no other mount for a moment."""
+        data = random_bytes(80 * MIB, 13)
+        upload = self.cluster.spawn_cli('image', 'put', '-')
+        upload.stdin.write(data[:8 * MIB])
+        upload.stdin.flush()
+        wait_until('it has begun', lambda: self.cluster.inflight('store-1'))
+        self.cluster.coordinator.kill()
+        for name in ('store-2', 'store-3'):
+            self.cluster.agents[name].kill()
+        self.feed(upload, data[8 * MIB:])
+        wait_until('its mount is full', lambda: 'upload_full' in
+                   self.cluster.agents['store-1'].log())
+        self.cluster.coordinator.start()
+        self.cluster.wait_ready(['store-1'])
+        wait_until('the move waits', lambda: 'move_waits' in
+                   self.cluster.coordinator.log())
+        for name in ('store-2', 'store-3'):
+            self.cluster.agents[name].start()
+        self.stored(upload, data)
+
+    def test_an_agent_that_starts_again_counts_its_bytes_once(self):
+        """An upload that fits goes on where it is."""
+        data = random_bytes(26 * MIB, 14)
+        for turn in range(3):
+            upload = self.cluster.spawn_cli('image', 'put', '-')
+            self.feed(upload, data)
+            wait_until('it is under way', lambda: self.on_disk('store-1') >
+                       (6 + 4 * turn) * MIB)
+            agent = self.cluster.agents['store-1']
+            agent.kill()
+            agent.start()
+            image = self.stored(upload, data)
+            self.assertEqual(self.cluster.where(image), ['store-1'], turn)
+            self.cluster.cli('image', 'rm', image)
+            self.cluster.wait_ready()
+
+    def on_disk(self, name):
+        """Bytes in use on a mount."""
+        status = os.statvfs(self.cluster.paths[name])
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     def test_room_of_removed_images_is_there_at_once(self):
         sizes = {'store-3': 100, 'store-2': 70, 'store-1': 20}

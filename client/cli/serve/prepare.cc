@@ -3,6 +3,8 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -154,7 +156,8 @@ absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options) {
   if (!file.is_open()) {
     return MakeError(
         absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-        absl::StrCat("the file ", options.glance_conf, " cannot be read"));
+        absl::StrCat("the file ", options.glance_conf,
+                     " cannot be read: ", std::strerror(errno)));
   }
   std::stringstream text;
   text << file.rdbuf();

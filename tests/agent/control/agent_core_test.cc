@@ -54,18 +54,43 @@ TEST_F(CoreTest, AttachClaimsTheLabelAndSyncsTheFence) {
 TEST_F(CoreTest, RefusesAnotherClusterAndAnOlderEpoch) {
   Register();
   core.OnDisconnected(session);
+  // Each is told about the mount, so that it can say whom it refuses; nothing
+  // is taken from it.
+  control::v1::CoordinatorMessage attach;
+  attach.mutable_attach()->set_mount_key("another key");
+  *attach.mutable_attach()->mutable_heard() = Generation{9, 9, 9}.ToProto();
+  const auto reported = [](const control::v1::AgentMessage& message) {
+    return message.has_mount_report();
+  };
   Connect();
   core.OnMessage(session, Welcome(/*epoch=*/6));
   Run();
+  EXPECT_EQ(Count(reported), 1);
+  EXPECT_FALSE(link->disconnected.has_value());
+  core.OnMessage(session, attach);
+  Run();
   ASSERT_TRUE(link->disconnected.has_value());
   EXPECT_THAT(*link->disconnected, HasSubstr("epoch 6"));
+  EXPECT_EQ(Attached(), nullptr);
 
   Connect();
   control::v1::CoordinatorMessage welcome = Welcome();
   welcome.mutable_welcome()->set_cluster_uid(ids.NextUuid().bytes());
   core.OnMessage(session, welcome);
+  Run();
+  EXPECT_EQ(Count(reported), 1);
+  core.OnMessage(session, attach);
+  Run();
   ASSERT_TRUE(link->disconnected.has_value());
   EXPECT_THAT(*link->disconnected, HasSubstr("belongs to the cluster"));
+  EXPECT_EQ(Attached(), nullptr);
+  ASSERT_OK_AND_ASSIGN(const storage::v1::MountLabel label_now,
+                       ReadLabel(&mem));
+  EXPECT_EQ(label_now.cluster_uid(), cluster.bytes());
+  // The key of the cluster that it belongs to is still the one that counts.
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  EXPECT_NE(OpenStream(&stream), nullptr);
 }
 
 TEST_F(CoreTest, ADirectoryThatIsHeldEndsTheAgent) {
@@ -141,6 +166,25 @@ TEST_F(CoreTest, AnUploadIsPublishedAndAnsweredAfterTheAck) {
   OpenStream(&again);
   ASSERT_TRUE(again->finished.has_value());
   EXPECT_TRUE(again->sent.back().has_result());
+}
+
+// A retry after a delete is the coordinator's to answer, not a memory.
+TEST_F(CoreTest, WhatWasRemovedIsNoLongerCalledStored) {
+  Register();
+  Prepare(kBlockBytes);
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, kBlockBytes);
+  Commit(handle, kBlockBytes);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  control::v1::Command command;
+  command.mutable_remove()->set_image_id(image_id.bytes());
+  *command.mutable_remove()->mutable_generation() = generation.ToProto();
+  Command(command);
+  ASSERT_TRUE(Result()->remove().removed());
+  streams.push_back(std::make_shared<FakeStream>());
+  EXPECT_THAT(core.OpenWrite(Header(), streams.back()),
+              HasReason(reason::kUploadNotFound));
 }
 
 TEST_F(CoreTest, TheMountIsListedOnACallOfItsOwn) {

@@ -142,6 +142,21 @@ TEST_F(LedgerTest, UnknownSizeBeginsWithWhatIsLeft) {
               HasReason(reason::kMountFull));
 }
 
+// What an earlier process wrote lies in the file system's numbers already.
+TEST_F(LedgerTest, BytesOfAnEarlierProcessAreNotCountedTwice) {
+  ledger_.SetSpace(Disk(100 * kGiB, 12 * kGiB));
+  const int64_t before = ledger_.Take().available_bytes;
+  ledger_.PromiseAgain(a_, std::nullopt, 0, /*on_disk=*/60 * kGiB);
+  EXPECT_EQ(ledger_.Take().available_bytes, before);
+  EXPECT_OK(ledger_.Grow(a_, 68 * kGiB));
+  EXPECT_EQ(ledger_.Take().available_bytes, before - 8 * kGiB);
+  EXPECT_THAT(ledger_.Grow(a_, 90 * kGiB), HasReason(reason::kMountFull));
+  // Named again by a coordinator that had forgotten it.
+  ledger_.Release(a_);
+  EXPECT_OK(ledger_.Promise(a_, int64_t{65} * kGiB, 0, 60 * kGiB));
+  EXPECT_EQ(ledger_.Take().available_bytes, before - 5 * kGiB);
+}
+
 TEST_F(LedgerTest, PromisesOfEarlierSessionsAreNeverRefused) {
   ledger_.SetSpace(Disk(100 * kGiB, 2 * kGiB));
   ledger_.PromiseAgain(a_, 10 * kGiB, 0);

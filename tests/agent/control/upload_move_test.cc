@@ -17,6 +17,7 @@ namespace {
 
 using ::predella::testing::HasReason;
 using ::predella::testing::IsOk;
+using ::testing::ElementsAre;
 
 class MoveTest : public CoreTest {
  protected:
@@ -87,6 +88,35 @@ TEST_F(MoveTest, TheTailGoesOnElsewhereAndThePrefixIsCopied) {
   peer.copies[1].done(absl::OkStatus());
   Run();
   EXPECT_FALSE(mem.Exists(".predella/inflight/" + upload_id.ToString()));
+}
+
+// The coordinator named the next mount before that one's agent had registered,
+// so without an address; nothing else would ever tell it.
+TEST_F(MoveTest, ATargetThatIsNotReachedIsAskedForAgain) {
+  LeaveBytes(3 * kBlockBytes + 5);
+  control::v1::OpenUpload open = Open();
+  *open.mutable_moved_to() = Target(3 * kBlockBytes);
+  open.mutable_moved_to()->clear_addresses();
+  Register({open});
+  ASSERT_EQ(peer.copies.size(), 1u);
+  EXPECT_TRUE(peer.copies[0].addresses.empty());
+  peer.copies[0].done(MakeError(absl::StatusCode::kUnavailable,
+                                reason::kAgentUnreachable, "no address"));
+  Run();
+  ASSERT_NE(Full(), nullptr);
+  control::v1::CoordinatorMessage ack = FullAck();
+  control::v1::RedirectTarget* const target =
+      ack.mutable_upload_full_ack()->mutable_target();
+  *target = open.moved_to();
+  target->add_addresses("127.0.0.1:7499");
+  target->set_capability("a newer one");
+  core.OnMessage(session, ack);
+  Run();
+  Tick(absl::Seconds(1));
+  ASSERT_EQ(peer.copies.size(), 2u);
+  EXPECT_THAT(peer.copies[1].addresses, ElementsAre("127.0.0.1:7499"));
+  EXPECT_EQ(peer.copies[1].header.capability(), "a newer one");
+  EXPECT_EQ(peer.copies[1].end, 3 * kBlockBytes);
 }
 
 // The client still holds what the full disk did not let us write down.

@@ -176,6 +176,50 @@ TEST_F(SessionManagerTest, AMountThatKnowsMoreMakesItRecovering) {
   EXPECT_TRUE(lifecycle_->cluster().Get().recovering());
 }
 
+// Seen by whom asks the coordinator, not only in the agent's log.
+TEST_F(SessionManagerTest, AgentsThatAreRefusedAreNamed) {
+  const auto check = [this](const std::string& code) {
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const v1::HealthCheck& one : cluster.checks()) {
+      if (one.code() == code) {
+        return one.detail();
+      }
+    }
+    return std::string();
+  };
+  FakeAgent* const a = AddAgent("a");
+  a->Behave([this](FakeAgent::Behaviour* b) {
+    b->cluster_uid = ids_.NextUuid().bytes();
+  });
+  Connect(a);
+  EXPECT_THAT(check("CLUSTER_MISMATCH"),
+              AllOf(HasSubstr("host-of-a (/mnt/a)"), HasSubstr("belongs to")));
+  a->Behave([](FakeAgent::Behaviour* b) {
+    b->cluster_uid.clear();
+    storage::v1::FenceEntry later;
+    later.set_epoch(7);
+    later.set_max_n(1);
+    b->extra_known = {later};
+  });
+  Connect(a);
+  EXPECT_EQ(check("CLUSTER_MISMATCH"), "");
+  EXPECT_THAT(check("STALE_EPOCH"), HasSubstr("epoch 7"));
+  EXPECT_FALSE(lifecycle_->trust().recovering())
+      << "it could not end: the agents take nothing from this coordinator";
+  a->Behave([](FakeAgent::Behaviour* b) { b->extra_known.clear(); });
+  Connect(a);
+  EXPECT_EQ(check("STALE_EPOCH"), "");
+  // Not heard of for a while, it is somebody else's to miss.
+  FakeAgent* const b = AddAgent("b");
+  b->Behave([this](FakeAgent::Behaviour* behaviour) {
+    behaviour->cluster_uid = ids_.NextUuid().bytes();
+  });
+  Connect(b);
+  EXPECT_NE(check("CLUSTER_MISMATCH"), "");
+  clock_.Advance(absl::Minutes(2));
+  EXPECT_EQ(check("CLUSTER_MISMATCH"), "");
+}
+
 TEST_F(SessionManagerTest, AnUntrustedMountGetsNoRemovals) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
@@ -184,7 +228,8 @@ TEST_F(SessionManagerTest, AnUntrustedMountGetsNoRemovals) {
   b->Lose();
   b->Behave([](FakeAgent::Behaviour* behaviour) {
     storage::v1::FenceEntry beyond;
-    beyond.set_epoch(99);
+    beyond.set_epoch(1);
+    beyond.set_nonce(99);
     beyond.set_max_n(1);
     behaviour->extra_known.push_back(beyond);
     behaviour->refuse_listing = absl::UnavailableError("not yet");

@@ -155,7 +155,8 @@ TEST_F(UploadEndTest, OnlyATrustedMountMayCollect) {
   a->Lose();
   a->Behave([](FakeAgent::Behaviour* b) {
     storage::v1::FenceEntry beyond;
-    beyond.set_epoch(99);
+    beyond.set_epoch(1);
+    beyond.set_nonce(99);
     beyond.set_max_n(1);
     b->extra_known.push_back(beyond);
   });
@@ -174,7 +175,8 @@ TEST_F(UploadEndTest, NobodyIsTakenInUntilRecoveringIsSynced) {
   b->Lose();
   const auto beyond = [](FakeAgent::Behaviour* behaviour) {
     storage::v1::FenceEntry entry;
-    entry.set_epoch(99);
+    entry.set_epoch(1);
+    entry.set_nonce(99);
     entry.set_max_n(1);
     behaviour->extra_known.push_back(entry);
   };

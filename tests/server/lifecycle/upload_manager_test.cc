@@ -13,6 +13,7 @@
 namespace predella::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class UploadManagerTest : public LifecycleFixture {
@@ -277,6 +278,54 @@ TEST_F(UploadManagerTest, EachMountOfAnUploadPassesItsBytesToTheNext) {
       a->attach()->open_uploads(0).moved_to();
   EXPECT_EQ(next.mount_name(), "b");
   EXPECT_EQ(next.segment_boundary(), int64_t{4} << 20);
+}
+
+// After a start of the coordinator agents register one after the other.
+TEST_F(UploadManagerTest, AMoveWaitsForMountsThatAreMissing) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  ASSERT_OK(Start(image_, upload_, std::nullopt));
+  ASSERT_TRUE(a->Write(upload_, 5'000'000, true));
+  Restart();
+  Connect(a);
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  EXPECT_FALSE(a->full_ack(upload_).has_value()) << "not decided";
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  clock_.Advance(options_.move_wait - absl::Seconds(1));
+  a->Beat();
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  Connect(b);
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  ASSERT_TRUE(a->full_ack(upload_).has_value());
+  EXPECT_EQ(a->full_ack(upload_)->target().mount_name(), "b");
+}
+
+TEST_F(UploadManagerTest, AMoveDoesNotWaitForEver) {
+  FakeAgent* const a = AddConnected("a", 1);
+  AddConnected("b", 2)->Lose();
+  ASSERT_OK(Start(image_, upload_, std::nullopt));
+  ASSERT_TRUE(a->Write(upload_, 5'000'000, true));
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  clock_.Advance(options_.move_wait);
+  a->Beat();
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  ASSERT_TRUE(a->full_ack(upload_).has_value());
+  const absl::Status error = FromRpcStatus(a->full_ack(upload_)->error());
+  EXPECT_THAT(error, AllOf(StatusIs(absl::StatusCode::kUnavailable),
+                           HasReason(reason::kMountsMissing)));
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_ABORTED);
+  a->ReportFull(upload_, 5'000'000);
+  Settle();
+  EXPECT_THAT(FromRpcStatus(a->full_ack(upload_)->error()),
+              StatusIs(absl::StatusCode::kUnavailable))
+      << "the outcome has the code of its reason";
 }
 
 TEST_F(UploadManagerTest, FullAndNowhereElseEndsWithNumbers) {
