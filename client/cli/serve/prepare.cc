@@ -154,10 +154,10 @@ absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options) {
   }
   std::ifstream file(options.glance_conf);
   if (!file.is_open()) {
-    return MakeError(
-        absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-        absl::StrCat("the file ", options.glance_conf,
-                     " cannot be read: ", std::strerror(errno)));
+    return MakeError(absl::StatusCode::kInvalidArgument,
+                     reason::kInvalidArgument,
+                     absl::StrCat("the file ", options.glance_conf,
+                                  " cannot be read: ", std::strerror(errno)));
   }
   std::stringstream text;
   text << file.rdbuf();
