@@ -11,6 +11,7 @@
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/image_conflict.h"
 #include "server/lifecycle/page_token.h"
 
 namespace predella::server {
@@ -52,7 +53,7 @@ absl::StatusOr<v1::Image> ImageCatalog::Get(const Uuid& image_id) {
   ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
                    deps_.index->GetImage(image_id));
   if (!row.has_value()) {
-    RETURN_IF_ERROR(CheckNoConflict(image_id));
+    RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
     return WhyMissing(image_id);
   }
   v1::Image image = ToApiImage(*row, deps_, /*brief=*/false);
@@ -284,7 +285,7 @@ absl::Status ImageCatalog::FinishCopies(const Uuid& image_id) {
 
 absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
   RETURN_IF_ERROR(CheckWritable(*deps_.index));
-  RETURN_IF_ERROR(CheckNoConflict(request.image_id));
+  RETURN_IF_ERROR(CheckNoConflict(*deps_.index, request.image_id));
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
                      deps_.index->GetImage(request.image_id));

@@ -57,8 +57,6 @@ class ImageCatalog {
 
  private:
   absl::Status WhyMissing(const Uuid& image_id);
-  // FAILED_PRECONDITION, IMAGE_CONFLICT.
-  absl::Status CheckNoConflict(const Uuid& image_id);
   absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,
                             const std::vector<storage::v1::ConflictRow>& others,
                             const storage::v1::ImageRow& keep);

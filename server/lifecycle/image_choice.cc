@@ -43,25 +43,6 @@ storage::v1::UploadRow LoserOf(const storage::v1::ImageRow& row,
 
 }  // namespace
 
-absl::Status ImageCatalog::CheckNoConflict(const Uuid& image_id) {
-  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
-                   deps_.index->ConflictsOf(image_id));
-  if (conflicts.empty()) {
-    return absl::OkStatus();
-  }
-  const std::string name = ImageName(image_id);
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition, reason::kImageConflict,
-      absl::StrCat(
-          "several generations of ", name,
-          " are kept since the index was put back from an older "
-          "copy: predella image choose ",
-          image_id.ToString(), " ",
-          Generation::FromProto(conflicts[0].image().generation()).ToString(),
-          " or another keeps one of them"),
-      {{"image", name}});
-}
-
 absl::StatusOr<v1::Image> ImageCatalog::Choose(const Uuid& image_id,
                                                const Generation& generation,
                                                bool validate_only) {
@@ -142,6 +123,18 @@ absl::Status ImageCatalog::CommitChoice(
         deps_.index->GetUpload(Uuid::FromBytesOrNone(loser.upload_id())));
     before.push_back(std::move(known));
     uploads.push_back(LoserOf(loser, now_us));
+  }
+  // The upload of the one that is kept may have been called SUPERSEDED by it.
+  ASSIGN_OR_RETURN(
+      const std::optional<storage::v1::UploadRow> winner,
+      deps_.index->GetUpload(Uuid::FromBytesOrNone(keep.upload_id())));
+  if (winner.has_value() &&
+      Generation::FromProto(winner->generation()) == chosen) {
+    before.push_back(winner);
+    uploads.push_back(*winner);
+    uploads.back().set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+    uploads.back().clear_outcome_reason();
+    uploads.back().clear_outcome_detail();
   }
   storage::v1::EventRow event;
   event.set_time_us(now_us);

@@ -10,8 +10,8 @@
 #include "common/errors.h"
 #include "common/generation.h"
 #include "common/logging.h"
-#include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "server/lifecycle/image_conflict.h"
 
 namespace predella::server {
 namespace {
@@ -35,21 +35,6 @@ storage::v1::UploadRow OutcomeOfRecord(const storage::v1::ReplicaRecord& record,
   row.set_outcome_time_us(now_us);
   *row.mutable_decision() = record.decision();
   return row;
-}
-
-storage::v1::EventRow ConflictEvent(const storage::v1::ConflictRow& row) {
-  const std::string image =
-      ImageName(Uuid::FromBytesOrNone(row.image().image_id()));
-  const std::string generation =
-      Generation::FromProto(row.image().generation()).ToString();
-  LogWarning("image_conflict", {{"image", image}, {"generation", generation}});
-  storage::v1::EventRow event;
-  event.set_time_us(row.found_time_us());
-  event.set_kind("image_conflict");
-  event.set_detail(absl::StrCat(image, " generation ", generation,
-                                " lies beside the one of the index"));
-  event.set_affected_images(1);
-  return event;
 }
 
 }  // namespace
@@ -313,16 +298,25 @@ absl::StatusOr<Inventory::Verdict> Inventory::Judge(
       deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
   const bool same = upload.has_value() &&
                     Generation::FromProto(upload->generation()) == generation;
-  if (same && upload->outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED) {
-    return Verdict::kNothing;  // decided when its agent says so
-  }
+  const bool open =
+      same && upload->outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED;
   ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
                    deps_.index->GetImage(image_id));
   if (image.has_value() &&
       Generation::FromProto(image->generation()) == generation) {
     return Verdict::kNothing;
   }
-  if (same) {
+  if (open && !image.has_value()) {
+    return Verdict::kNothing;  // committed when its agent says so
+  }
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
+                   deps_.index->ConflictsOf(image_id));
+  for (const storage::v1::ConflictRow& row : conflicts) {
+    if (Generation::FromProto(row.image().generation()) == generation) {
+      return Verdict::kNothing;
+    }
+  }
+  if (same && !open) {
     RETURN_IF_ERROR(RemoveAgain(mount_uid, *upload));
     return Verdict::kNothing;
   }
@@ -426,22 +420,17 @@ absl::Status Inventory::Displace(const Uuid& mount_uid,
 
 absl::Status Inventory::NoteConflict(const Uuid& mount_uid,
                                      const storage::v1::ReplicaRecord& record) {
-  const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
-  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> known,
-                   deps_.index->ConflictsOf(image_id));
-  const Generation generation = Generation::FromProto(record.generation());
-  for (const storage::v1::ConflictRow& row : known) {
-    if (Generation::FromProto(row.image().generation()) == generation) {
-      return absl::OkStatus();
-    }
+  ASSIGN_OR_RETURN(
+      std::optional<storage::v1::UploadRow> upload,
+      deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
+  if (upload.has_value() &&
+      (upload->outcome() != storage::v1::UPLOAD_OUTCOME_UNSPECIFIED ||
+       Generation::FromProto(upload->generation()) !=
+           Generation::FromProto(record.generation()))) {
+    upload.reset();
   }
-  storage::v1::ConflictRow row;
-  *row.mutable_image() = RowOfRecord(record, mount_uid);
-  row.set_found_time_us(deps_.clock->NowMicros());
-  IndexTxn txn = deps_.index->Begin();
-  txn.PutConflict(row);
-  txn.PutEvent(ConflictEvent(row));
-  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  RETURN_IF_ERROR(
+      KeepAsConflict(deps_, RowOfRecord(record, mount_uid), upload, uploads_));
   MutexLock lock(&mu_);
   ++conflicts_;
   return absl::OkStatus();

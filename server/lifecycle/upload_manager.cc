@@ -41,11 +41,13 @@ absl::Status OutcomeStatus(const storage::v1::UploadRow& row) {
 
 UploadManager::UploadManager(const LifecycleDeps& deps, AgentCommands* commands,
                              UploadTable* uploads, Tombstones* tombstones,
-                             Notifier* changed, MountGate* gate)
+                             TrustKeeper* trust, Notifier* changed,
+                             MountGate* gate)
     : deps_(deps),
       commands_(commands),
       uploads_(uploads),
       tombstones_(tombstones),
+      trust_(trust),
       changed_(changed),
       gate_(gate) {}
 

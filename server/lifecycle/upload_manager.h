@@ -25,6 +25,7 @@
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/tombstones.h"
+#include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_table.h"
 
 namespace predella::server {
@@ -34,8 +35,8 @@ namespace predella::server {
 class UploadManager {
  public:
   UploadManager(const LifecycleDeps& deps, AgentCommands* commands,
-                UploadTable* uploads, Tombstones* tombstones, Notifier* changed,
-                MountGate* gate);
+                UploadTable* uploads, Tombstones* tombstones,
+                TrustKeeper* trust, Notifier* changed, MountGate* gate);
 
   // Reads every upload of earlier starts.
   absl::Status Load();
@@ -146,6 +147,8 @@ class UploadManager {
                                 const storage::v1::UploadRow* row);
 
   // upload_publish.cc
+  storage::v1::ImageRow ImageOf(const storage::v1::UploadRow& row,
+                                const control::v1::Published& published) const;
   absl::Status CommitPublished(const storage::v1::UploadRow& row,
                                const storage::v1::MountRow& mount,
                                const control::v1::Published& published);
@@ -176,6 +179,7 @@ class UploadManager {
   AgentCommands* const commands_;
   UploadTable* const uploads_;
   Tombstones* const tombstones_;
+  TrustKeeper* const trust_;
   Notifier* const changed_;
   MountGate* const gate_;
 

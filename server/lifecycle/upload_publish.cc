@@ -15,6 +15,7 @@
 #include "common/status_macros.h"
 #include "common/units.h"
 #include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/image_conflict.h"
 #include "server/lifecycle/upload_manager.h"
 
 namespace predella::server {
@@ -41,12 +42,9 @@ control::v1::PublishedAck Refused(const Report& report,
 
 }  // namespace
 
-absl::Status UploadManager::CommitPublished(
-    const storage::v1::UploadRow& row, const storage::v1::MountRow& mount,
-    const control::v1::Published& published) {
-  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
-  IndexTxn txn = deps_.index->Begin();
-  const Generation pair = txn.pair();
+storage::v1::ImageRow UploadManager::ImageOf(
+    const storage::v1::UploadRow& row,
+    const control::v1::Published& published) const {
   storage::v1::ImageRow image;
   image.set_image_id(row.image_id());
   *image.mutable_generation() = row.generation();
@@ -59,6 +57,16 @@ absl::Status UploadManager::CommitPublished(
   image.set_upload_id(row.upload_id());
   image.set_create_time_us(deps_.clock->NowMicros());
   *image.mutable_decision() = row.decision();
+  return image;
+}
+
+absl::Status UploadManager::CommitPublished(
+    const storage::v1::UploadRow& row, const storage::v1::MountRow& mount,
+    const control::v1::Published& published) {
+  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
+  const storage::v1::ImageRow image = ImageOf(row, published);
+  IndexTxn txn = deps_.index->Begin();
+  const Generation pair = txn.pair();
   storage::v1::UploadRow ended = row;
   ended.set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
   ended.set_outcome_time_us(image.create_time_us());
@@ -139,7 +147,14 @@ control::v1::PublishedAck UploadManager::OnPublished(
         last = image.status();
         break;
       }
-      last = image->has_value()
+      // Begun before this start, and the index went back: whether a client was
+      // told that it was stored nobody knows.
+      const bool unsure =
+          trust_->recovering() && generation.epoch < deps_.index->epoch();
+      last = image->has_value() && unsure
+                 ? KeepAsConflict(deps_, ImageOf(upload, published), upload,
+                                  uploads_)
+             : image->has_value()
                  ? End(upload_id, storage::v1::UPLOAD_OUTCOME_SUPERSEDED,
                        reason::kUploadSuperseded,
                        absl::StrCat(ImageName(image_id),

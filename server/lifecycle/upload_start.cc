@@ -14,6 +14,7 @@
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/image_conflict.h"
 #include "server/lifecycle/upload_manager.h"
 
 namespace predella::server {
@@ -110,6 +111,7 @@ absl::StatusOr<std::optional<v1::Upload>> UploadManager::AnswerKnown(
     ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
                      deps_.index->GetImage(request.image_id));
     if (!image.has_value()) {
+      RETURN_IF_ERROR(CheckNoConflict(*deps_.index, request.image_id));
       return std::optional<v1::Upload>();
     }
     if (Uuid::FromBytesOrNone(image->upload_id()) == request.upload_id) {

@@ -335,6 +335,65 @@ TEST_F(ConflictTest, ThePresentOneCanBeChosenToo) {
   EXPECT_TRUE(b_->Has(image_));
 }
 
+// The older index still calls the lost image's upload open: it is no loser, and
+// its file is not one to remove.
+TEST_F(ConflictTest, AnUploadThatTheOlderIndexCallsOpenIsKeptToo) {
+  a_ = AddConnected("a", 1);
+  b_ = AddConnected("b", 2);
+  ASSERT_OK(Start(image_, upload_));
+  old_ = kv_->Contents();
+  ASSERT_TRUE(a_->Write(upload_, 4096, false));
+  ASSERT_TRUE(a_->Publish(upload_));
+  Settle();
+  ASSERT_EQ(StateOf(upload_), v1::UPLOAD_STATE_COMMITTED);
+  lost_ = GenerationOf(image_);
+  RestartFrom(old_);
+  Connect(b_);
+  Upload(b_, image_, second_);
+  present_ = GenerationOf(image_);
+  Connect(a_);
+  List();
+  EXPECT_FALSE(recovering());
+  ASSERT_OK_AND_ASSIGN(const v1::Image image, lifecycle_->images().Get(image_));
+  EXPECT_EQ(image.generation(), present_.ToString());
+  ASSERT_EQ(image.conflicts_size(), 1);
+  EXPECT_EQ(image.conflicts(0).generation(), lost_.ToString());
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_SUPERSEDED);
+  EXPECT_TRUE(a_->Has(image_));
+  // Chosen, its upload is the one that stored it.
+  ASSERT_OK(lifecycle_->images().Choose(image_, lost_, false));
+  Settle();
+  Tick();
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_COMMITTED);
+  EXPECT_TRUE(a_->Has(image_));
+  EXPECT_FALSE(b_->Has(image_));
+}
+
+TEST_F(ConflictTest, ATombstoneRulesOverTheConflictOfTwoAdoptedOnes) {
+  TwoHistories();
+  RestartFrom(old_);
+  Connect(a_);
+  List();
+  Connect(b_);
+  List();
+  ASSERT_EQ(GenerationOf(image_), present_);
+  b_->Lose();
+  b_->Behave([&](FakeAgent::Behaviour* b) {
+    storage::v1::Tombstone tombstone;
+    tombstone.set_image_id(image_.bytes());
+    *tombstone.mutable_generation() = lost_.ToProto();
+    tombstone.set_create_time_us(1);
+    b->extra_tombstones = {tombstone};
+  });
+  Connect(b_);
+  Settle();
+  Tick();
+  ASSERT_OK_AND_ASSIGN(const v1::Image image, lifecycle_->images().Get(image_));
+  EXPECT_EQ(image.generation(), present_.ToString());
+  EXPECT_TRUE(image.conflicts().empty()) << "the tombstone ruled over it";
+  EXPECT_FALSE(a_->Has(image_));
+}
+
 // Both histories were lost: neither row is one that clients were told of.
 TEST_F(ConflictTest, OfTwoLostGenerationsTheHigherIsTheImage) {
   TwoHistories();
