@@ -160,12 +160,7 @@ void AgentCore::MeasureSpace() {
   if (store == nullptr) {
     return;
   }
-  const SpaceLedger::Reading reading = ledger_.StartReading();
-  const absl::StatusOr<SpaceInfo> space = store->Space();
-  machine_.StatDone(space.status());
-  if (space.ok()) {
-    ledger_.SetSpace(*space, reading);
-  }
+  machine_.StatDone(ReadSpace(store.get()).status());
 }
 
 void AgentCore::RunRemoveCommand(uint64_t session,

@@ -98,13 +98,7 @@ void AgentCore::RunOpen() {
     for (const storage::v1::FenceEntry& entry : (*opened)->Known()) {
       epoch = std::max(epoch, entry.epoch());
     }
-    const SpaceLedger::Reading reading = ledger_.StartReading();
-    const absl::StatusOr<SpaceInfo> space = (*opened)->Space();
-    if (space.ok()) {
-      ledger_.SetSpace(*space, reading);
-    } else {
-      status = space.status();
-    }
+    status = ReadSpace(opened->get()).status();
   }
   machine_.OpenDone(status);
   bool fatal = false;
@@ -199,18 +193,22 @@ void AgentCore::FreshenLocked() {
   }
 }
 
+absl::StatusOr<SpaceInfo> AgentCore::ReadSpace(ImageStore* store) {
+  const SpaceLedger::Reading reading = ledger_.StartReading();
+  absl::StatusOr<SpaceInfo> space = store->Space();
+  if (space.ok()) {
+    ledger_.SetSpace(*space, reading);
+  }
+  return space;
+}
+
 void AgentCore::ReadSpaceLocked(bool tell) {
   next_space_ = seams_.clock->Boot() + kSpaceEvery;
   space_running_ = true;
   seams_.disk->Post([this, tell, store = store_] {
-    const SpaceLedger::Reading reading = ledger_.StartReading();
-    const absl::StatusOr<SpaceInfo> space = store->Space();
-    machine_.StatDone(space.status());
+    machine_.StatDone(ReadSpace(store.get()).status());
     MutexLock lock(&mu_);
     space_running_ = false;
-    if (space.ok()) {
-      ledger_.SetSpace(*space, reading);
-    }
     if (tell && store_ == store) {
       next_heartbeat_ = seams_.clock->Boot();
       HeartbeatLocked();

@@ -138,6 +138,9 @@ class AgentCore {
   absl::Status CheckStream(absl::string_view mount_uid, absl::string_view token,
                            Capability want, bool write);
 
+  // Reads the space into the ledger on this thread, one of the disk's.
+  absl::StatusOr<SpaceInfo> ReadSpace(ImageStore* store);
+
   // agent_session.cc
   control::v1::Hello HelloLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void OnWelcomeLocked(uint64_t session, const control::v1::Welcome& welcome)
@@ -163,7 +166,7 @@ class AgentCore {
 
   // agent_commands.cc
   void OnCommand(uint64_t session, const control::v1::Command& command);
-  // Reads the space on this thread, one of the disk's.
+  // As ReadSpace, of the store that is open.
   void MeasureSpace();
   void Answer(uint64_t session, control::v1::CommandResult result);
   void AnswerStatus(uint64_t session, int64_t number,

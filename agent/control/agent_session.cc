@@ -206,8 +206,7 @@ void AgentCore::RunReport(uint64_t session,
   }
   report->set_image_count(store->image_count());
   report->set_boot_id(identity_.boot_id);
-  const SpaceLedger::Reading reading = ledger_.StartReading();
-  const absl::StatusOr<SpaceInfo> space = store->Space();
+  const absl::StatusOr<SpaceInfo> space = ReadSpace(store.get());
   machine_.CallDone(space.status());
   MutexLock lock(&mu_);
   if (!session_.Is(session) || store_ != store) {
@@ -223,7 +222,6 @@ void AgentCore::RunReport(uint64_t session,
     RefuseLocked(session, space.status());
     return;
   }
-  ledger_.SetSpace(*space, reading);
   *report->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
   report->set_device(space->device);
   const MountView view = machine_.View();

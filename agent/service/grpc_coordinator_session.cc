@@ -89,8 +89,9 @@ void GrpcCoordinatorSession::Run() {
     // Refused for what somebody has to put right: not asked as often as a
     // coordinator that is starting, or that has not yet seen our last session
     // end.
-    const bool refused = absl::IsFailedPrecondition(status) &&
-                         !HasReason(status, reason::kMountInUse);
+    const bool refused = (absl::IsFailedPrecondition(status) &&
+                          !HasReason(status, reason::kMountInUse)) ||
+                         HasReason(status, reason::kStaleEpoch);
     if (Pause(refused ? kRefusedPause : backoff.Next())) {
       return;
     }
