@@ -174,13 +174,15 @@ absl::StatusOr<v1::Mount> Client::MaintainMount(absl::string_view mount,
 absl::StatusOr<v1::Mount> Client::RetireMount(absl::string_view mount,
                                               int64_t accept_lost_image_count,
                                               absl::string_view reason,
-                                              bool validate_only) {
+                                              bool validate_only,
+                                              bool accept_unlisted) {
   ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
   v1::RetireMountRequest request;
   request.set_name(MountName(name));
   request.set_accept_lost_image_count(accept_lost_image_count);
   request.set_reason(std::string(reason));
   request.set_validate_only(validate_only);
+  request.set_accept_unlisted(accept_unlisted);
   return connection_->RetireMount(request);
 }
 

@@ -165,8 +165,11 @@ absl::Status Coordinator::Open() {
   }
   ASSIGN_OR_RETURN(kv_, RocksDbKvStore::Open(index));
   epoch_file_ = MakePosixEpochFile(options_.state_dir);
-  ASSIGN_OR_RETURN(index_, PlacementIndex::Open(kv_.get(), epoch_file_.get(),
-                                                RealClock(), RandomIds(), {}));
+  PlacementIndex::OpenOptions open;
+  open.above_epoch = options_.above_epoch;
+  ASSIGN_OR_RETURN(
+      index_, PlacementIndex::Open(kv_.get(), epoch_file_.get(), RealClock(),
+                                   RandomIds(), open));
   registry_ = std::make_unique<MountRegistry>(RealClock(), RandomIds(),
                                               options_.registry);
   pool_ = std::make_unique<ThreadPool>("coordinator", kPoolThreads);

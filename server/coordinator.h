@@ -36,6 +36,8 @@ struct CoordinatorOptions {
   std::vector<std::string> listen;
   std::vector<std::string> health_listen;
   bool insecure_plaintext_on_network = false;
+  // PlacementIndex::OpenOptions::above_epoch.
+  int64_t above_epoch = 0;
   RegistryOptions registry;
   LifecycleOptions lifecycle;
   absl::Duration drain = absl::Seconds(30);

@@ -40,6 +40,7 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
   options.listen = {"127.0.0.1:7400"};
   std::string spread = "most-available";
   std::string priority_order = "lowest-first";
+  int epoch_above = 0;
 
   Config config("predella-coordinator",
                 "Knows where images lie: index, placement, uploads, deletes.",
@@ -52,6 +53,9 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
              "Address to serve on, unix:/PATH or HOST:PORT; repeatable");
   config.Add("health-listen", &options.health_listen,
              "Address for health checks alone, in plaintext; repeatable");
+  config.Add("epoch-above", &epoch_above,
+             "Begin an epoch above this one: for a state directory that is an "
+             "older copy, when STALE_EPOCH says so");
   config.Add("spread", &spread,
              "Among mounts of one priority: most-available takes the one with "
              "most space, weighted draws at random by space");
@@ -94,6 +98,11 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
     return NotOneOf("near-full", absl::StrCat(placement.near_full_percent),
                     "a percentage above 0 and up to 100");
   }
+  if (epoch_above < 0) {
+    return NotOneOf("epoch-above", absl::StrCat(epoch_above),
+                    "a number from 0 on");
+  }
+  options.above_epoch = epoch_above;
   const std::pair<const char*, absl::Duration> durations[] = {
       {"upload-ttl", options.lifecycle.upload_ttl},
       {"outcome-ttl", options.lifecycle.outcome_ttl},

@@ -91,13 +91,11 @@ void AgentCore::TryOpenLocked() {
 void AgentCore::RunOpen() {
   absl::StatusOr<std::shared_ptr<ImageStore>> opened = seams_.open_store();
   storage::v1::MountLabel label;
-  int64_t epoch = 0;
+  std::vector<storage::v1::FenceEntry> known;
   absl::Status status = opened.status();
   if (opened.ok()) {
     label = (*opened)->label();
-    for (const storage::v1::FenceEntry& entry : (*opened)->Known()) {
-      epoch = std::max(epoch, entry.epoch());
-    }
+    known = (*opened)->Known();
     status = ReadSpace(opened->get()).status();
   }
   machine_.OpenDone(status);
@@ -112,7 +110,9 @@ void AgentCore::RunOpen() {
     if (status.ok()) {
       store_ = *opened;
       label_ = label;
-      highest_epoch_ = std::max(highest_epoch_, epoch);
+      for (const storage::v1::FenceEntry& entry : known) {
+        KnowEpochLocked(entry.epoch(), entry.nonce());
+      }
       garbage_collected_ = false;
       table_.SetStore(store_);
       prober_.SetStore(store_);
@@ -236,7 +236,7 @@ void AgentCore::SyncFenceLocked() {
 
 void AgentCore::HearLocked(const storage::v1::Generation& pair) {
   const Generation heard = Generation::FromProto(pair);
-  highest_epoch_ = std::max(highest_epoch_, heard.epoch);
+  KnowEpochLocked(heard.epoch, heard.nonce);
   if (!fence_dirty_since_.has_value()) {
     fence_dirty_since_ = seams_.clock->Boot();
   }

@@ -148,6 +148,8 @@ class AgentCore {
   void ReportLocked(uint64_t session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunReport(uint64_t session, const std::shared_ptr<ImageStore>& store);
   absl::Status CheckCoordinatorLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void KnowEpochLocked(int64_t epoch, uint32_t nonce)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LogRefusalLocked(const absl::Status& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RefuseLocked(uint64_t session, const absl::Status& why)
@@ -207,6 +209,7 @@ class AgentCore {
   absl::Duration next_open_ ABSL_GUARDED_BY(mu_);
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(mu_);
   int64_t highest_epoch_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t highest_nonce_ ABSL_GUARDED_BY(mu_) = 0;  // of that epoch
   Generation last_heard_ ABSL_GUARDED_BY(mu_);
   std::string mount_key_ ABSL_GUARDED_BY(mu_);
 

@@ -113,6 +113,13 @@ void AgentCore::OnMessage(uint64_t session,
   }
 }
 
+void AgentCore::KnowEpochLocked(int64_t epoch, uint32_t nonce) {
+  if (epoch > highest_epoch_) {
+    highest_epoch_ = epoch;
+    highest_nonce_ = nonce;
+  }
+}
+
 // Dialling goes on; one sentence about one cause is enough.
 void AgentCore::LogRefusalLocked(const absl::Status& why) {
   const std::string sentence(why.message());
@@ -141,13 +148,17 @@ absl::Status AgentCore::CheckCoordinatorLocked() {
                      "belongs to it, or this agent with the --coordinator of "
                      "its own cluster"));
   }
-  if (welcome_.epoch() < highest_epoch_) {
+  // One number with other random bytes is another start: from an old copy too.
+  if (welcome_.epoch() < highest_epoch_ ||
+      (welcome_.epoch() == highest_epoch_ &&
+       welcome_.epoch_nonce() != highest_nonce_)) {
     return MakeError(
         absl::StatusCode::kAborted, reason::kStaleEpoch,
-        absl::StrCat("the coordinator is at epoch ", welcome_.epoch(), ", ",
-                     identity_.path, " has heard of epoch ", highest_epoch_,
-                     ": its index is an old copy; put back the newest one, "
-                     "with the epoch file beside it"));
+        absl::StrCat(
+            "the coordinator is at epoch ", welcome_.epoch(), ", ",
+            identity_.path, " has heard of epoch ", highest_epoch_,
+            welcome_.epoch() == highest_epoch_ ? " of another start" : "",
+            ": its state directory is an old copy"));
   }
   return absl::OkStatus();
 }
@@ -214,7 +225,7 @@ void AgentCore::RunReport(uint64_t session,
   }
   label_ = report->label();
   for (const storage::v1::FenceEntry& entry : report->known()) {
-    highest_epoch_ = std::max(highest_epoch_, entry.epoch());
+    KnowEpochLocked(entry.epoch(), entry.nonce());
   }
   // Also when the directory was opened only after Welcome.
   LogRefusalLocked(CheckCoordinatorLocked());
@@ -280,7 +291,7 @@ void AgentCore::RunAttach(uint64_t session,
       return;
     }
     label_ = store->label();
-    highest_epoch_ = std::max(highest_epoch_, attach.heard().epoch());
+    KnowEpochLocked(attach.heard().epoch(), attach.heard().nonce());
   }
   table_.ReplaceList(
       attach, [this, session, store, may_collect = attach.may_collect()](

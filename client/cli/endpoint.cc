@@ -104,7 +104,12 @@ absl::StatusOr<std::string> WritePointerFile(
     const std::vector<std::string>& files, const std::string& endpoint) {
   for (const std::string& file : files) {
     const std::string other = ReadPointer(file);
-    if (!other.empty() && other != endpoint && Knock(other) != Door::kNobody) {
+    const Door door =
+        other.empty() || other == endpoint ? Door::kNobody : Knock(other);
+    if (door == Door::kClosed) {
+      continue;  // another user's, whose clients find it there
+    }
+    if (door == Door::kOpen) {
       return absl::FailedPreconditionError(
           absl::StrCat(file, " names another serve that runs, ", other,
                        ": it stays; reach this one by --endpoint ", endpoint));

@@ -21,7 +21,8 @@ namespace predella::cli {
 namespace {
 
 struct ImageArguments {
-  std::string id;
+  std::string id;  // of the commands that need one
+  std::optional<std::string> chosen_id;
   std::vector<std::string> ids;
   std::string generation;
   std::string file;
@@ -40,10 +41,10 @@ absl::StatusOr<int> Put(const ImageArguments& a, const Context& context) {
   if (a.size.has_value()) {
     ASSIGN_OR_RETURN(put.size_bytes, ParseSize(*a.size));
   }
-  if (!a.id.empty()) {
-    RETURN_IF_ERROR(Annotate(ParseImageName(a.id).status(), "--id"));
+  if (a.chosen_id.has_value()) {
+    RETURN_IF_ERROR(Annotate(ParseImageName(*a.chosen_id).status(), "--id"));
   }
-  put.image = a.id.empty() ? RandomIds()->NextUuid().ToString() : a.id;
+  put.image = a.chosen_id.value_or(RandomIds()->NextUuid().ToString());
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Image image, PutImage(&client, put, context));
   *context.err << "stored " << FormatSize(image.size_bytes()) << " on "
@@ -198,7 +199,8 @@ void AddImageCommands(CLI::App* app, Context* context) {
       "-");
   put->add_option("FILE", a->file, "File to store, - for standard input.")
       ->required();
-  put->add_option("--id", a->id, "UUID of the image; default: a random one.");
+  put->add_option("--id", a->chosen_id,
+                  "UUID of the image; default: a random one.");
   put->add_option("--size", a->size,
                   "Size, where the input is a pipe and it is known.");
   put->callback(run(Put));

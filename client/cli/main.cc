@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <string_view>
 
@@ -13,6 +14,9 @@
 
 int main(int argc, char** argv) {
   predella::TuneProcess();
+  // gRPC looks at a channel that nobody waits on, as between two tries, every
+  // 5 s: a coordinator that is back would be seen that late.
+  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "100", /*replace=*/0);
   // A closed pipe is an error of a write, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
   if (argc > 1 && std::string_view(argv[1]) == "serve") {

@@ -29,6 +29,7 @@ struct MountArguments {
   std::string reason;
   std::string duration;
   int64_t accept_lost = 0;
+  bool accept_unlisted = false;
   bool dry_run = false;
   bool yes = false;
 };
@@ -135,8 +136,8 @@ absl::StatusOr<int> Retire(const MountArguments& a, const Context& context) {
         a.name, " --dry-run, then say --yes"));
   }
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  const auto mount =
-      client.RetireMount(a.name, a.accept_lost, a.reason, a.dry_run);
+  const auto mount = client.RetireMount(a.name, a.accept_lost, a.reason,
+                                        a.dry_run, a.accept_unlisted);
   if (HasReason(mount.status(), reason::kMountNotEmpty)) {
     const std::string count = MetadataOf(mount.status())["image_count"];
     return MakeError(mount.status().code(), reason::kMountNotEmpty,
@@ -252,6 +253,8 @@ void AddMountCommands(CLI::App* app, Context* context) {
   add_name(retire);
   retire->add_option("--accept-lost", a->accept_lost,
                      "How many images are lost with it.");
+  retire->add_flag("--accept-unlisted", a->accept_unlisted,
+                   "In RECOVERING: also when nobody knows what is on it.");
   retire->add_flag("--yes", a->yes, "Do it.");
   add_reason(retire);
   add_change(retire);

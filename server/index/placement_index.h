@@ -116,6 +116,9 @@ class PlacementIndex {
   struct OpenOptions {
     // A new cluster may be made when index and epoch file are both empty.
     bool create = true;
+    // The new epoch is above this one too: for an index whose epoch file is
+    // an older copy as well, while mounts have heard of a later epoch.
+    int64_t above_epoch = 0;
     // Older events than these are dropped, a thousand at a time.
     int64_t max_events = 100'000;
     absl::Duration max_event_age = absl::Hours(24 * 30);
@@ -230,6 +233,7 @@ class PlacementIndex {
 
   // Constant after Open.
   int64_t max_events_ = 0;
+  int64_t above_epoch_ = 0;
   absl::Duration max_event_age_;
   storage::v1::ClusterRow cluster_;
   bool created_ = false;

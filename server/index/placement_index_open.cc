@@ -39,6 +39,7 @@ absl::StatusOr<std::unique_ptr<PlacementIndex>> PlacementIndex::Open(
 
 absl::Status PlacementIndex::Load(const OpenOptions& options) {
   max_events_ = options.max_events;
+  above_epoch_ = options.above_epoch;
   max_event_age_ = options.max_event_age;
   ASSIGN_OR_RETURN(const std::optional<storage::v1::EpochTable> file,
                    epoch_file_->Read());
@@ -181,7 +182,7 @@ absl::Status PlacementIndex::BeginEpoch(
       highest = std::max(highest, entry.epoch());
     }
   }
-  table.set_current_epoch(highest + 1);
+  table.set_current_epoch(std::max(highest, above_epoch_) + 1);
   table.set_current_nonce(static_cast<uint32_t>(ids_->NextUint64()));
   current_ = {table.current_epoch(), 0, table.current_nonce()};
 

@@ -37,6 +37,14 @@ void AgentWatch::Note(Agent agent) {
   }
 }
 
+void AgentWatch::Left(const std::string& mount_name) {
+  MutexLock lock(&mu_);
+  const auto it = agents_.find(mount_name);
+  if (it != agents_.end() && it->second.refusal.ok()) {
+    agents_.erase(it);
+  }
+}
+
 void AgentWatch::Registered(const std::string& mount_name) {
   MutexLock lock(&mu_);
   agents_.erase(mount_name);

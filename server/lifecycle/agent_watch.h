@@ -35,6 +35,8 @@ class AgentWatch {
   // It has a session, and could not yet say which mount it serves.
   void WithoutMount(const control::v1::Hello& hello,
                     const control::v1::MountHealth& health, absl::Duration now);
+  // One that had no mount is gone.
+  void Left(const std::string& mount_name);
   // It has registered.
   void Registered(const std::string& mount_name);
 

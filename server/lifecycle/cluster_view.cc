@@ -1,6 +1,7 @@
 #include "server/lifecycle/cluster_view.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -167,8 +168,25 @@ void ClusterView::CheckRecovery(v1::Cluster* cluster) const {
             "index was put back from an older copy; every mount is "
             "listed, and nothing is removed meanwhile; waiting for ",
             awaited.empty() ? "nobody any more" : absl::StrJoin(awaited, ", ")),
-        "start the agents of these mounts; one that never comes back is given "
-        "up by predella mount retire");
+        "start the agents of these mounts (MAINTENANCE does not excuse one "
+        "here); one that never comes back is given up by predella mount retire "
+        "NAME --accept-unlisted");
+  }
+  const std::vector<Inventory::Unadopted> files = inventory_->ListUnadopted();
+  if (!files.empty()) {
+    const std::optional<MountInfo> info =
+        deps_.registry->Find(files[0].mount_uid);
+    Add(cluster, "FILES_NOT_ADOPTED", v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat(files.size(),
+                     " files that the index does not know have no record that "
+                     "vouches for them, such as ",
+                     files[0].image_id.ToString(), " with ",
+                     FormatSize(files[0].size_bytes), " on ",
+                     MountName(info.has_value() ? info->row.mount_name()
+                                                : "a mount that is gone")),
+        "the coordinator's log names all (image_not_adopted); put a good copy "
+        "of the record back, or keep the file, remove it from the mount and "
+        "store it again");
   }
   std::vector<std::string> names;
   int64_t conflicts = 0;

@@ -38,12 +38,13 @@ absl::Status Unsure(const Uuid& image_id, absl::string_view reason,
 
 ImageCatalog::ImageCatalog(const LifecycleDeps& deps, TrustKeeper* trust,
                            UploadTable* uploads, UploadManager* upload_manager,
-                           Tombstones* tombstones)
+                           Tombstones* tombstones, Inventory* inventory)
     : deps_(deps),
       trust_(trust),
       uploads_(uploads),
       upload_manager_(upload_manager),
-      tombstones_(tombstones) {}
+      tombstones_(tombstones),
+      inventory_(inventory) {}
 
 void ImageCatalog::OnDeleted(std::function<void()> deleted) {
   deleted_ = std::move(deleted);
@@ -72,6 +73,17 @@ absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
     if (entry.written_here) {
       return NotFound(image_id);
     }
+  }
+  if (const auto file = inventory_->FindUnadopted(image_id); file.has_value()) {
+    const std::optional<MountInfo> info = deps_.registry->Find(file->mount_uid);
+    const std::string mount = MountName(
+        info.has_value() ? info->row.mount_name() : file->mount_uid.ToString());
+    return MakeError(
+        absl::StatusCode::kDataLoss, reason::kReplicaMissing,
+        absl::StrCat("the index does not know ", ImageName(image_id), ", ",
+                     mount, " holds a file of it with ", file->size_bytes,
+                     " bytes, and no record vouches for that file"),
+        {{"image", ImageName(image_id)}, {"mount", mount}});
   }
   if (trust_->recovering()) {
     std::vector<std::string> names;

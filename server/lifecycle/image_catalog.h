@@ -14,6 +14,7 @@
 #include "common/ids.h"
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/image_service.pb.h"
+#include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
@@ -26,7 +27,7 @@ class ImageCatalog {
  public:
   ImageCatalog(const LifecycleDeps& deps, TrustKeeper* trust,
                UploadTable* uploads, UploadManager* upload_manager,
-               Tombstones* tombstones);
+               Tombstones* tombstones, Inventory* inventory);
   // Called after a delete was acknowledged, to have the files unlinked soon.
   void OnDeleted(std::function<void()> deleted);
 
@@ -57,6 +58,8 @@ class ImageCatalog {
 
  private:
   absl::Status WhyMissing(const Uuid& image_id);
+  // FAILED_PRECONDITION, MOUNT_RETIRED.
+  absl::Status CheckNotGivenUp(const storage::v1::ImageRow& keep) const;
   absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,
                             const std::vector<storage::v1::ConflictRow>& others,
                             const storage::v1::ImageRow& keep);
@@ -72,6 +75,7 @@ class ImageCatalog {
   UploadTable* const uploads_;
   UploadManager* const upload_manager_;
   Tombstones* const tombstones_;
+  Inventory* const inventory_;
   std::function<void()> deleted_;  // constant after OnDeleted
 };
 

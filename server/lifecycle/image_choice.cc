@@ -80,6 +80,7 @@ absl::StatusOr<v1::Image> ImageCatalog::Choose(const Uuid& image_id,
                        " shows those there are"),
           {{"image", name}});
     }
+    RETURN_IF_ERROR(CheckNotGivenUp(*keep));
     if (validate_only || conflicts.empty()) {
       return Get(image_id);
     }
@@ -97,6 +98,28 @@ absl::StatusOr<v1::Image> ImageCatalog::Choose(const Uuid& image_id,
     }
   }
   return TooManyConflicts(name);
+}
+
+absl::Status ImageCatalog::CheckNotGivenUp(
+    const storage::v1::ImageRow& keep) const {
+  std::string name;
+  for (const storage::v1::CopyRow& copy : keep.copies()) {
+    const std::optional<MountInfo> info =
+        deps_.registry->Find(Uuid::FromBytesOrNone(copy.mount_uid()));
+    if (!info.has_value() ||
+        info->row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+      return absl::OkStatus();
+    }
+    name = MountName(info->row.mount_name());
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountRetired,
+      absl::StrCat("generation ",
+                   Generation::FromProto(keep.generation()).ToString(),
+                   " lies on ", name,
+                   ", which was retired: it cannot be read any more; choose "
+                   "another"),
+      {{"mount", name}});
 }
 
 absl::Status ImageCatalog::CommitChoice(

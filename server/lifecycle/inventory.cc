@@ -31,6 +31,7 @@ storage::v1::UploadRow OutcomeOfRecord(const storage::v1::ReplicaRecord& record,
   row.add_targets()->set_mount_uid(mount_uid.bytes());
   row.set_create_time_us(record.create_time_us());
   row.set_update_time_us(now_us);
+  row.set_adopted(true);
   row.set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
   row.set_outcome_time_us(now_us);
   *row.mutable_decision() = record.decision();
@@ -122,6 +123,14 @@ void Inventory::RunTick() {
   }
 }
 
+bool Inventory::Listed(const MountInfo& info) const {
+  if (!trust_->recovering()) {
+    return true;
+  }
+  MutexLock lock(&mu_);
+  return ListedLocked(info);
+}
+
 bool Inventory::ListedLocked(const MountInfo& info) const {
   const auto it = listings_.find(Uuid::FromBytesOrNone(info.row.mount_uid()));
   // A mount that another process may have changed is listed again, and one
@@ -141,6 +150,9 @@ void Inventory::Ask(const MountInfo& info) {
     if (session == 0 || listing.session == session) {
       return;
     }
+    absl::erase_if(unadopted_, [&](const auto& file) {
+      return file.second.mount_uid == mount_uid;
+    });
     listing.id = listing_id;
     listing.incarnation =
         info.hello.has_value() ? info.hello->incarnation() : std::string();
@@ -185,9 +197,10 @@ void Inventory::End() {
   std::string detail;
   {
     MutexLock lock(&mu_);
-    detail = absl::StrCat("every mount was listed; ", adopted_.size(),
-                          " images were adopted, ", conflicts_,
-                          " wait for a choice between two generations");
+    detail = absl::StrCat(
+        "every mount was listed; ", adopted_.size(), " images were adopted, ",
+        conflicts_, " wait for a choice between two generations, ",
+        unadopted_.size(), " files have no record that vouches for them");
   }
   const absl::Status ended = trust_->End(known, detail);
   if (!ended.ok()) {
@@ -248,6 +261,8 @@ absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
         record.size_bytes() == entry.size_bytes() &&
         record.image_id() == entry.image_id()) {
       records.push_back(record);
+    } else if (entry.named()) {
+      RETURN_IF_ERROR(NoteUnadopted(mount_uid, entry));
     }
   }
   const absl::Span<const storage::v1::ReplicaRecord> all(records);
@@ -255,6 +270,41 @@ absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
     RETURN_IF_ERROR(TakeBatch(mount_uid, all.subspan(i, kBatch)));
   }
   return absl::OkStatus();
+}
+
+absl::Status Inventory::NoteUnadopted(
+    const Uuid& mount_uid, const control::v1::InventoryEntry& entry) {
+  const Uuid image_id = Uuid::FromBytesOrNone(entry.image_id());
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
+                   deps_.index->GetImage(image_id));
+  if (image_id.none() || image.has_value()) {
+    return absl::OkStatus();  // a damaged copy, of an image that is known
+  }
+  MutexLock lock(&mu_);
+  const auto [it, inserted] = unadopted_.try_emplace(
+      image_id, Unadopted{image_id, mount_uid, entry.size_bytes()});
+  if (inserted) {
+    LogWarning("image_not_adopted", {{"image", image_id.ToString()},
+                                     {"mount", mount_uid.ToString()},
+                                     {"bytes", entry.size_bytes()}});
+  }
+  return absl::OkStatus();
+}
+
+std::optional<Inventory::Unadopted> Inventory::FindUnadopted(
+    const Uuid& image_id) const {
+  MutexLock lock(&mu_);
+  const auto it = unadopted_.find(image_id);
+  return it == unadopted_.end() ? std::nullopt : std::make_optional(it->second);
+}
+
+std::vector<Inventory::Unadopted> Inventory::ListUnadopted() const {
+  std::vector<Unadopted> out;
+  MutexLock lock(&mu_);
+  for (const auto& [id, file] : unadopted_) {
+    out.push_back(file);
+  }
+  return out;
 }
 
 absl::Status Inventory::TakeBatch(

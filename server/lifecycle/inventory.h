@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,20 @@ class Inventory {
   // FAILED_PRECONDITION for any other.
   absl::Status Take(const control::v1::InventoryPart& part);
 
+  // Whether a mount was listed as it is now; true outside of RECOVERING.
+  bool Listed(const MountInfo& info) const;
+
+  // A file that a listing showed under the name of an image which the index
+  // does not have, and whose record could not vouch for it. Of this start: it
+  // is neither adopted nor called missing.
+  struct Unadopted {
+    Uuid image_id;
+    Uuid mount_uid;
+    int64_t size_bytes = 0;
+  };
+  std::optional<Unadopted> FindUnadopted(const Uuid& image_id) const;
+  std::vector<Unadopted> ListUnadopted() const;
+
   // Names of the mounts whose listings RECOVERING waits for; empty without.
   std::vector<std::string> Awaited() const;
 
@@ -63,6 +78,8 @@ class Inventory {
     int64_t session = 0;      // in which it was asked for
     bool done = false;        // ... and taken in whole
   };
+  absl::Status NoteUnadopted(const Uuid& mount_uid,
+                             const control::v1::InventoryEntry& entry);
   enum class Verdict { kNothing, kAdopt, kDisplace, kConflict };
 
   void RunTick();
@@ -107,6 +124,7 @@ class Inventory {
   // Since RECOVERING began, or this start.
   absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);
   int64_t conflicts_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::flat_hash_map<Uuid, Unadopted> unadopted_ ABSL_GUARDED_BY(mu_);
 };
 
 // The row that a record on a mount stands for.

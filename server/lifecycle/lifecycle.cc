@@ -18,8 +18,9 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
               &tombstones_),
       inventory_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
                  &tombstones_, &changed_),
-      images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_),
-      mounts_(deps, &reaper_, &changed_, &gate_),
+      images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_,
+              &inventory_),
+      mounts_(deps, &reaper_, &inventory_, &changed_, &gate_),
       cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_,
                &watch_) {
   sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);

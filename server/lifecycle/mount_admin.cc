@@ -27,8 +27,12 @@ absl::Status Retired(const storage::v1::MountRow& row) {
 }  // namespace
 
 MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
-                       Notifier* changed, MountGate* gate)
-    : deps_(deps), reaper_(reaper), changed_(changed), gate_(gate) {}
+                       Inventory* inventory, Notifier* changed, MountGate* gate)
+    : deps_(deps),
+      reaper_(reaper),
+      inventory_(inventory),
+      changed_(changed),
+      gate_(gate) {}
 
 absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
   ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
@@ -192,6 +196,20 @@ absl::StatusOr<v1::Mount> MountAdmin::Retire(
   return mount;
 }
 
+absl::StatusOr<ImageTotals> MountAdmin::CountLoss(const Uuid& mount_uid) const {
+  ImageTotals totals = deps_.index->mount_totals(mount_uid);
+  RETURN_IF_ERROR(
+      deps_.index->ScanConflicts([&](const storage::v1::ConflictRow& conflict) {
+        for (const storage::v1::CopyRow& copy : conflict.image().copies()) {
+          if (copy.mount_uid() == mount_uid.bytes()) {
+            ++totals.count;
+            totals.bytes += conflict.image().size_bytes();
+          }
+        }
+      }));
+  return totals;
+}
+
 absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
     const v1::RetireMountRequest& request) {
   return Change(
@@ -200,8 +218,22 @@ absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
         if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
           return absl::OkStatus();
         }
-        const ImageTotals totals =
-            deps_.index->mount_totals(Uuid::FromBytesOrNone(row->mount_uid()));
+        const Uuid mount_uid = Uuid::FromBytesOrNone(row->mount_uid());
+        const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
+        if (info.has_value() && !inventory_->Listed(*info) &&
+            !request.accept_unlisted()) {
+          const std::string name = MountName(row->mount_name());
+          return MakeError(
+              absl::StatusCode::kFailedPrecondition, reason::kRecovering,
+              absl::StrCat(
+                  name,
+                  " was not listed since the index was put back from an older "
+                  "copy: what was stored on it after that copy is not known, "
+                  "and would be lost without a name; start its agent, or "
+                  "accept that (accept_unlisted)"),
+              {{"mount", name}});
+        }
+        ASSIGN_OR_RETURN(const ImageTotals totals, CountLoss(mount_uid));
         if (request.accept_lost_image_count() != totals.count) {
           const std::string name = MountName(row->mount_name());
           return MakeError(

@@ -11,6 +11,7 @@
 
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
@@ -22,8 +23,8 @@ namespace predella::server {
 // With validate_only the answer shows the mount as it would be.
 class MountAdmin {
  public:
-  MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Notifier* changed,
-             MountGate* gate);
+  MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Inventory* inventory,
+             Notifier* changed, MountGate* gate);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -34,11 +35,14 @@ class MountAdmin {
   // INVALID_ARGUMENT for an end that is not in the future.
   absl::StatusOr<v1::Mount> Maintain(const v1::MaintainMountRequest& request);
   // FAILED_PRECONDITION, MOUNT_NOT_EMPTY unless the loss is accepted by its
-  // exact number.
+  // exact number, that of generations which wait for a choice included; nor
+  // in RECOVERING before it was listed, unless that is accepted too.
   absl::StatusOr<v1::Mount> Retire(const v1::RetireMountRequest& request);
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
+  // Images, and generations that wait for a choice.
+  absl::StatusOr<ImageTotals> CountLoss(const Uuid& mount_uid) const;
   // While no image is being committed on the mount.
   absl::StatusOr<v1::Mount> RetireCounted(
       const v1::RetireMountRequest& request);
@@ -49,6 +53,7 @@ class MountAdmin {
 
   const LifecycleDeps deps_;
   Reaper* const reaper_;
+  Inventory* const inventory_;
   Notifier* const changed_;
   MountGate* const gate_;
 };

@@ -162,6 +162,8 @@ void SessionManager::Closed(int64_t number) {
   if (!mount_uid.none()) {
     deps_.registry->SessionClosed(mount_uid, number);
     LogInfo("session_closed", {{"mount", name}, {"session", number}});
+  } else {
+    watch_->Left(name);
   }
   for (auto& [command, done] : pending) {
     done(Unreachable(*deps_.registry, mount_uid,

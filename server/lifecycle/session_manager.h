@@ -109,6 +109,7 @@ class SessionManager final : public AgentCommands {
                           const std::string& name) const;
   absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
                                                        const std::string& name);
+  absl::Status TakeInRoster(const control::v1::MountReport& report);
   void SendAttach(const SessionPtr& session, bool claim_label);
   void HandleAttachDone(const SessionPtr& session,
                         const control::v1::AttachDone& done);

@@ -53,8 +53,9 @@ absl::Status CheckBinding(const MountRegistry& registry,
       return MakeError(
           absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
           absl::StrCat(MountName(name),
-                       " was retired, its name stays taken: init the "
-                       "directory anew under another name"),
+                       " was retired, its name stays taken: take it out of "
+                       "the configuration; the directory can be emptied "
+                       "(.predella too) and made a mount under another name"),
           {{"mount", MountName(name)}});
     }
     if (!uid.none() && bound != uid) {
@@ -241,18 +242,34 @@ absl::Status SessionManager::CheckReport(
 absl::Status SessionManager::CheckEpoch(const control::v1::MountReport& report,
                                         const std::string& name) const {
   int64_t highest = 0;
+  bool another_start = false;
   for (const storage::v1::FenceEntry& entry : report.known()) {
     highest = std::max(highest, entry.epoch());
+    another_start =
+        another_start || (entry.epoch() == deps_.index->epoch() &&
+                          entry.nonce() != deps_.index->epoch_nonce());
   }
-  if (highest <= deps_.index->epoch()) {
+  if (highest < deps_.index->epoch() ||
+      (highest == deps_.index->epoch() && !another_start)) {
     return absl::OkStatus();
   }
+  // One that could not write has no epoch of its own.
+  const std::string help =
+      deps_.index->read_only()
+          ? "its index takes no writes, so it could not begin a new epoch: "
+            "free space where the state directory lies, and start it again"
+          : absl::StrCat(
+                "its state directory is an older copy, the epoch file in it "
+                "too: stop it, and put back the newest one; where there is "
+                "none, start it once with --epoch-above ",
+                highest,
+                ", and what was stored since is taken in from the mounts");
   return MakeError(
       absl::StatusCode::kAborted, reason::kStaleEpoch,
       absl::StrCat("mount ", name, " has heard of epoch ", highest,
-                   ", this coordinator is at ", deps_.index->epoch(),
-                   ": its state directory is an older copy, the epoch file "
-                   "in it too; stop it, and put back the newest one"),
+                   highest == deps_.index->epoch() ? " of another start" : "",
+                   ", this coordinator is at ", deps_.index->epoch(), ": ",
+                   help),
       {{"mount", MountName(name)},
        {"epoch", absl::StrCat(highest)},
        {"ours", absl::StrCat(deps_.index->epoch())}});
@@ -283,6 +300,20 @@ absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
   deps_.registry->SetRow(row);
   LogInfo("mount_registered", {{"mount", name}, {"uid", mount_uid.ToString()}});
   return row;
+}
+
+// The index may have lost mounts too; those that others remember are waited
+// for like any that is away.
+absl::Status SessionManager::TakeInRoster(
+    const control::v1::MountReport& report) {
+  for (const storage::v1::RosterEntry& entry : report.roster()) {
+    const Uuid uid = Uuid::FromBytesOrNone(entry.mount_uid());
+    if (!uid.none() && ValidateMountName(entry.mount_name()).ok() &&
+        CheckBinding(*deps_.registry, entry.mount_name(), uid).ok()) {
+      RETURN_IF_ERROR(EnsureMountRow(uid, entry.mount_name()).status());
+    }
+  }
+  return absl::OkStatus();
 }
 
 void SessionManager::HandleReport(const SessionPtr& session,
@@ -317,6 +348,9 @@ void SessionManager::HandleReport(const SessionPtr& session,
   if (!row.ok()) {
     Refuse(session.get(), row.status());
     return;
+  }
+  if (trust_->recovering()) {
+    LogIfError(TakeInRoster(report), "mounts that are away are not waited for");
   }
   {
     MutexLock lock(&session->mu);

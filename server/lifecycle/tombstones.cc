@@ -286,7 +286,8 @@ absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
       absl::StrCat("the delete of ", image,
                    " is written in the index but on no mount within ",
                    absl::FormatDuration(wait), " (", last,
-                   "); repeat it when a mount's agent is there"),
+                   "); repeat it when a mount's agent is there, NOT_FOUND "
+                   "then says that it is done"),
       {{"image", image}});
 }
 

@@ -53,7 +53,9 @@ absl::Status TrustKeeper::Compare(
   // While an earlier finding is not synced nobody is told a pair: not even a
   // mount that knows nothing more.
   RETURN_IF_ERROR(WriteRow());
-  if (deps_.index->Covers(known)) {
+  const bool stranger =
+      !known.empty() && !deps_.registry->Find(mount_uid).has_value();
+  if (deps_.index->Covers(known) && !stranger) {
     const auto& clean = deps_.index->clean_start();
     for (const storage::v1::FenceEntry& entry : known) {
       if (clean.has_value() && entry.epoch() == clean->last().epoch() &&
@@ -97,8 +99,8 @@ absl::Status TrustKeeper::WriteRow() {
   event.set_detail(absl::StrCat(
       "the mount knows generation ",
       Generation::FromProto(row.cause()).ToString(),
-      ", which this index never gave: the index was put back from an older "
-      "copy"));
+      ", which this index never gave, or gave to no such mount: the index was "
+      "put back from an older copy"));
   LogError("recovering",
            {{"mount", event.mount_name()}, {"detail", event.detail()}});
   IndexTxn txn = deps_.index->Begin();

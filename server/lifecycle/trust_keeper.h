@@ -30,6 +30,9 @@ class TrustKeeper {
   // mount is trusted from then on. Returns an error only when that row could
   // not be written, now or at an earlier call (it is tried again): the mount
   // must be told nothing. RECOVERING holds in memory even then.
+  // A mount that the index has no row of and that knows anything at all tells
+  // the same: it was taken in by a history that was lost, and what others know
+  // of that may have covered its own.
   absl::Status Compare(const Uuid& mount_uid,
                        absl::Span<const storage::v1::FenceEntry> known);
 

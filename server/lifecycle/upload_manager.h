@@ -108,6 +108,7 @@ class UploadManager {
   absl::StatusOr<std::optional<v1::Upload>> AnswerKnown(
       const StartRequest& request,
       const std::optional<storage::v1::UploadRow>& row);
+  absl::Status CheckRoom(const StartRequest& request);
   absl::Status ClearTheWay(const StartRequest& request);
   absl::StatusOr<Reservation> NextMount(const PlacementRequest& request,
                                         storage::v1::Decision* decision);

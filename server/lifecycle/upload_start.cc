@@ -120,8 +120,11 @@ absl::StatusOr<std::optional<v1::Upload>> UploadManager::AnswerKnown(
     return Exists(request.image_id, image->generation());
   }
   const bool same_size =
-      row->has_size_bytes() == request.size_bytes.has_value() &&
-      (!row->has_size_bytes() || row->size_bytes() == *request.size_bytes);
+      row->adopted()
+          ? row->size_bytes() == request.size_bytes.value_or(row->size_bytes())
+          : row->has_size_bytes() == request.size_bytes.has_value() &&
+                (!row->has_size_bytes() ||
+                 row->size_bytes() == *request.size_bytes);
   const Uuid image_id = Uuid::FromBytesOrNone(row->image_id());
   if (image_id != request.image_id || !same_size) {
     return MakeError(
@@ -169,11 +172,49 @@ absl::StatusOr<v1::Upload> UploadManager::StartInTurn(
     }
     refusal = prepared;
   } else {
+    RETURN_IF_ERROR(CheckRoom(request));
     RETURN_IF_ERROR(ClearTheWay(request));
   }
   ASSIGN_OR_RETURN(const storage::v1::UploadRow placed,
                    PlaceAndPrepare(request, std::move(row), refusal));
   return ToApi(placed, /*with_capability=*/true);
+}
+
+// An upload that cannot be placed anywhere must not end the one it would take
+// over from. What that one holds may be the room it needs, so only what would
+// be refused with it gone too is refused here.
+absl::Status UploadManager::CheckRoom(const StartRequest& request) {
+  std::vector<UploadEntry> others;
+  for (UploadEntry& entry : uploads_->OfImage(request.image_id)) {
+    if (entry.open() &&
+        Uuid::FromBytesOrNone(entry.row.upload_id()) != request.upload_id) {
+      others.push_back(std::move(entry));
+    }
+  }
+  if (others.empty()) {
+    return absl::OkStatus();
+  }
+  // Given back at once: it only asks.
+  const auto placed = deps_.registry->Reserve(PlacementFor(
+      request.image_id, request.upload_id, request.size_bytes, nullptr));
+  if (!absl::IsResourceExhausted(placed.status())) {
+    return absl::OkStatus();
+  }
+  for (const UploadEntry& entry : others) {
+    const std::optional<MountInfo> info = deps_.registry->Find(entry.target());
+    if (!info.has_value()) {
+      continue;
+    }
+    // Of unknown size: anything up to the whole mount.
+    const int64_t held = entry.row.has_size_bytes() ? entry.row.size_bytes()
+                                                    : info->space.size_bytes();
+    const int64_t room =
+        std::min(info->view.available_bytes + held, info->space.size_bytes());
+    if (request.size_bytes.value_or(0) <= room) {
+      return absl::OkStatus();
+    }
+  }
+  return placed.status();
 }
 
 absl::Status UploadManager::ClearTheWay(const StartRequest& request) {

@@ -1,6 +1,8 @@
 """A coordinator started on an old copy of its state directory."""
+import glob
 import json
 import os
+import re
 import shutil
 import unittest
 import uuid
@@ -51,6 +53,18 @@ class RecoveringTest(ClusterTest):
     def test_so_it_is_after_a_copy_of_the_whole_state_directory(self):
         self.stored_since(whole=True)
 
+    def start_above_the_epoch_that_is_named(self):
+        """Given twice, the epoch would be two starts' at once: refused."""
+        wait_until('it is refused', lambda: 'STALE_EPOCH' in self.codes())
+        status = self.cluster.cli('cluster', 'status', check=False).text
+        epoch = re.search(r'--epoch-above (\d+)', status)[1]
+        coordinator = self.cluster.coordinator
+        coordinator.kill()
+        argv = coordinator.argv
+        coordinator.argv = [*argv, '--epoch-above', epoch]
+        coordinator.start()
+        coordinator.argv = argv
+
     def stored_since(self, whole):
         cluster = self.cluster
         before = cluster.put(b'before')
@@ -62,6 +76,8 @@ class RecoveringTest(ClusterTest):
         stat = {i: cluster.cli('image', 'stat', i, '-o', 'json').json
                 for i in data}
         self.put_back(whole=whole)
+        if whole:
+            self.start_above_the_epoch_that_is_named()
         self.wait_recovered()
         self.assertEqual(cluster.get(before), b'before')
         for image, i in data.items():
@@ -95,10 +111,61 @@ class RecoveringTest(ClusterTest):
         status = cluster.cli('cluster', 'status', check=False)
         self.assertEqual(status.code, 6)
         self.assertRegex(status.out.decode(), 'waiting for store-2')
-        cluster.cli('mount', 'retire', 'store-2', '--accept-lost', '0', '--yes')
+        retire = ('mount', 'retire', 'store-2', '--accept-lost', '0', '--yes')
+        self.assertIn('RECOVERING', cluster.cli(*retire, check=False).err)
+        cluster.cli(*retire, '--accept-unlisted')
         wait_until('RECOVERING has ended',
                    lambda: 'RECOVERING' not in self.codes())
         self.assertEqual(cluster.get(image), b'stored since')
+
+    def test_a_mount_that_was_added_since_is_waited_for(self):
+        cluster = self.cluster
+        self.copy_state()
+        path = os.path.join(cluster.top, 'store-3')
+        os.mkdir(path)
+        cluster.add_mount('store-3', path, 50)
+        cluster.init_mounts()
+        cluster.agents['store-3'].start()
+        cluster.wait_ready()
+        image = cluster.put(b'on the new one')
+        self.assertEqual(cluster.where(image), ['store-3'])
+        wait_until('the others know of it', self.roster_names_it)
+        self.put_back(start_agents=False)
+        for name in ('store-1', 'store-2'):
+            cluster.agents[name].start()
+        wait_until('it is waited for', lambda: 'waiting for store-3' in
+                   cluster.cli('cluster', 'status', check=False).text)
+        self.assertEqual(cluster.cli('image', 'stat', image, check=False).code,
+                         4)
+        cluster.agents['store-3'].start()
+        self.wait_recovered()
+        self.assertEqual(cluster.get(image), b'on the new one')
+
+    def roster_names_it(self):
+        """Beside the tombstones of a mount."""
+        with open(os.path.join(self.cluster.paths['store-1'], '.predella',
+                               'tombstones'), 'rb') as f:
+            return b'store-3' in f.read()
+
+    def test_a_record_that_cannot_vouch_is_named(self):
+        cluster = self.cluster
+        self.copy_state()
+        image = cluster.put(b'its record is damaged')
+        self.put_back(start_agents=False)
+        record = glob.glob(os.path.join(cluster.paths['store-1'], '.predella',
+                                        'records', '*', image))[0]
+        with open(record, 'r+b') as f:
+            f.seek(40)
+            byte = f.read(1)
+            f.seek(40)
+            f.write(bytes([byte[0] ^ 1]))
+        for agent in cluster.agents.values():
+            agent.start()
+        self.wait_recovered()
+        stat = cluster.cli('image', 'stat', image, check=False)
+        self.assertNotEqual(stat.code, 3, 'never said to be missing')
+        self.assertIn('store-1', stat.err)
+        self.assertIn('FILES_NOT_ADOPTED', self.codes())
 
     def test_two_images_of_one_id_are_a_conflict_until_one_is_chosen(self):
         cluster = self.cluster

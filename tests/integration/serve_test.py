@@ -241,6 +241,11 @@ class ServeTest(unittest.TestCase):
                                delta=60)
         upload.communicate(timeout=30)
 
+    def test_init_does_not_label_what_is_not_mounted(self):
+        self.assertRegex(self.refused('--init', '--require-mountpoint'),
+                         'nothing is mounted on')
+        self.assertEqual(os.listdir(self.dirs[0]), [])
+
     def test_what_a_child_would_refuse_is_said_at_once(self):
         for args, sentence in (
                 (('--file-mode', '99'), 'octal'),

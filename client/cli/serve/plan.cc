@@ -174,6 +174,8 @@ std::vector<PassedOption> CoordinatorOptions() {
       {"outcome-ttl", "How long an ended upload answers for itself.", ""},
       {"unreachable-after", "An agent silent for this long is UNREACHABLE.",
        ""},
+      {"epoch-above",
+       "Begin an epoch above this one, when STALE_EPOCH says so.", ""},
   };
 }
 

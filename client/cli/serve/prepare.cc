@@ -13,8 +13,10 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -103,8 +105,34 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
   return std::optional<Label>(std::move(label));
 }
 
+// Whether something is mounted on the directory itself.
+bool IsMountpoint(const std::string& path) {
+  std::error_code error;
+  const std::string real = std::filesystem::canonical(path, error).string();
+  std::ifstream mounts("/proc/self/mountinfo");
+  std::string line;
+  while (!error && std::getline(mounts, line)) {
+    // Fields: id, parent, device, root, mount point, ...
+    const std::vector<std::string> fields = absl::StrSplit(line, ' ');
+    std::string point;
+    if (fields.size() > 4 && absl::CUnescape(fields[4], &point) &&
+        point == real) {
+      return true;
+    }
+  }
+  return false;
+}
+
 absl::Status InitDirectory(const std::string& agent_binary,
-                           const Datadir& datadir, bool init) {
+                           const Datadir& datadir, bool init,
+                           bool require_mountpoint) {
+  if (init && require_mountpoint && !IsMountpoint(datadir.path)) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+        absl::StrCat("nothing is mounted on ", datadir.path,
+                     ", and --require-mountpoint was given: mount it first; "
+                     "nothing was written there"));
+  }
   if (!init) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
@@ -240,7 +268,8 @@ absl::Status PrepareLabels(const ServeOptions& options,
       continue;
     }
     if (!directory.label.has_value()) {
-      RETURN_IF_ERROR(InitDirectory(agent_binary, datadir, options.init));
+      RETURN_IF_ERROR(InitDirectory(agent_binary, datadir, options.init,
+                                    options.require_mountpoint));
       ASSIGN_OR_RETURN(directory.label, ReadLabel(agent_binary, datadir));
     }
     if (!directory.label.has_value() || directory.label->mount_uid.empty()) {

@@ -101,7 +101,8 @@ class Client {
   absl::StatusOr<v1::Mount> RetireMount(absl::string_view mount,
                                         int64_t accept_lost_image_count,
                                         absl::string_view reason = "",
-                                        bool validate_only = false);
+                                        bool validate_only = false,
+                                        bool accept_unlisted = false);
 
   absl::StatusOr<v1::Cluster> GetCluster();
   // `size_bytes` absent: unknown size. `image` may be empty.

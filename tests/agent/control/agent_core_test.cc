@@ -73,6 +73,17 @@ TEST_F(CoreTest, RefusesAnotherClusterAndAnOlderEpoch) {
   EXPECT_THAT(*link->disconnected, HasSubstr("epoch 6"));
   EXPECT_EQ(Attached(), nullptr);
 
+  // The same number of another start.
+  Connect();
+  control::v1::CoordinatorMessage twice = Welcome();
+  twice.mutable_welcome()->set_epoch_nonce(4);
+  core.OnMessage(session, twice);
+  Run();
+  core.OnMessage(session, attach);
+  Run();
+  ASSERT_TRUE(link->disconnected.has_value());
+  EXPECT_THAT(*link->disconnected, HasSubstr("of another start"));
+
   Connect();
   control::v1::CoordinatorMessage welcome = Welcome();
   welcome.mutable_welcome()->set_cluster_uid(ids.NextUuid().bytes());

@@ -147,6 +147,7 @@ class CoreTest : public ::testing::Test {
     welcome->set_protocol_version(1);
     welcome->set_cluster_uid(cluster.bytes());
     welcome->set_epoch(epoch);
+    welcome->set_epoch_nonce(3);
     welcome->set_heartbeat_interval_ms(2000);
     welcome->set_coordinator_time_us(clock.NowMicros());
     return message;

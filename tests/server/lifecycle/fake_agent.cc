@@ -160,6 +160,9 @@ control::v1::MountReport FakeAgent::ReportLocked() {
   for (const storage::v1::Tombstone& tombstone : behaviour_.extra_tombstones) {
     *report.add_tombstones() = tombstone;
   }
+  for (const storage::v1::RosterEntry& entry : behaviour_.roster) {
+    *report.add_roster() = entry;
+  }
   *report.mutable_space() = SpaceLocked();
   report.mutable_health()->set_health(behaviour_.health);
   report.set_image_count(static_cast<int64_t>(files_.size()));
@@ -268,6 +271,9 @@ absl::Status FakeAgent::List(const std::string& listing_id) {
       entry->set_image_id(id);
       entry->set_named(true);
       entry->set_size_bytes(file.size_bytes);
+      if (!behaviour_.records_readable) {
+        continue;
+      }
       storage::v1::ReplicaRecord* const record = entry->mutable_record();
       record->set_image_id(id);
       *record->mutable_generation() = file.generation;

@@ -84,6 +84,8 @@ class FakeAgent {
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
     absl::Status refuse_listing;
+    bool records_readable = true;
+    std::vector<storage::v1::RosterEntry> roster;
     bool answer_attach = true;
     std::string cluster_uid;  // as in the label
     std::string incarnation;

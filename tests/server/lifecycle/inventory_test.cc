@@ -108,6 +108,10 @@ TEST_F(InventoryTest, ARetiredMountIsNotWaitedFor) {
   ASSERT_TRUE(recovering());
   v1::RetireMountRequest retire;
   retire.set_name("mounts/b");
+  EXPECT_THAT(lifecycle_->mounts().Retire(retire),
+              HasReason(reason::kRecovering))
+      << "nobody knows what is on it";
+  retire.set_accept_unlisted(true);
   ASSERT_OK(lifecycle_->mounts().Retire(retire));
   List();
   EXPECT_FALSE(recovering());
@@ -130,6 +134,78 @@ TEST_F(InventoryTest, AListingThatFailsIsAskedForAgain) {
   List();
   EXPECT_FALSE(recovering());
   EXPECT_OK(lifecycle_->images().Get(image_));
+}
+
+// The index lost the mount too: others remember it, and it is waited for.
+TEST_F(InventoryTest, AMountThatWasAddedSinceIsWaitedFor) {
+  FakeAgent* const a = AddConnected("a", 2);
+  const auto old = kv_->Contents();
+  FakeAgent* const c = AddConnected("c", 1);
+  Upload(c, image_, upload_);
+  c->Lose();
+  Upload(a, ids_.NextUuid(), ids_.NextUuid());
+  for (const bool roster : {true, false}) {
+    SCOPED_TRACE(roster);
+    RestartFrom(old);
+    a->Behave([&](FakeAgent::Behaviour* b) {
+      b->roster.clear();
+      if (roster) {
+        b->roster.emplace_back();
+        b->roster.back().set_mount_uid(c->uid().bytes());
+        b->roster.back().set_mount_name("c");
+      }
+    });
+    Connect(a);
+    List();
+    EXPECT_EQ(recovering(), roster);
+    if (roster) {
+      EXPECT_THAT(lifecycle_->inventory().Awaited(), ElementsAre("c"));
+    }
+    // Whoever knows something and is known to nobody was taken in by the
+    // history that was lost, whatever the others' knowledge covers.
+    Connect(c);
+    List();
+    EXPECT_FALSE(recovering());
+    EXPECT_TRUE(registry_->FindByName("c")->trusted);
+    EXPECT_OK(lifecycle_->images().Get(image_));
+    a->Lose();
+    c->Lose();
+  }
+}
+
+// A file whose record cannot vouch for it is neither adopted nor missing.
+TEST_F(InventoryTest, WhatCannotBeAdoptedIsNamed) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  const Uuid other = ids_.NextUuid();
+  Upload(a, other, ids_.NextUuid());
+  RestartFrom(old);
+  a->Behave([](FakeAgent::Behaviour* b) { b->records_readable = false; });
+  Connect(a);
+  List();
+  EXPECT_FALSE(recovering());
+  EXPECT_THAT(lifecycle_->images().Get(image_),
+              AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                    HasReason(reason::kReplicaMissing)));
+  EXPECT_THAT(Checks(), Contains("FILES_NOT_ADOPTED"));
+  EXPECT_EQ(lifecycle_->inventory().ListUnadopted().size(), 2u);
+}
+
+TEST_F(InventoryTest, AnAdoptedUploadAnswersWhateverSizeItWasStartedWith) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_, 4096);
+  RestartFrom(old);
+  Connect(a);
+  List();
+  for (const std::optional<int64_t> size :
+       {std::optional<int64_t>(), std::optional<int64_t>(4096)}) {
+    ASSERT_OK_AND_ASSIGN(const v1::Upload upload, Start(image_, upload_, size));
+    EXPECT_EQ(upload.state(), v1::UPLOAD_STATE_COMMITTED);
+  }
+  EXPECT_THAT(Start(image_, upload_, 4097),
+              HasReason(reason::kInvalidArgument));
 }
 
 // What one listing said is of the process that said it.
@@ -323,6 +399,21 @@ TEST_F(ConflictTest, TheOneThatIsChosenStays) {
   EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false))
       << "a repeated choice has nothing left to do";
   EXPECT_OK(Delete(image_));
+}
+
+TEST_F(ConflictTest, RetirementCountsWhatWaitsForAChoice) {
+  TwoHistories();
+  List();
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  const auto refused = lifecycle_->mounts().Retire(retire);
+  EXPECT_THAT(refused, HasReason(reason::kMountNotEmpty));
+  EXPECT_EQ(MetadataOf(refused.status())["image_count"], "1");
+  retire.set_accept_lost_image_count(1);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  EXPECT_THAT(lifecycle_->images().Choose(image_, lost_, false),
+              HasReason(reason::kMountRetired));
+  EXPECT_OK(lifecycle_->images().Choose(image_, present_, false));
 }
 
 TEST_F(ConflictTest, ThePresentOneCanBeChosenToo) {

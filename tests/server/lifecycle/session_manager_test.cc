@@ -206,6 +206,13 @@ TEST_F(SessionManagerTest, AgentsThatAreRefusedAreNamed) {
   EXPECT_THAT(check("STALE_EPOCH"), HasSubstr("epoch 7"));
   EXPECT_FALSE(lifecycle_->trust().recovering())
       << "it could not end: the agents take nothing from this coordinator";
+  a->Behave([](FakeAgent::Behaviour* b) {
+    b->extra_known[0].set_epoch(1);
+    b->extra_known[0].set_nonce(99);
+  });
+  Connect(a);
+  EXPECT_THAT(check("STALE_EPOCH"), HasSubstr("epoch 1 of another start"));
+  EXPECT_FALSE(lifecycle_->trust().recovering());
   a->Behave([](FakeAgent::Behaviour* b) { b->extra_known.clear(); });
   Connect(a);
   EXPECT_EQ(check("STALE_EPOCH"), "");
@@ -225,7 +232,8 @@ TEST_F(SessionManagerTest, AnUntrustedMountGetsNoRemovals) {
   FakeAgent* const b = AddConnected("b", 2);
   Upload(a, image_, upload_);
   const Uuid later = ids_.NextUuid();
-  b->Lose();
+  Restart();  // epoch 2
+  Connect(a);
   b->Behave([](FakeAgent::Behaviour* behaviour) {
     storage::v1::FenceEntry beyond;
     beyond.set_epoch(1);

@@ -152,7 +152,7 @@ TEST_F(UploadEndTest, ATakenNameWithoutAnotherMountIsSaid) {
 TEST_F(UploadEndTest, OnlyATrustedMountMayCollect) {
   FakeAgent* const a = AddConnected("a");
   EXPECT_TRUE(a->attach()->may_collect());
-  a->Lose();
+  Restart();  // epoch 2
   a->Behave([](FakeAgent::Behaviour* b) {
     storage::v1::FenceEntry beyond;
     beyond.set_epoch(1);
@@ -171,8 +171,7 @@ TEST_F(UploadEndTest, OnlyATrustedMountMayCollect) {
 TEST_F(UploadEndTest, NobodyIsTakenInUntilRecoveringIsSynced) {
   FakeAgent* const a = AddConnected("a");
   FakeAgent* const b = AddConnected("b");
-  a->Lose();
-  b->Lose();
+  Restart();  // epoch 2
   const auto beyond = [](FakeAgent::Behaviour* behaviour) {
     storage::v1::FenceEntry entry;
     entry.set_epoch(1);

@@ -280,6 +280,22 @@ TEST_F(UploadManagerTest, EachMountOfAnUploadPassesItsBytesToTheNext) {
   EXPECT_EQ(next.segment_boundary(), int64_t{4} << 20);
 }
 
+// The one that would take over does not fit anywhere: the other lives on.
+TEST_F(UploadManagerTest, AnUploadThatFitsNowhereEndsNoOther) {
+  FakeAgent* const a = AddConnected("a", 1);
+  ASSERT_OK(Start(image_, upload_, int64_t{1} << 30));
+  ASSERT_TRUE(a->Write(upload_, 4096, false));
+  EXPECT_THAT(Start(image_, ids_.NextUuid(), int64_t{1} << 60),
+              HasReason(reason::kNoSpaceInCluster));
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  // The room that the other one holds is that of the one that takes over.
+  a->Behave([](FakeAgent::Behaviour* b) { b->available_bytes = 1 << 20; });
+  a->Beat();
+  EXPECT_THAT(Start(image_, ids_.NextUuid(), int64_t{1} << 30),
+              HasReason(reason::kNoSpaceInCluster));
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_SUPERSEDED);
+}
+
 // After a start of the coordinator agents register one after the other.
 TEST_F(UploadManagerTest, AMoveWaitsForMountsThatAreMissing) {
   FakeAgent* const a = AddConnected("a", 1);
