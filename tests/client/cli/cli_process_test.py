@@ -77,7 +77,7 @@ class CommandLineTest(ClusterTest):
     def test_completion(self):
         script = self.cluster.cli('completion', 'bash').text
         for words, want in ((['image', 'p'], 'put'),
-                            (['mount', 'retire', '--acc'], '--accept-lost'),
+                            (['mount', 'retire', '--accept-l'], '--accept-lost'),
                             (['serve', '--data'], '--datadirs'),
                             (['image', 'ls', '-o', 'j'], 'json')):
             with self.subTest(words=words):
