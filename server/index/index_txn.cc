@@ -130,6 +130,7 @@ void IndexTxn::DeleteTombstone(const storage::v1::TombstoneRow& row) {
 
 void IndexTxn::PutConflict(const storage::v1::ConflictRow& row) {
   Put(ConflictKey(row), SerializeRow(row));
+  puts_conflict_ = true;
 }
 
 void IndexTxn::DeleteConflict(const storage::v1::ConflictRow& row) {

@@ -87,6 +87,9 @@ absl::Status PlacementIndex::ResolveImages(IndexTxn* txn) const {
 
 absl::Status PlacementIndex::Commit(IndexTxn txn) {
   RETURN_IF_ERROR(ResolveImages(&txn));
+  if (txn.puts_conflict_) {
+    had_conflicts_ = true;  // before anybody can read the row
+  }
   RETURN_IF_ERROR(
       CommitPair(std::move(txn.kv_), txn.pair_.n, txn.totals_, txn.events_));
   {

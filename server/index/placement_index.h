@@ -4,6 +4,7 @@
 #ifndef PREDELLA_SERVER_INDEX_PLACEMENT_INDEX_H_
 #define PREDELLA_SERVER_INDEX_PLACEMENT_INDEX_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -105,6 +106,7 @@ class IndexTxn {
 
   Generation pair_;
   KvTransaction kv_;
+  bool puts_conflict_ = false;
   std::vector<ImageChange> images_;
   std::vector<TotalsChange> totals_;
   int events_ = 0;
@@ -187,7 +189,8 @@ class PlacementIndex {
       const Uuid& image_id) const;
   absl::StatusOr<std::vector<storage::v1::ConflictRow>> ConflictsOf(
       const Uuid& image_id) const;
-  // In the order of ids.
+  // In the order of ids. Both look into the store only once there was a
+  // conflict: nearly every index has none, and every GetImage asks.
   absl::Status ScanConflicts(
       const std::function<void(const storage::v1::ConflictRow&)>& row) const;
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
@@ -240,6 +243,9 @@ class PlacementIndex {
   std::optional<storage::v1::CleanMarker> clean_start_;
   Generation current_;  // n unused
   std::string read_only_;
+
+  // Some row was there at the start or put since; never taken back.
+  std::atomic<bool> had_conflicts_ = false;
 
   Mutex raise_mu_;  // held over RaiseTo, before mu_
   mutable Mutex mu_;

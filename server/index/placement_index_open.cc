@@ -68,6 +68,11 @@ absl::Status PlacementIndex::Load(const OpenOptions& options) {
   } else {
     RETURN_IF_ERROR(BeginEpoch(table, last, file));
   }
+  RETURN_IF_ERROR(kv_->Scan(keys::kConflicts, "", 1,
+                            [this](absl::string_view, absl::string_view) {
+                              had_conflicts_ = true;
+                              return false;
+                            }));
   RETURN_IF_ERROR(CountTotals());
   RETURN_IF_ERROR(CountEvents());
   return read_only() ? absl::OkStatus() : TrimEvents();

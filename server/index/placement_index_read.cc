@@ -103,6 +103,9 @@ PlacementIndex::TombstonesOf(const Uuid& image_id) const {
 absl::StatusOr<std::vector<storage::v1::ConflictRow>>
 PlacementIndex::ConflictsOf(const Uuid& image_id) const {
   std::vector<storage::v1::ConflictRow> rows;
+  if (!had_conflicts_) {
+    return rows;
+  }
   RETURN_IF_ERROR(ScanRows<storage::v1::ConflictRow>(
       kv_, keys::ConflictsOf(image_id), "", 0,
       [&](const storage::v1::ConflictRow& row) { rows.push_back(row); }));
@@ -111,6 +114,9 @@ PlacementIndex::ConflictsOf(const Uuid& image_id) const {
 
 absl::Status PlacementIndex::ScanConflicts(
     const std::function<void(const storage::v1::ConflictRow&)>& row) const {
+  if (!had_conflicts_) {
+    return absl::OkStatus();
+  }
   return ScanRows<storage::v1::ConflictRow>(kv_, keys::kConflicts, "", 0, row);
 }
 
