@@ -33,6 +33,8 @@ inline constexpr absl::string_view kByMount = "by-mount/";
 inline constexpr absl::string_view kUploads = "upload/";
 inline constexpr absl::string_view kTombstones = "tombstone/";
 inline constexpr absl::string_view kConflicts = "conflict/";
+inline constexpr absl::string_view kFaults = "fault/";
+inline constexpr absl::string_view kScrubs = "scrub/";
 inline constexpr absl::string_view kMounts = "mount/";
 inline constexpr absl::string_view kEvents = "event/";
 inline constexpr absl::string_view kSequence = "seq/";
@@ -48,6 +50,7 @@ std::string Tombstone(const Uuid& image_id, const Generation& generation);
 // Begin of the keys of one image.
 std::string ConflictsOf(const Uuid& image_id);
 std::string Conflict(const Uuid& image_id, const Generation& generation);
+std::string Fault(const Uuid& mount_uid, const Uuid& image_id);
 std::string Mount(const Uuid& mount_uid);
 // `i` counts the events of one commit.
 std::string Event(const Generation& pair, int i);

@@ -141,6 +141,18 @@ void IndexTxn::RequireConflict(const storage::v1::ConflictRow& row) {
   Require(ConflictKey(row), SerializeRow(row));
 }
 
+void IndexTxn::PutFault(const storage::v1::FaultRow& row) {
+  const Uuid mount = Uuid::FromBytesOrNone(row.mount_uid());
+  const Uuid image = Uuid::FromBytesOrNone(row.image_id());
+  Put(keys::Fault(mount, image), SerializeRow(row));
+  faults_.push_back({mount, image, row});
+}
+
+void IndexTxn::DeleteFault(const Uuid& mount_uid, const Uuid& image_id) {
+  Delete(keys::Fault(mount_uid, image_id));
+  faults_.push_back({mount_uid, image_id, std::nullopt});
+}
+
 void IndexTxn::PutMount(const storage::v1::MountRow& row) {
   Put(MountKey(row), SerializeRow(row));
 }

@@ -85,13 +85,56 @@ absl::Status PlacementIndex::ResolveImages(IndexTxn* txn) const {
   return absl::OkStatus();
 }
 
+void PlacementIndex::ResolveFaults(IndexTxn* txn) const {
+  if (faults_.empty()) {
+    return;
+  }
+  for (const IndexTxn::ImageChange& change : txn->images_) {
+    if (!change.old.has_value() ||
+        (!change.put.has_value() && !change.deleted)) {
+      continue;
+    }
+    for (const storage::v1::CopyRow& copy : change.old->copies()) {
+      const Uuid mount = Uuid::FromBytesOrNone(copy.mount_uid());
+      if (!FaultOf(*change.old, mount).has_value()) {
+        continue;
+      }
+      const bool stays =
+          change.put.has_value() &&
+          Generation::FromProto(change.put->generation()) ==
+              Generation::FromProto(change.old->generation()) &&
+          std::any_of(change.put->copies().begin(), change.put->copies().end(),
+                      [&](const storage::v1::CopyRow& now) {
+                        return now.mount_uid() == copy.mount_uid();
+                      });
+      if (!stays) {
+        txn->DeleteFault(mount, change.id);
+      }
+    }
+  }
+}
+
+absl::Status PlacementIndex::CommitTxn(IndexTxn* txn) {
+  if (txn->faults_.empty()) {
+    return CommitPair(std::move(txn->kv_), txn->pair_.n, txn->totals_,
+                      txn->events_);
+  }
+  MutexLock lock(&fault_mu_);
+  RETURN_IF_ERROR(CommitPair(std::move(txn->kv_), txn->pair_.n, txn->totals_,
+                             txn->events_));
+  for (const FaultTable::Change& change : txn->faults_) {
+    faults_.Apply(change);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PlacementIndex::Commit(IndexTxn txn) {
   RETURN_IF_ERROR(ResolveImages(&txn));
+  ResolveFaults(&txn);
   if (txn.puts_conflict_) {
     had_conflicts_ = true;  // before anybody can read the row
   }
-  RETURN_IF_ERROR(
-      CommitPair(std::move(txn.kv_), txn.pair_.n, txn.totals_, txn.events_));
+  RETURN_IF_ERROR(CommitTxn(&txn));
   {
     MutexLock lock(&mu_);
     if (trimming_ || events_ < max_events_ + kTrimStep) {

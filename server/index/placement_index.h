@@ -25,6 +25,7 @@
 #include "common/ids.h"
 #include "common/mutex.h"
 #include "predella/storage/v1/storage.pb.h"
+#include "server/index/fault_table.h"
 #include "server/index/kv_store.h"
 
 namespace predella::server {
@@ -75,6 +76,10 @@ class IndexTxn {
   void PutConflict(const storage::v1::ConflictRow& row);
   void DeleteConflict(const storage::v1::ConflictRow& row);
   void RequireConflict(const storage::v1::ConflictRow& row);
+  // A fault belongs to the image row that names its copy: call RequireImage
+  // too. It is deleted by the commit that deletes or replaces that row.
+  void PutFault(const storage::v1::FaultRow& row);
+  void DeleteFault(const Uuid& mount_uid, const Uuid& image_id);
   void PutMount(const storage::v1::MountRow& row);
   void PutEvent(const storage::v1::EventRow& row);
   void PutRecovering(const storage::v1::RecoveringRow& row);
@@ -107,6 +112,7 @@ class IndexTxn {
   Generation pair_;
   KvTransaction kv_;
   bool puts_conflict_ = false;
+  std::vector<FaultTable::Change> faults_;
   std::vector<ImageChange> images_;
   std::vector<TotalsChange> totals_;
   int events_ = 0;
@@ -193,6 +199,15 @@ class PlacementIndex {
   // conflict: nearly every index has none, and every GetImage asks.
   absl::Status ScanConflicts(
       const std::function<void(const storage::v1::ConflictRow&)>& row) const;
+  // What is wrong with the copy of an image on a mount; absent: nothing that
+  // is known. From memory.
+  std::optional<storage::v1::FaultRow> FaultOf(
+      const storage::v1::ImageRow& image, const Uuid& mount_uid) const;
+  // Faults of a mount in the order of the ids greater than `after`.
+  std::vector<storage::v1::FaultRow> ListFaults(const Uuid& mount_uid,
+                                                const Uuid& after,
+                                                int64_t limit) const;
+  int64_t fault_count(const Uuid& mount_uid) const;
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()
       const;
@@ -216,11 +231,15 @@ class PlacementIndex {
                           const std::optional<storage::v1::EpochTable>& file);
   absl::Status CountTotals();
   absl::Status CountEvents();
+  absl::Status LoadFaults();
   // Highest n of an epoch that the slots hold; 0: none.
   absl::StatusOr<int64_t> LastN(int64_t epoch, uint32_t nonce) const;
 
   // Adds what a put without RequireImage needs, then all image rows.
   absl::Status ResolveImages(IndexTxn* txn) const;
+  // Adds the ends of the faults whose copies the commit takes away.
+  void ResolveFaults(IndexTxn* txn) const;
+  absl::Status CommitTxn(IndexTxn* txn);
   // Adds the sequence slot and commits.
   absl::Status CommitPair(KvTransaction kv, int64_t n,
                           absl::Span<const IndexTxn::TotalsChange> totals,
@@ -247,6 +266,10 @@ class PlacementIndex {
   // Some row was there at the start or put since; never taken back.
   std::atomic<bool> had_conflicts_ = false;
 
+  FaultTable faults_;
+  // Held over commits that change faults, so that memory sees them in the
+  // order of the store; before mu_.
+  Mutex fault_mu_;
   Mutex raise_mu_;  // held over RaiseTo, before mu_
   mutable Mutex mu_;
   CondVar idle_;

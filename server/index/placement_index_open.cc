@@ -73,6 +73,7 @@ absl::Status PlacementIndex::Load(const OpenOptions& options) {
                               had_conflicts_ = true;
                               return false;
                             }));
+  RETURN_IF_ERROR(LoadFaults());
   RETURN_IF_ERROR(CountTotals());
   RETURN_IF_ERROR(CountEvents());
   return read_only() ? absl::OkStatus() : TrimEvents();

@@ -120,6 +120,46 @@ absl::Status PlacementIndex::ScanConflicts(
   return ScanRows<storage::v1::ConflictRow>(kv_, keys::kConflicts, "", 0, row);
 }
 
+std::optional<storage::v1::FaultRow> PlacementIndex::FaultOf(
+    const storage::v1::ImageRow& image, const Uuid& mount_uid) const {
+  std::optional<storage::v1::FaultRow> row =
+      faults_.Find(mount_uid, Uuid::FromBytesOrNone(image.image_id()));
+  // One of another generation is left over from a commit that crossed the
+  // image's end; the next start drops it.
+  if (row.has_value() && Generation::FromProto(row->generation()) !=
+                             Generation::FromProto(image.generation())) {
+    row.reset();
+  }
+  return row;
+}
+
+std::vector<storage::v1::FaultRow> PlacementIndex::ListFaults(
+    const Uuid& mount_uid, const Uuid& after, int64_t limit) const {
+  return faults_.List(mount_uid, after, limit);
+}
+
+int64_t PlacementIndex::fault_count(const Uuid& mount_uid) const {
+  return faults_.Count(mount_uid);
+}
+
+absl::Status PlacementIndex::LoadFaults() {
+  std::vector<storage::v1::FaultRow> rows;
+  RETURN_IF_ERROR(ScanRows<storage::v1::FaultRow>(
+      kv_, keys::kFaults, "", 0,
+      [&](const storage::v1::FaultRow& row) { rows.push_back(row); }));
+  for (storage::v1::FaultRow& row : rows) {
+    const Uuid mount = Uuid::FromBytesOrNone(row.mount_uid());
+    const Uuid image = Uuid::FromBytesOrNone(row.image_id());
+    faults_.Apply({mount, image, row});
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> owner,
+                     GetImage(image));
+    if (!owner.has_value() || !FaultOf(*owner, mount).has_value()) {
+      faults_.Apply({mount, image, std::nullopt});
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<storage::v1::MountRow>> PlacementIndex::ListMounts()
     const {
   std::vector<storage::v1::MountRow> rows;

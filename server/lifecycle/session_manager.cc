@@ -126,6 +126,7 @@ void SessionManager::Deliver(int64_t number,
             HandleLost(session, lost);
           });
       return;
+    case control::v1::AgentMessage::kCopyFaults:
     case control::v1::AgentMessage::PAYLOAD_NOT_SET:
       // A newer agent's message: it was told our version and goes without.
       return;

@@ -507,6 +507,58 @@ TEST_F(PlacementIndexTest, AFullDiskAtTheStartLeavesReads) {
   EXPECT_OK(CommitNothing());
 }
 
+TEST_F(PlacementIndexTest, AFaultLastsAsLongAsTheCopyItIsOf) {
+  Start();
+  for (const int n : {1, 2, 3, 4}) {
+    ASSERT_OK(PutImage(TestId(n), 10, store1_));
+  }
+  const auto image = [&](int n) { return **index_->GetImage(TestId(n)); };
+  for (const int n : {3, 1, 2, 4}) {
+    IndexTxn txn = index_->Begin();
+    storage::v1::FaultRow row;
+    row.set_mount_uid(store1_.bytes());
+    row.set_image_id(TestId(n).bytes());
+    *row.mutable_generation() = image(n).generation();
+    row.set_fault(storage::v1::COPY_FAULT_MISSING);
+    txn.RequireImage(image(n));
+    txn.PutFault(row);
+    ASSERT_OK(index_->Commit(std::move(txn)));
+  }
+  const storage::v1::ImageRow first = image(1);
+  EXPECT_TRUE(index_->FaultOf(first, store1_).has_value());
+  EXPECT_FALSE(index_->FaultOf(first, store2_).has_value());
+  EXPECT_EQ(index_->fault_count(store1_), 4);
+  EXPECT_EQ(index_->fault_count(store2_), 0);
+  const auto page = index_->ListFaults(store1_, TestId(1), 2);
+  ASSERT_EQ(page.size(), 2);
+  EXPECT_EQ(page[0].image_id(), TestId(2).bytes());
+  EXPECT_EQ(page[1].image_id(), TestId(3).bytes());
+
+  // Deleted, moved away, replaced, found whole again.
+  IndexTxn txn = index_->Begin();
+  txn.DeleteImage(first);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  txn = index_->Begin();
+  storage::v1::ImageRow moved = image(2);
+  moved.mutable_copies(0)->set_mount_uid(store2_.bytes());
+  txn.RequireImage(image(2));
+  txn.PutImage(moved);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  txn = index_->Begin();
+  txn.PutImage(TestImage(TestId(3), txn.pair(), 10, {store1_}));
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  EXPECT_EQ(index_->fault_count(store1_), 1);
+  Start();
+  EXPECT_EQ(index_->fault_count(store1_), 1);
+  EXPECT_TRUE(index_->FaultOf(image(4), store1_).has_value());
+  txn = index_->Begin();
+  txn.DeleteFault(store1_, TestId(4));
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  EXPECT_FALSE(index_->FaultOf(image(4), store1_).has_value());
+  Start();
+  EXPECT_EQ(index_->fault_count(store1_), 0);
+}
+
 TEST_F(PlacementIndexTest, OldEventsAreDropped) {
   options_.max_events = 100;
   Start();
