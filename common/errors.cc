@@ -32,6 +32,11 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason,
   return status;
 }
 
+absl::Status InvalidArgument(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+                   message);
+}
+
 absl::StatusCode OutcomeCode(absl::string_view reason) {
   if (reason == reason::kNoSpaceInCluster) {
     return absl::StatusCode::kResourceExhausted;

@@ -73,6 +73,9 @@ using ErrorMetadata = std::map<std::string, std::string>;
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason,
                        absl::string_view message, ErrorMetadata metadata = {});
 
+// INVALID_ARGUMENT with the reason of that name.
+absl::Status InvalidArgument(absl::string_view message);
+
 // Empty when the status carries none.
 std::string ReasonOf(const absl::Status& status);
 // Code of an upload that ended without an image, by the reason it ended for:

@@ -15,11 +15,6 @@ namespace {
 
 constexpr absl::string_view kPattern = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
 
-absl::Status Invalid(absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-                   message);
-}
-
 int HexValue(char c) {
   if (c >= '0' && c <= '9') {
     return c - '0';
@@ -49,10 +44,11 @@ class SystemIds final : public IdGenerator {
 
 absl::StatusOr<Uuid> Uuid::Parse(absl::string_view text) {
   const auto bad = [&](absl::string_view why) {
-    return Invalid(absl::StrCat("\"", absl::CHexEscape(text.substr(0, 64)),
-                                "\" is not a canonical lower-case UUID such as "
-                                "7f4c0c1e-3a52-4f0e-9a53-0c5f3f9f2b11: ",
-                                why));
+    return InvalidArgument(
+        absl::StrCat("\"", absl::CHexEscape(text.substr(0, 64)),
+                     "\" is not a canonical lower-case UUID such as "
+                     "7f4c0c1e-3a52-4f0e-9a53-0c5f3f9f2b11: ",
+                     why));
   };
   if (text.size() != kPattern.size()) {
     return bad(absl::StrCat(text.size(), " characters, not 36"));
@@ -80,7 +76,7 @@ absl::StatusOr<Uuid> Uuid::Parse(absl::string_view text) {
 absl::StatusOr<Uuid> Uuid::FromBytes(absl::string_view bytes) {
   Uuid uuid;
   if (bytes.size() != uuid.raw_.size()) {
-    return Invalid(
+    return InvalidArgument(
         absl::StrCat("an identity has 16 bytes, not ", bytes.size()));
   }
   std::memcpy(uuid.raw_.data(), bytes.data(), bytes.size());
@@ -129,13 +125,13 @@ absl::StatusOr<std::string> FromHex(absl::string_view hex) {
     const int high = HexValue(hex[i]);
     const int low = HexValue(hex[i + 1]);
     if (high < 0 || low < 0) {
-      return Invalid(
+      return InvalidArgument(
           "not lower-case hexadecimal: a digit is not one of 0-9a-f");
     }
     out.push_back(static_cast<char>(high * 16 + low));
   }
   if (hex.size() % 2 != 0) {
-    return Invalid("not hexadecimal: an odd number of digits");
+    return InvalidArgument("not hexadecimal: an odd number of digits");
   }
   return out;
 }

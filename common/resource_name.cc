@@ -15,22 +15,17 @@ namespace {
 
 constexpr size_t kMaxMountName = 63;
 
-absl::Status Invalid(absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-                   message);
-}
-
 absl::StatusOr<Uuid> ParseUuidName(absl::string_view prefix,
                                    absl::string_view name) {
   auto id = Uuid::Parse(absl::StripPrefix(name, prefix));
   if (!id.ok()) {
-    return Invalid(
+    return InvalidArgument(
         absl::StrCat("expected ", prefix, "UUID: ", id.status().message()));
   }
   // Inside, all zeros mean that there is none.
   if (id->none()) {
-    return Invalid(absl::StrCat("expected ", prefix, "UUID: \"", id->ToString(),
-                                "\" names nothing"));
+    return InvalidArgument(absl::StrCat("expected ", prefix, "UUID: \"",
+                                        id->ToString(), "\" names nothing"));
   }
   return *id;
 }
@@ -62,7 +57,7 @@ absl::Status ValidateMountName(absl::string_view name) {
                c == '_' || c == '-';
       });
   if (!valid) {
-    return Invalid(absl::StrCat(
+    return InvalidArgument(absl::StrCat(
         "\"", absl::CHexEscape(name.substr(0, 80)),
         "\" is not a mount name: 1 to 63 of A-Z a-z 0-9 . _ - beginning with "
         "a letter or digit"));

@@ -23,16 +23,16 @@
 namespace predella::agent {
 namespace {
 
-constexpr absl::string_view kMagic = "PRDLSLT1";
+constexpr absl::string_view kSlotMagic = "PRDLSLT1";
 constexpr size_t kSequenceAt = 8;
 constexpr size_t kLengthAt = 16;
-constexpr size_t kCrcAt = 20;
-constexpr size_t kHeader = static_cast<size_t>(kSlotHeaderBytes);
+constexpr size_t kSlotCrcAt = 20;
+constexpr size_t kSlotHeader = static_cast<size_t>(kSlotHeaderBytes);
 
 }  // namespace
 
 std::string EncodeSlot(uint64_t sequence, absl::string_view content) {
-  std::string out(kMagic);
+  std::string out(kSlotMagic);
   PutU64(&out, sequence);
   PutU32(&out, static_cast<uint32_t>(content.size()));
   PutU32(&out, ExtendCrc32c(Crc32c(out), content));
@@ -41,16 +41,17 @@ std::string EncodeSlot(uint64_t sequence, absl::string_view content) {
 }
 
 std::optional<DecodedSlot> DecodeSlot(absl::string_view slot) {
-  if (slot.size() < kHeader || slot.substr(0, kMagic.size()) != kMagic) {
+  if (slot.size() < kSlotHeader ||
+      slot.substr(0, kSlotMagic.size()) != kSlotMagic) {
     return std::nullopt;
   }
   const size_t length = GetU32(slot, kLengthAt);
-  if (length > slot.size() - kHeader) {
+  if (length > slot.size() - kSlotHeader) {
     return std::nullopt;
   }
-  const absl::string_view content = slot.substr(kHeader, length);
-  if (ExtendCrc32c(Crc32c(slot.substr(0, kCrcAt)), content) !=
-      GetU32(slot, kCrcAt)) {
+  const absl::string_view content = slot.substr(kSlotHeader, length);
+  if (ExtendCrc32c(Crc32c(slot.substr(0, kSlotCrcAt)), content) !=
+      GetU32(slot, kSlotCrcAt)) {
     return std::nullopt;
   }
   return DecodedSlot{GetU64(slot, kSequenceAt), std::string(content)};
@@ -106,22 +107,22 @@ absl::Status SlotFile::Load() {
 
 // As mount init leaves it. One that the file is too short for is not.
 absl::StatusOr<bool> SlotFile::IsBlank(int index) {
-  std::string header(kHeader, '\0');
-  ASSIGN_OR_RETURN(const size_t got,
-                   file_->Pread(index * slot_bytes_, kHeader, header.data()));
-  return got == kHeader && header == std::string(kHeader, '\0');
+  std::string header(kSlotHeader, '\0');
+  ASSIGN_OR_RETURN(const size_t got, file_->Pread(index * slot_bytes_,
+                                                  kSlotHeader, header.data()));
+  return got == kSlotHeader && header == std::string(kSlotHeader, '\0');
 }
 
 absl::StatusOr<std::optional<DecodedSlot>> SlotFile::ReadSlot(int index) {
-  std::string slot(kHeader, '\0');
+  std::string slot(kSlotHeader, '\0');
   const int64_t at = index * slot_bytes_;
-  ASSIGN_OR_RETURN(size_t got, file_->Pread(at, kHeader, slot.data()));
+  ASSIGN_OR_RETURN(size_t got, file_->Pread(at, kSlotHeader, slot.data()));
   // Only as much as is in use: most slots are nearly empty.
-  const size_t length = got == kHeader ? GetU32(slot, kLengthAt) : 0;
+  const size_t length = got == kSlotHeader ? GetU32(slot, kLengthAt) : 0;
   if (length > static_cast<size_t>(capacity())) {
     return std::optional<DecodedSlot>();
   }
-  slot.resize(kHeader + length);
+  slot.resize(kSlotHeader + length);
   ASSIGN_OR_RETURN(got, file_->Pread(at, slot.size(), slot.data()));
   return DecodeSlot(absl::string_view(slot.data(), got));
 }

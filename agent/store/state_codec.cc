@@ -21,8 +21,8 @@ namespace predella::agent {
 namespace {
 
 // Magic, u32 length of the message, the message, u32 crc32c of all that.
-constexpr absl::string_view kMagic = "PRDLINF1";
-constexpr size_t kMessageAt = 12;
+constexpr absl::string_view kStateMagic = "PRDLINF1";
+constexpr size_t kStateMessageAt = 12;
 
 absl::Status Damaged(absl::string_view why) {
   return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
@@ -47,7 +47,7 @@ bool Plausible(const storage::v1::InflightState& state) {
 
 std::string EncodeState(const storage::v1::InflightState& state) {
   const std::string message = state.SerializeAsString();
-  std::string out(kMagic);
+  std::string out(kStateMagic);
   PutU32(&out, static_cast<uint32_t>(message.size()));
   out.append(message);
   PutU32(&out, Crc32c(out));
@@ -56,9 +56,9 @@ std::string EncodeState(const storage::v1::InflightState& state) {
 
 absl::StatusOr<storage::v1::InflightState> DecodeState(
     absl::string_view bytes) {
-  if (bytes.size() < kMessageAt + 4 ||
-      bytes.substr(0, kMagic.size()) != kMagic ||
-      GetU32(bytes, kMagic.size()) != bytes.size() - kMessageAt - 4) {
+  if (bytes.size() < kStateMessageAt + 4 ||
+      bytes.substr(0, kStateMagic.size()) != kStateMagic ||
+      GetU32(bytes, kStateMagic.size()) != bytes.size() - kStateMessageAt - 4) {
     return Damaged(
         absl::StrCat("its frame does not fit its ", bytes.size(), " bytes"));
   }
@@ -67,8 +67,9 @@ absl::StatusOr<storage::v1::InflightState> DecodeState(
     return Damaged("its checksum is wrong");
   }
   storage::v1::InflightState state;
-  if (!state.ParseFromArray(bytes.data() + kMessageAt,
-                            static_cast<int>(bytes.size() - kMessageAt - 4))) {
+  if (!state.ParseFromArray(
+          bytes.data() + kStateMessageAt,
+          static_cast<int>(bytes.size() - kStateMessageAt - 4))) {
     return Damaged("it can't be parsed");
   }
   if (!Plausible(state)) {

@@ -158,11 +158,6 @@ void CheckMount(const v1::Mount& mount, const v1::Cluster& cluster,
   }
 }
 
-absl::Time ToTime(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) +
-         absl::Nanoseconds(time.nanos());
-}
-
 // The newest heartbeat was stamped by the coordinator a moment ago.
 void CheckClock(const v1::ListMountsResponse& mounts,
                 const DoctorOptions& options, Findings* found) {

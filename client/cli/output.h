@@ -35,6 +35,7 @@ class Table {
 std::string Shown(absl::string_view text);
 // "7.3T", "400G", "0": for columns.
 std::string ShortSize(int64_t bytes);
+absl::Time ToTime(const google::protobuf::Timestamp& time);
 // "31d", "5h", "12m", "7s"; "-" without a time.
 std::string Age(const google::protobuf::Timestamp& time, absl::Time now);
 // "2026-03-01T12:00:00Z"; "-" without a time.

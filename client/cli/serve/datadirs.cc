@@ -23,11 +23,6 @@ struct Entry {
   std::optional<int> priority;
 };
 
-absl::Status Invalid(absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-                   message);
-}
-
 absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
   Entry entry;
   absl::string_view rest = text;
@@ -37,9 +32,10 @@ absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
     entry.datadir.name =
         std::string(absl::StripAsciiWhitespace(rest.substr(0, equals)));
     if (entry.datadir.name.empty()) {
-      return Invalid(absl::StrCat("\"", text,
-                                  "\": there is no name before the =; write "
-                                  "NAME=PATH, or the path alone"));
+      return InvalidArgument(
+          absl::StrCat("\"", text,
+                       "\": there is no name before the =; write "
+                       "NAME=PATH, or the path alone"));
     }
     rest.remove_prefix(equals + 1);
   }
@@ -52,7 +48,7 @@ absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
         absl::StripAsciiWhitespace(rest.substr(colon + 1));
     int priority = 0;
     if (!absl::SimpleAtoi(number, &priority) || priority < 0) {
-      return Invalid(
+      return InvalidArgument(
           absl::StrCat("\"", text, "\": the priority \"", number,
                        "\" is not a number from 0 to 2147483647; "
                        "write PATH:PRIORITY, such as /var/glance/store-1:100"));
@@ -62,7 +58,7 @@ absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
   }
   rest = absl::StripAsciiWhitespace(rest);
   if (!absl::StartsWith(rest, "/")) {
-    return Invalid(
+    return InvalidArgument(
         absl::StrCat("\"", text, "\": the path must begin with a slash"));
   }
   std::string path =
@@ -76,9 +72,9 @@ absl::StatusOr<Entry> ParseEntry(absl::string_view text) {
   if (entry.datadir.name.empty()) {
     entry.datadir.name = last;
     if (!ValidateMountName(last).ok()) {
-      return Invalid(absl::StrCat("\"", last, "\" cannot be the name of ",
-                                  entry.datadir.path,
-                                  "; give it one: NAME=", text));
+      return InvalidArgument(
+          absl::StrCat("\"", last, "\" cannot be the name of ",
+                       entry.datadir.path, "; give it one: NAME=", text));
     }
   }
   RETURN_IF_ERROR(ValidateMountName(entry.datadir.name));
@@ -92,7 +88,7 @@ absl::Status CheckPriorities(std::vector<Entry>* entries) {
     (entry.priority.has_value() ? with : without) = &entry;
   }
   if (with != nullptr && without != nullptr) {
-    return Invalid(absl::StrCat(
+    return InvalidArgument(absl::StrCat(
         "the priority is missing on ", without->datadir.path, " but given on ",
         with->datadir.path,
         "; give one on every directory, or on none to make them equal"));
@@ -105,18 +101,18 @@ absl::Status CheckPriorities(std::vector<Entry>* entries) {
 
 absl::Status CheckPair(const Datadir& a, const Datadir& b) {
   if (a.path == b.path) {
-    return Invalid(absl::StrCat(a.path, " is given twice"));
+    return InvalidArgument(absl::StrCat(a.path, " is given twice"));
   }
   if (IsInside(a.path, b.path) || IsInside(b.path, a.path)) {
     const bool a_inside = IsInside(a.path, b.path);
-    return Invalid(absl::StrCat(a_inside ? a.path : b.path, " lies inside ",
-                                a_inside ? b.path : a.path,
-                                "; one directory cannot hold another"));
+    return InvalidArgument(absl::StrCat(
+        a_inside ? a.path : b.path, " lies inside ", a_inside ? b.path : a.path,
+        "; one directory cannot hold another"));
   }
   if (a.name == b.name) {
-    return Invalid(absl::StrCat(a.path, " and ", b.path,
-                                " would both be named \"", a.name,
-                                "\"; give one another name: NAME=", b.path));
+    return InvalidArgument(
+        absl::StrCat(a.path, " and ", b.path, " would both be named \"", a.name,
+                     "\"; give one another name: NAME=", b.path));
   }
   return absl::OkStatus();
 }
@@ -136,7 +132,7 @@ absl::StatusOr<std::vector<Datadir>> ParseDatadirs(absl::string_view text) {
     entries.push_back(std::move(entry));
   }
   if (entries.empty()) {
-    return Invalid(
+    return InvalidArgument(
         "no directories are given; write --datadirs "
         "\"/var/glance/store-1:100,/var/glance/store-2:200\" or --glance-conf "
         "FILE");

@@ -18,16 +18,11 @@ namespace {
 constexpr size_t kMostSocketPath = 99;
 constexpr int kMostPort = 65535;
 
-absl::Status Invalid(absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-                   message);
-}
-
 absl::StatusOr<std::string> SocketAddress(const ServeOptions& options,
                                           const std::string& file) {
   const std::string path = absl::StrCat(options.state_dir, "/run/", file);
   if (path.size() > kMostSocketPath) {
-    return Invalid(absl::StrCat(
+    return InvalidArgument(absl::StrCat(
         "the socket path ", path, " has ", path.size(),
         " bytes, more than the kernel takes (", kMostSocketPath,
         " here); give a shorter --state-dir or a shorter name: NAME=PATH"));
@@ -43,17 +38,17 @@ absl::StatusOr<std::map<std::string, std::string>> ParseReserves(
         absl::StrSplit(text, absl::MaxSplits('=', 1));
     const absl::StatusOr<int64_t> size = ParseSize(parts.second);
     if (!size.ok()) {
-      return Invalid(absl::StrCat("--reserve ", text,
-                                  ": write NAME=SIZE, such as store-1=10GiB"));
+      return InvalidArgument(absl::StrCat(
+          "--reserve ", text, ": write NAME=SIZE, such as store-1=10GiB"));
     }
     bool known = false;
     for (const Datadir& datadir : datadirs) {
       known = known || datadir.name == parts.first;
     }
     if (!known) {
-      return Invalid(absl::StrCat("--reserve ", text,
-                                  ": there is no directory named \"",
-                                  parts.first, "\""));
+      return InvalidArgument(absl::StrCat("--reserve ", text,
+                                          ": there is no directory named \"",
+                                          parts.first, "\""));
     }
     reserves[parts.first] = absl::StrCat(*size);
   }
@@ -88,7 +83,7 @@ absl::StatusOr<std::vector<Address>> HealthAddresses(
   for (const std::string& text : options.health_listen) {
     ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
     if (address.unix_socket || address.port == 0) {
-      return Invalid(absl::StrCat(
+      return InvalidArgument(absl::StrCat(
           "--health-listen ", text,
           ": write HOST:PORT; the agents' ports follow from PORT + ",
           kAgentPortDistance, " on"));
@@ -104,16 +99,16 @@ class Ports {
  public:
   absl::Status Take(const Address& address, const std::string& child) {
     if (!address.unix_socket && address.port > kMostPort) {
-      return Invalid(absl::StrCat("the port of ", child, " would be ",
-                                  address.port, ", and ", kMostPort,
-                                  " is the last one: name a lower port"));
+      return InvalidArgument(absl::StrCat(
+          "the port of ", child, " would be ", address.port, ", and ",
+          kMostPort, " is the last one: name a lower port"));
     }
     for (const auto& [taken, by] : taken_) {
       if (!address.unix_socket && !taken.unix_socket && address.port != 0 &&
           taken.port == address.port &&
           (taken.host == address.host || IsWildcard(taken) ||
            IsWildcard(address))) {
-        return Invalid(absl::StrCat(
+        return InvalidArgument(absl::StrCat(
             address.ToString(), " would be that of ", by, " and of ", child,
             ": agents listen from PORT + ", kAgentPortDistance,
             " on; take --listen and --health-listen further apart, such as "
@@ -202,7 +197,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
   for (const Datadir& datadir : datadirs) {
     if (options.state_dir == datadir.path ||
         IsInside(options.state_dir, datadir.path)) {
-      return Invalid(absl::StrCat(
+      return InvalidArgument(absl::StrCat(
           "the state directory ", options.state_dir, " lies in ", datadir.path,
           ", which is for images: it would fill up and fail with it; name "
           "another --state-dir"));
@@ -229,9 +224,10 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
     RETURN_IF_ERROR(
         CheckPlaintextAllowed(address, options.insecure_plaintext_on_network));
     if (!address.unix_socket && address.port == 0) {
-      return Invalid(absl::StrCat("--listen ", text,
-                                  ": name a port; 0 would be another one at "
-                                  "each start, which nobody could know"));
+      return InvalidArgument(
+          absl::StrCat("--listen ", text,
+                       ": name a port; 0 would be another one at "
+                       "each start, which nobody could know"));
     }
     RETURN_IF_ERROR(ports.Take(address, "the coordinator"));
     network.push_back(address);

@@ -44,7 +44,7 @@ MountView Mount(int number, int64_t available = 50, int priority = 100) {
   return view;
 }
 
-PlacementRequest Size(int64_t bytes) {
+PlacementRequest OfSize(int64_t bytes) {
   PlacementRequest request;
   request.size_bytes = bytes;
   return request;
@@ -95,7 +95,7 @@ TEST_F(PlacementPolicyTest, HardConstraintsHaveNames) {
     SCOPED_TRACE(c.reason);
     std::vector<MountView> mounts = {Mount(1), Mount(2, 10)};
     c.change(&mounts[0]);
-    EXPECT_EQ(Winner(Size(kGiB), mounts), "store-2");
+    EXPECT_EQ(Winner(OfSize(kGiB), mounts), "store-2");
     EXPECT_THAT(result_.decision.refused_by_reason(),
                 UnorderedElementsAre(Pair(c.reason, 1)));
     EXPECT_EQ(result_.decision.considered(), 2);
@@ -103,7 +103,7 @@ TEST_F(PlacementPolicyTest, HardConstraintsHaveNames) {
     EXPECT_EQ(result_.decision.verdicts(0).reason(), "chosen");
     EXPECT_EQ(result_.decision.verdicts(1).reason(), c.reason);
 
-    EXPECT_EQ(Winner(Size(kGiB), {mounts[0]}), "");
+    EXPECT_EQ(Winner(OfSize(kGiB), {mounts[0]}), "");
     EXPECT_THAT(result_.ranked, IsEmpty());
   }
 }
@@ -111,7 +111,7 @@ TEST_F(PlacementPolicyTest, HardConstraintsHaveNames) {
 TEST_F(PlacementPolicyTest, ExclusionsBearTheReasonGiven) {
   for (const char* reason :
        {"holds_copy", "leftover", "filled_up", "refused"}) {
-    PlacementRequest request = Size(kGiB);
+    PlacementRequest request = OfSize(kGiB);
     request.excluded = {{Mount(1).uid, reason}};
     EXPECT_EQ(Winner(request, {Mount(1), Mount(2, 10)}), "store-2");
     EXPECT_THAT(result_.decision.refused_by_reason(),
@@ -122,7 +122,7 @@ TEST_F(PlacementPolicyTest, ExclusionsBearTheReasonGiven) {
 }
 
 TEST_F(PlacementPolicyTest, ALeftoverOnAMountThatIsTooSmallIsNotInTheWay) {
-  PlacementRequest request = Size(60 * kGiB);
+  PlacementRequest request = OfSize(60 * kGiB);
   request.excluded = {{Mount(1).uid, "leftover"}};
   EXPECT_EQ(Winner(request, {Mount(1)}), "");
   EXPECT_FALSE(result_.only_leftovers);
@@ -131,7 +131,7 @@ TEST_F(PlacementPolicyTest, ALeftoverOnAMountThatIsTooSmallIsNotInTheWay) {
 }
 
 TEST_F(PlacementPolicyTest, TheNextCopyGoesToAnotherFailureDomain) {
-  PlacementRequest request = Size(kGiB);
+  PlacementRequest request = OfSize(kGiB);
   request.used_failure_domains = {"rack-1"};
   std::vector<MountView> mounts = {Mount(1), Mount(2, 10)};
   mounts[0].failure_domain = "rack-1";
@@ -194,14 +194,14 @@ TEST_F(PlacementPolicyTest, OrderIsAsDesigned) {
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);
-    EXPECT_EQ(Winner(Size(kGiB), c.mounts), c.winner);
+    EXPECT_EQ(Winner(OfSize(kGiB), c.mounts), c.winner);
     EXPECT_EQ(result_.decision.rule(), c.rule);
   }
 }
 
 TEST_F(PlacementPolicyTest, HighestFirstTurnsThePrioritiesRound) {
   options_.highest_priority_first = true;
-  EXPECT_EQ(Winner(Size(kGiB), {Mount(1, 80, 100), Mount(2, 20, 200)}),
+  EXPECT_EQ(Winner(OfSize(kGiB), {Mount(1, 80, 100), Mount(2, 20, 200)}),
             "store-2");
   EXPECT_EQ(result_.decision.rule(),
             "the higher priority number is preferred: 200 before 100");
@@ -236,7 +236,7 @@ TEST_F(PlacementPolicyTest, KeepsEightVerdictsBestFirst) {
   for (int i = 1; i <= 30; ++i) {
     mounts.push_back(Mount(i, 10 + i));
   }
-  EXPECT_EQ(Winner(Size(kGiB), mounts), "store-30");
+  EXPECT_EQ(Winner(OfSize(kGiB), mounts), "store-30");
   EXPECT_EQ(result_.decision.runner_up(), "store-29");
   ASSERT_EQ(result_.decision.verdicts_size(), 8);
   EXPECT_EQ(result_.decision.verdicts(7).mount_name(), "store-23");
@@ -254,7 +254,7 @@ TEST_F(PlacementPolicyTest, ExplainNamesEveryMountInSentences) {
   mounts[4].admin_state = storage::v1::ADMIN_STATE_CORDONED;
   mounts[5].used_bytes = 99 * kGiB;
   const v1::PlacementDecision decision =
-      ExplainPlacement(Size(10 * kGiB), mounts, options_);
+      ExplainPlacement(OfSize(10 * kGiB), mounts, options_);
   EXPECT_EQ(decision.winner(), "mounts/store-2");
   EXPECT_EQ(decision.runner_up(), "mounts/store-3");
   ASSERT_EQ(decision.verdicts_size(), 6);
@@ -286,7 +286,7 @@ TEST_F(PlacementPolicyTest, ExplainNamesEveryMountInSentences) {
 }
 
 TEST_F(PlacementPolicyTest, AStoredDecisionIsShownInTheSameWords) {
-  EXPECT_EQ(Winner(Size(10 * kGiB), {Mount(1), Mount(2, 4)}), "store-1");
+  EXPECT_EQ(Winner(OfSize(10 * kGiB), {Mount(1), Mount(2, 4)}), "store-1");
   result_.decision.set_decide_time_us(1'800'000'000'250'000);
   const v1::PlacementDecision api = ToApi(result_.decision);
   EXPECT_EQ(api.winner(), "mounts/store-1");
@@ -306,7 +306,7 @@ TEST_F(PlacementPolicyTest, WeightedSpreadDrawsByAvailableSpace) {
   std::map<std::string, int> wins;
   constexpr int kDraws = 20'000;
   for (int i = 0; i < kDraws; ++i) {
-    ++wins[Winner(Size(kGiB), mounts)];
+    ++wins[Winner(OfSize(kGiB), mounts)];
   }
   // Only inside the best priority; shares within four standard deviations.
   EXPECT_EQ(wins["store-4"], 0);
