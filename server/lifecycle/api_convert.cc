@@ -17,10 +17,10 @@
 namespace predella::server {
 namespace {
 
-v1::Copy ToApiCopy(const Uuid& uid, const std::optional<MountInfo>& info) {
+v1::Copy ToApiCopy(const Uuid& uid, const MountInfo* info) {
   v1::Copy copy;
   copy.set_mount_uid(uid.ToString());
-  if (info.has_value()) {
+  if (info != nullptr) {
     copy.set_mount(MountName(info->row.mount_name()));
     copy.set_health(info->health);
     CopyAddresses(*info, copy.mutable_addresses());
@@ -28,6 +28,24 @@ v1::Copy ToApiCopy(const Uuid& uid, const std::optional<MountInfo>& info) {
     copy.set_health(v1::HEALTH_UNKNOWN);
   }
   return copy;
+}
+
+void AddFault(const storage::v1::FaultRow& row, v1::Copy* copy) {
+  copy->set_fault(row.fault() == storage::v1::COPY_FAULT_MISSING
+                      ? v1::COPY_FAULT_MISSING
+                      : v1::COPY_FAULT_DAMAGED);
+  copy->set_fault_detail(row.detail());
+  *copy->mutable_fault_time() = ToTimestamp(row.found_time_us());
+}
+
+// A damaged copy is a last resort, read and verified; a missing one is named
+// last.
+int CopyRank(const v1::Copy& copy) {
+  constexpr int kBehindAllMounts = 10;
+  return ReadRank(copy.health()) +
+         kBehindAllMounts * (copy.fault() == v1::COPY_FAULT_MISSING   ? 2
+                             : copy.fault() == v1::COPY_FAULT_DAMAGED ? 1
+                                                                      : 0);
 }
 
 }  // namespace
@@ -66,37 +84,9 @@ v1::UploadState ToUploadState(storage::v1::UploadOutcome outcome) {
   }
 }
 
-bool CountsAsDegraded(v1::Health health) {
-  return health == v1::HEALTH_HUNG || health == v1::HEALTH_FAILED ||
-         health == v1::HEALTH_ABSENT || health == v1::HEALTH_UNREACHABLE;
-}
-
-bool Readable(const MountInfo& info) {
-  return info.attached && info.health != v1::HEALTH_UNKNOWN &&
-         !CountsAsDegraded(info.health);
-}
-
-int ReadRank(v1::Health health) {
-  switch (health) {
-    case v1::HEALTH_ONLINE:
-      return 0;
-    case v1::HEALTH_SLOW:
-      return 1;
-    case v1::HEALTH_READ_ONLY:
-      return 2;
-    case v1::HEALTH_SUSPECT:
-      return 3;
-    case v1::HEALTH_FAILED:
-      return 4;
-    case v1::HEALTH_UNKNOWN:
-      return 5;
-    default:
-      return 6;
-  }
-}
-
-v1::Image ToApiImage(const storage::v1::ImageRow& row,
-                     const LifecycleDeps& deps, bool brief) {
+v1::Image ToApiImage(const storage::v1::ImageRow& row, const ImageState& state,
+                     const LifecycleDeps& deps, const KnownMounts& mounts,
+                     bool brief) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
   const Generation generation = Generation::FromProto(row.generation());
   v1::Image image;
@@ -110,18 +100,12 @@ v1::Image ToApiImage(const storage::v1::ImageRow& row,
     out->set_hex(ToHex(hash.value()));
   }
   std::vector<v1::Copy> copies;
-  bool degraded = row.copies().empty();
-  int retired = 0;
-  int readable = 0;
   for (const storage::v1::CopyRow& held : row.copies()) {
     const Uuid uid = Uuid::FromBytesOrNone(held.mount_uid());
-    const std::optional<MountInfo> info = deps.registry->Find(uid);
-    v1::Copy copy = ToApiCopy(uid, info);
-    const bool gone = info.has_value() && info->row.admin_state() ==
-                                              storage::v1::ADMIN_STATE_RETIRED;
-    retired += gone ? 1 : 0;
-    degraded = degraded || gone || CountsAsDegraded(copy.health());
-    readable += !gone && info.has_value() && Readable(*info) ? 1 : 0;
+    v1::Copy copy = ToApiCopy(uid, mounts.Find(uid));
+    if (const auto fault = deps.index->FaultOf(row, uid); fault.has_value()) {
+      AddFault(*fault, &copy);
+    }
     if (!brief) {
       Capability capability;
       capability.operation = Capability::Operation::kRead;
@@ -139,16 +123,15 @@ v1::Image ToApiImage(const storage::v1::ImageRow& row,
   }
   std::stable_sort(copies.begin(), copies.end(),
                    [](const v1::Copy& a, const v1::Copy& b) {
-                     return ReadRank(a.health()) < ReadRank(b.health());
+                     return CopyRank(a) < CopyRank(b);
                    });
   for (v1::Copy& copy : copies) {
     *image.add_copies() = std::move(copy);
   }
-  image.set_readable_copies(readable);
-  image.set_health(retired > 0 && retired == row.copies_size()
-                       ? v1::IMAGE_HEALTH_LOST
-                   : degraded ? v1::IMAGE_HEALTH_DEGRADED
-                              : v1::IMAGE_HEALTH_HEALTHY);
+  image.set_readable_copies(state.readable_copies);
+  image.set_health(state.health);
+  image.set_at_risk(state.at_risk);
+  image.set_health_detail(state.detail);
   *image.mutable_create_time() = ToTimestamp(row.create_time_us());
   image.set_location_key(ToHex(row.location_key()));
   image.set_upload(UploadName(Uuid::FromBytesOrNone(row.upload_id())));

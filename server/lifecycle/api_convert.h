@@ -10,6 +10,7 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/image_service.pb.h"
 #include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/image_health.h"
 #include "server/lifecycle/lifecycle_options.h"
 
 namespace predella::server {
@@ -19,19 +20,13 @@ int64_t FromTimestamp(const google::protobuf::Timestamp& timestamp);
 
 v1::UploadState ToUploadState(storage::v1::UploadOutcome outcome);
 
-// Whether an image's copy on a mount of this health can be read now, and
-// whether it counts as degraded.
-bool Readable(const MountInfo& info);
-bool CountsAsDegraded(v1::Health health);
-// Smaller is read first.
-int ReadRank(v1::Health health);
-
 v1::ImageConflict ToApiConflict(const storage::v1::ConflictRow& row,
                                 const MountRegistry& registry);
 
 // With capabilities and the decision unless `brief`.
-v1::Image ToApiImage(const storage::v1::ImageRow& row,
-                     const LifecycleDeps& deps, bool brief);
+v1::Image ToApiImage(const storage::v1::ImageRow& row, const ImageState& state,
+                     const LifecycleDeps& deps, const KnownMounts& mounts,
+                     bool brief);
 v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
                      int64_t pending_removals);
 

@@ -12,7 +12,7 @@
 #include "common/status_macros.h"
 #include "server/lifecycle/api_convert.h"
 #include "server/lifecycle/image_conflict.h"
-#include "server/lifecycle/page_token.h"
+#include "server/lifecycle/image_health.h"
 
 namespace predella::server {
 namespace {
@@ -57,7 +57,10 @@ absl::StatusOr<v1::Image> ImageCatalog::Get(const Uuid& image_id) {
     RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
     return WhyMissing(image_id);
   }
-  v1::Image image = ToApiImage(*row, deps_, /*brief=*/false);
+  const KnownMounts mounts(*deps_.registry, *row);
+  v1::Image image =
+      ToApiImage(*row, DeriveImage(*row, *deps_.index, mounts), deps_, mounts,
+                 /*brief=*/false);
   ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
                    deps_.index->ConflictsOf(image_id));
   for (const storage::v1::ConflictRow& conflict : conflicts) {
@@ -133,58 +136,6 @@ absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
                   "started");
   }
   return NotFound(image_id);
-}
-
-absl::StatusOr<v1::ListImagesResponse> ImageCatalog::List(
-    const v1::ListImagesRequest& request) {
-  ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
-  const std::string arguments = absl::StrCat("images\n", request.mount());
-  ASSIGN_OR_RETURN(const std::string last,
-                   DecodePageToken(arguments, request.page_token()));
-  const Uuid after = Uuid::FromBytesOrNone(last);
-  std::vector<storage::v1::ImageRow> rows;
-  if (request.mount().empty()) {
-    ASSIGN_OR_RETURN(rows, deps_.index->ListImages(after, page_size + 1));
-  } else {
-    ASSIGN_OR_RETURN(const std::string name, ParseMountName(request.mount()));
-    const std::optional<MountInfo> info = deps_.registry->FindByName(name);
-    if (!info.has_value()) {
-      return MakeError(absl::StatusCode::kNotFound, reason::kMountNotFound,
-                       absl::StrCat("there is no ", MountName(name)),
-                       {{"mount", MountName(name)}});
-    }
-    ASSIGN_OR_RETURN(const std::vector<Uuid> ids,
-                     deps_.index->ListMountImages(
-                         Uuid::FromBytesOrNone(info->row.mount_uid()), after,
-                         page_size + 1));
-    for (const Uuid& id : ids) {
-      ASSIGN_OR_RETURN(std::optional<storage::v1::ImageRow> row,
-                       deps_.index->GetImage(id));
-      if (row.has_value()) {  // else deleted between the two reads
-        rows.push_back(*std::move(row));
-      } else {
-        rows.emplace_back().set_image_id(id.bytes());
-      }
-    }
-  }
-  v1::ListImagesResponse response;
-  const size_t count = std::min(rows.size(), static_cast<size_t>(page_size));
-  for (size_t i = 0; i < count; ++i) {
-    if (rows[i].has_generation()) {
-      *response.add_images() = ToApiImage(rows[i], deps_, /*brief=*/true);
-    }
-  }
-  if (rows.size() > count) {
-    response.set_next_page_token(
-        EncodePageToken(arguments, rows[count - 1].image_id()));
-  }
-  for (const MountInfo& info : deps_.registry->List()) {
-    if (!info.attached &&
-        info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
-      response.add_unreachable(MountName(info.row.mount_name()));
-    }
-  }
-  return response;
 }
 
 absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,

@@ -34,7 +34,8 @@ class ImageCatalog {
   // NOT_FOUND, IMAGE_NOT_FOUND only when that is sure; else UNAVAILABLE with
   // MOUNTS_MISSING or RECOVERING, naming what is missing.
   absl::StatusOr<v1::Image> Get(const Uuid& image_id);
-  // In the order of ids. NOT_FOUND, MOUNT_NOT_FOUND for an unknown mount.
+  // image_list.cc. In the order of ids. NOT_FOUND, MOUNT_NOT_FOUND for an
+  // unknown mount. A page may be short without being the last.
   absl::StatusOr<v1::ListImagesResponse> List(
       const v1::ListImagesRequest& request);
 
@@ -58,6 +59,7 @@ class ImageCatalog {
 
  private:
   absl::Status WhyMissing(const Uuid& image_id);
+  absl::StatusOr<Uuid> FindMount(const std::string& name) const;
   // FAILED_PRECONDITION, MOUNT_RETIRED.
   absl::Status CheckNotGivenUp(const storage::v1::ImageRow& keep) const;
   absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,

@@ -1,0 +1,140 @@
+// ImageCatalog: lists.
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/api_convert.h"
+#include "server/lifecycle/image_catalog.h"
+#include "server/lifecycle/image_health.h"
+#include "server/lifecycle/image_scan.h"
+#include "server/lifecycle/page_token.h"
+
+namespace predella::server {
+namespace {
+
+// Images looked at for one page: a filter that leaves few of many gives short
+// pages instead of slow ones.
+constexpr int64_t kMostLooked = 20'000;
+
+bool HoldsCopy(const storage::v1::ImageRow& row, const Uuid& mount_uid) {
+  for (const storage::v1::CopyRow& copy : row.copies()) {
+    if (copy.mount_uid() == mount_uid.bytes()) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether some image has a second copy: then it may be degraded by a mount
+// that another question would not look at.
+bool HasExtraCopies(const PlacementIndex& index, const KnownMounts& mounts) {
+  int64_t copies = 0;
+  for (const auto& [uid, info] : mounts.all()) {
+    copies += index.mount_totals(uid).count;
+  }
+  return copies > index.totals().count;
+}
+
+// Every image of that health, on `only` (none: anywhere), is among those that
+// the scan gives.
+void AddSources(v1::ImageHealth health, const Uuid& only,
+                const PlacementIndex& index, const KnownMounts& mounts,
+                ImageScan* scan) {
+  if (health != v1::IMAGE_HEALTH_DEGRADED && health != v1::IMAGE_HEALTH_LOST) {
+    if (only.none()) {
+      scan->AddAll();
+    } else {
+      scan->AddMount(only);
+    }
+    return;
+  }
+  const bool extra_copies = HasExtraCopies(index, mounts);
+  for (const auto& [uid, info] : mounts.all()) {
+    if (!only.none() && uid != only && !extra_copies) {
+      continue;
+    }
+    if (IsRetired(info)) {
+      // All its images are LOST, but for those with a copy elsewhere.
+      if (health == v1::IMAGE_HEALTH_LOST || extra_copies) {
+        scan->AddMount(uid);
+      }
+    } else if (health == v1::IMAGE_HEALTH_DEGRADED) {
+      if (CountsAsDegraded(info.health)) {
+        scan->AddMount(uid);
+      } else {
+        scan->AddFaults(uid);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Uuid> ImageCatalog::FindMount(const std::string& name) const {
+  ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
+  const std::optional<MountInfo> info = deps_.registry->FindByName(bare);
+  if (!info.has_value()) {
+    return MakeError(absl::StatusCode::kNotFound, reason::kMountNotFound,
+                     absl::StrCat("there is no ", MountName(bare)),
+                     {{"mount", MountName(bare)}});
+  }
+  return Uuid::FromBytesOrNone(info->row.mount_uid());
+}
+
+absl::StatusOr<v1::ListImagesResponse> ImageCatalog::List(
+    const v1::ListImagesRequest& request) {
+  ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
+  if (!v1::ImageHealth_IsValid(request.health())) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+        absl::StrCat("health is ", static_cast<int>(request.health()),
+                     ": 1 is HEALTHY, 2 DEGRADED, 3 LOST"));
+  }
+  const std::string arguments = absl::StrCat(
+      "images\n", request.mount(), "\n", static_cast<int>(request.health()));
+  ASSIGN_OR_RETURN(const std::string last,
+                   DecodePageToken(arguments, request.page_token()));
+  Uuid mount;
+  if (!request.mount().empty()) {
+    ASSIGN_OR_RETURN(mount, FindMount(request.mount()));
+  }
+  const KnownMounts mounts(*deps_.registry);
+  ImageScan scan(deps_.index, Uuid::FromBytesOrNone(last), page_size + 1);
+  AddSources(request.health(), mount, *deps_.index, mounts, &scan);
+  v1::ListImagesResponse response;
+  Uuid looked_at;
+  for (int64_t looked = 0;; ++looked) {
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                     scan.Next());
+    if (!row.has_value()) {
+      break;
+    }
+    if (response.images_size() == page_size || looked == kMostLooked) {
+      response.set_next_page_token(
+          EncodePageToken(arguments, looked_at.bytes()));
+      break;
+    }
+    looked_at = Uuid::FromBytesOrNone(row->image_id());
+    if (!mount.none() && !HoldsCopy(*row, mount)) {
+      continue;
+    }
+    const ImageState state = DeriveImage(*row, *deps_.index, mounts);
+    if (request.health() == v1::IMAGE_HEALTH_UNSPECIFIED ||
+        state.health == request.health()) {
+      *response.add_images() =
+          ToApiImage(*row, state, deps_, mounts, /*brief=*/true);
+    }
+  }
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (!info.attached && !IsRetired(info)) {
+      response.add_unreachable(MountName(info.row.mount_name()));
+    }
+  }
+  return response;
+}
+
+}  // namespace predella::server
