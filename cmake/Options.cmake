@@ -9,6 +9,8 @@ option(PREDELLA_WERROR "Warnings are errors" ON)
 option(PREDELLA_PCH "Precompile the heaviest third-party headers" ON)
 option(PREDELLA_COVERAGE "Build with gcov" OFF)
 option(PREDELLA_BENCH "Build tests/bench" OFF)
+option(PREDELLA_FAULTFS "Build tests/faultfs, the fault file system"
+  ${BUILD_TESTING})
 set(PREDELLA_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize=")
 
 add_library(predella_options INTERFACE)

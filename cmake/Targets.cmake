@@ -2,7 +2,8 @@
 #   A static library predella_NAME with the alias predella::NAME. DEPS are
 #   public. GRPC marks the units that include gRPC: they share a precompiled
 #   header, and everything that links them is outside of the tsan set.
-# predella_binary(NAME SRCS... DEPS...)
+# predella_binary(NAME SRCS... DEPS... [TOOL])
+#   TOOL: for tests, not installed.
 # predella_test(NAME SRCS... DEPS... LABEL core|rpc|integration|crash|house)
 
 # Headers that cost the most and never change. A source still includes what
@@ -51,13 +52,15 @@ function(predella_library name)
 endfunction()
 
 function(predella_binary name)
-  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TOOL" "" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SRCS})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} predella_options)
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  if(NOT ARG_TOOL)
+    install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  endif()
 endfunction()
 
 # Everything with the label core: what the sanitizer presets of the gate build.

@@ -13,6 +13,10 @@
 namespace predella::client_internal {
 namespace {
 
+// An error of a disk may be a passing one, but is not waited for like an agent
+// that starts again.
+constexpr int kMostDiskErrorRounds = 3;
+
 absl::Status Damaged(absl::string_view message) {
   return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                    message);
@@ -190,6 +194,8 @@ absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk,
   offset_ += size;
   recovering_ = false;
   round_had_damage_only_ = true;
+  round_had_disk_errors_only_ = true;
+  disk_error_rounds_ = 0;
   worst_ = absl::OkStatus();
   refreshed_for_capability_ = false;
   return absl::OkStatus();
@@ -230,6 +236,9 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
     worst_ = failed;
   }
   round_had_damage_only_ = round_had_damage_only_ && damaged;
+  round_had_disk_errors_only_ =
+      round_had_disk_errors_only_ &&
+      (damaged || HasReason(failed, reason::kMountFailed));
   // Another address of the same agent, then the next copy.
   if (!damaged && copy_ < current_.copies_size() &&
       address_ + 1 < current_.copies(copy_).addresses_size()) {
@@ -244,7 +253,9 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
     return Annotate(worst_, absl::StrCat("every copy of ", image_.name(),
                                          " is damaged at byte ", offset_));
   }
-  if (!budget_.Wait(worst_)) {
+  if ((round_had_disk_errors_only_ &&
+       ++disk_error_rounds_ >= kMostDiskErrorRounds) ||
+      !budget_.Wait(worst_)) {
     return Annotate(
         worst_,
         absl::StrCat(image_.name(), " could not be read at byte ", offset_));
@@ -256,6 +267,7 @@ absl::Status ImageReaderImpl::Refresh() {
   copy_ = 0;
   address_ = 0;
   round_had_damage_only_ = true;
+  round_had_disk_errors_only_ = true;
   v1::GetImageRequest request;
   request.set_name(image_.name());
   absl::StatusOr<v1::Image> now = stub_->GetImage(request);

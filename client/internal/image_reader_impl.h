@@ -56,6 +56,10 @@ class ImageReaderImpl final : public ImageReader {
   int copy_ = 0;
   int address_ = 0;
   bool round_had_damage_only_ = true;
+  // Of the present round over all copies: every one was damaged, or its disk
+  // answered with an error. And how many such rounds went by without a byte.
+  bool round_had_disk_errors_only_ = true;
+  int disk_error_rounds_ = 0;
   bool refreshed_for_capability_ = false;
   absl::Status worst_;
 

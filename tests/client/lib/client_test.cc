@@ -483,6 +483,20 @@ TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
                     HasSubstr("the agent of mounts/one")));
 }
 
+// Its agent is there and its mount not out: only the disk can say so.
+TEST_F(ClientTest, ADiskThatAnswersWithErrorsIsNotAskedForMinutes) {
+  PutImage(1000);
+  const auto refuse = ToGrpcStatus(
+      MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO"));
+  one_.refuse = refuse;
+  two_.refuse = refuse;
+  const absl::Status status = ReadAll().status();
+  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
+                            HasReason(reason::kMountFailed)));
+  EXPECT_EQ(one_.reads, 3);
+  EXPECT_EQ(two_.reads, 3);
+}
+
 // Its session is gone, so no copy is readable at this moment: an agent that
 // starts again is waited for.
 TEST_F(ClientTest, AnAgentThatStartsAgainIsWaitedFor) {
