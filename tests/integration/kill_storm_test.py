@@ -170,6 +170,7 @@ class KillStormTest(ClusterTest):
         counts = {key: sum(w.counts[key] for w in workers)
                   for key in workers[0].counts}
         print(f'kills {kills}; {counts}')
+        print(f'injected faults: {sum(kills.values())}')
         for worker in workers:
             self.assertEqual(worker.errors, [], f'seed {SEED}')
         self.cluster.wait_ready(timeout=60)

@@ -186,6 +186,7 @@ class PowerCut(ClusterTest):
         print(f'PREDELLA_CUT_SEED={SEED} index on {self.index_on}: cuts '
               f'{cuts}, {self.acknowledged()} acknowledged; {self.counts}',
               flush=True)
+        print(f'injected faults: {sum(cuts.values())}', flush=True)
         return sum(cuts.values())
 
     def holds(self):
