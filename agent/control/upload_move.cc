@@ -23,6 +23,17 @@ constexpr absl::Duration kCopyRetry = absl::Seconds(1);
 // A block that is read wrong once may have been so on its way from the disk.
 constexpr int kMostBadReads = 2;
 
+v1::Redirect ToRedirect(const control::v1::RedirectTarget& target) {
+  v1::Redirect redirect;
+  redirect.mutable_target()->set_mount(MountName(target.mount_name()));
+  redirect.mutable_target()->set_mount_uid(
+      Uuid::FromBytesOrNone(target.mount_uid()).ToString());
+  *redirect.mutable_target()->mutable_addresses() = target.addresses();
+  redirect.set_capability(target.capability());
+  redirect.set_offset(target.segment_boundary());
+  return redirect;
+}
+
 }  // namespace
 
 void UploadTable::KeepForMove(const EntryPtr& entry) {
@@ -118,15 +129,8 @@ void UploadTable::SendRedirectLocked(const EntryPtr& entry) {
   if (entry->stream == nullptr) {
     return;
   }
-  const control::v1::RedirectTarget& target = entry->move.target;
   v1::WriteImageResponse response;
-  v1::Redirect* redirect = response.mutable_redirect();
-  redirect->mutable_target()->set_mount(MountName(target.mount_name()));
-  redirect->mutable_target()->set_mount_uid(
-      Uuid::FromBytesOrNone(target.mount_uid()).ToString());
-  *redirect->mutable_target()->mutable_addresses() = target.addresses();
-  redirect->set_capability(target.capability());
-  redirect->set_offset(target.segment_boundary());
+  *response.mutable_redirect() = ToRedirect(entry->move.target);
   const HandlePtr handle = entry->stream;
   handle->stream->Send(std::move(response));
   FinishHandleLocked(handle, absl::OkStatus());
@@ -236,6 +240,12 @@ void UploadTable::CopyDone(const EntryPtr& entry, const absl::Status& status) {
   LogInfo("prefix_copied", {{"upload", entry->spec.upload_id.ToString()},
                             {"to", entry->move.target.mount_name()},
                             {"bytes", entry->move.target.segment_boundary()}});
+  // A client whose stream broke before it heard of the move still comes here.
+  Ended moved;
+  moved.upload_id = entry->spec.upload_id;
+  moved.generation = entry->spec.generation;
+  moved.redirect = ToRedirect(entry->move.target);
+  RememberLocked(std::move(moved));
   EndLocked(entry, NotListed(entry->spec.upload_id), /*discard=*/true);
 }
 

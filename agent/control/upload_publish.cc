@@ -232,6 +232,16 @@ void UploadTable::OnPublishedAck(const control::v1::PublishedAck& ack) {
   });
 }
 
+void UploadTable::RememberLocked(Ended ended) {
+  std::erase_if(ended_, [&](const Ended& other) {
+    return other.upload_id == ended.upload_id && other.redirect.has_value();
+  });
+  ended_.push_back(std::move(ended));
+  if (ended_.size() > kMostEnded) {
+    ended_.pop_front();
+  }
+}
+
 void UploadTable::AnswerLocked(const EntryPtr& entry,
                                const control::v1::PublishedAck& ack) {
   if (entry->phase == UploadPhase::kEnded ||
@@ -258,10 +268,7 @@ void UploadTable::AnswerLocked(const EntryPtr& entry,
     ended.status = OutcomeError(*entry, ack);
   }
   const absl::Status status = ended.status;
-  ended_.push_back(std::move(ended));
-  if (ended_.size() > kMostEnded) {
-    ended_.pop_front();
-  }
+  RememberLocked(std::move(ended));
   // What a refused upload published is removed by command only; the bytes of
   // one that can only end are nobody's.
   EndLocked(entry, status,

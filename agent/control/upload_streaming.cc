@@ -47,7 +47,7 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
   MutexLock lock(&mu_);
   const EntryPtr entry = FindLocked(*parsed, generation);
   if (entry == nullptr) {
-    if (AnswerEndedLocked(*parsed, generation, handle->stream)) {
+    if (AnswerEndedLocked(*parsed, generation, prefix, handle->stream)) {
       handle->closed = true;
       return handle;
     }
@@ -69,13 +69,18 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
 }
 
 bool UploadTable::AnswerEndedLocked(
-    const Uuid& upload_id, const Generation& generation,
+    const Uuid& upload_id, const Generation& generation, bool prefix,
     const std::shared_ptr<UploadStream>& stream) {
   for (const Ended& ended : ended_) {
-    if (ended.upload_id != upload_id || ended.generation != generation) {
+    if (ended.upload_id != upload_id || ended.generation != generation ||
+        (prefix && ended.redirect.has_value())) {
       continue;
     }
-    if (ended.status.ok()) {
+    if (ended.redirect.has_value()) {
+      v1::WriteImageResponse response;
+      *response.mutable_redirect() = *ended.redirect;
+      stream->Send(std::move(response));
+    } else if (ended.status.ok()) {
       v1::WriteImageResponse response;
       *response.mutable_result() = ended.result;
       stream->Send(std::move(response));

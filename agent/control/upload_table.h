@@ -207,6 +207,7 @@ class UploadTable {
   void SendVerifyingLocked(const HandlePtr& handle)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool AnswerEndedLocked(const Uuid& upload_id, const Generation& generation,
+                         bool prefix,
                          const std::shared_ptr<UploadStream>& stream)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -281,7 +282,10 @@ class UploadTable {
     Generation generation;
     absl::Status status;
     v1::WriteResult result;
+    // It goes on at another mount, to which all that was here was copied.
+    std::optional<v1::Redirect> redirect;
   };
+  void RememberLocked(Ended ended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::deque<Ended> ended_ ABSL_GUARDED_BY(mu_);
   // Prepared uploads whose name is being looked at.
   struct NameCheck {

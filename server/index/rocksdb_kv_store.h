@@ -32,6 +32,8 @@ class WriteBatch;
 
 namespace predella::server {
 
+class ManifestGuard;
+
 struct RocksDbOptions {
   // Where files are; null: the machine's file systems. Must outlive the store.
   rocksdb::Env* env = nullptr;
@@ -96,6 +98,7 @@ class RocksDbKvStore final : public KvStore {
 
   const std::string path_;
   RocksDbOptions options_;
+  std::shared_ptr<ManifestGuard> manifest_;
   std::unique_ptr<rocksdb::DB> db_;
   // Held by hand when the index is open for reading: RocksDB takes no lock.
   rocksdb::FileLock* read_only_lock_ = nullptr;

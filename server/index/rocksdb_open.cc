@@ -29,6 +29,7 @@
 #include "common/units.h"
 #include "server/index/kv_store.h"
 #include "server/index/rocksdb_kv_store.h"
+#include "server/index/rocksdb_manifest.h"
 
 namespace predella::server {
 namespace {
@@ -179,6 +180,8 @@ absl::StatusOr<std::unique_ptr<KvStore>> RocksDbKvStore::Open(
       options.env != nullptr ? options.env : rocksdb::Env::Default();
   const bool exists = env->FileExists(path + "/CURRENT").ok();
   const std::optional<int64_t> free = store->options_.free_bytes();
+  store->manifest_ = std::make_shared<ManifestGuard>(env, path);
+  RETURN_IF_ERROR(store->manifest_->Check());
   if (exists && free.has_value() && *free < options.min_free_bytes) {
     RETURN_IF_ERROR(store->OpenReadOnly(absl::StrCat(
         "only ", FormatSize(*free), " were free there when it was opened, ",
@@ -190,11 +193,13 @@ absl::StatusOr<std::unique_ptr<KvStore>> RocksDbKvStore::Open(
 }
 
 absl::Status RocksDbKvStore::OpenWritable() {
+  rocksdb::Options db_options = DbOptions(options_);
+  db_options.listeners.push_back(manifest_);
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status =
-      rocksdb::DB::Open(DbOptions(options_), path_, &db);
+  const rocksdb::Status status = rocksdb::DB::Open(db_options, path_, &db);
   db_.reset(db);
   if (status.ok()) {
+    manifest_->Note(db);
     return absl::OkStatus();
   }
   db_.reset();

@@ -235,8 +235,10 @@ class ClusterTest(unittest.TestCase):
         self.cluster.start()
 
     def _stop(self):
-        outcome = self._outcome
-        if outcome is not None and not outcome.success:
+        # Not outcome.success: that is of this cleanup alone.
+        result = self._outcome.result if self._outcome is not None else None
+        if result is not None and any(
+                test is self for test, _ in result.failures + result.errors):
             self.cluster.print_logs()
         self.cluster.stop()
 

@@ -48,6 +48,8 @@ class Model:
 
 class Worker(threading.Thread):
     """Puts, reads and deletes images of its own."""
+    large = LARGE  # bytes of a large image
+    most_images = 25  # with more than these, one is removed
 
     def __init__(self, test, number):
         super().__init__()
@@ -69,8 +71,11 @@ class Worker(threading.Thread):
 
     def step(self):
         known = sorted(self.model.allowed)
+        alive = [i for i in known if self.model.allowed[i] != {None}]
         act = self.rng.random()
-        if not known or act < 0.5:
+        if len(alive) > self.most_images:
+            self.remove(self.rng.choice(alive))
+        elif not known or act < 0.5:
             self.put(known)
         elif act < 0.8:
             self.get(self.rng.choice(known))
@@ -83,7 +88,7 @@ class Worker(threading.Thread):
         if gone and self.rng.random() < 0.3:
             image = self.rng.choice(gone)  # the same id again
         large = self.rng.random() < 0.15
-        size = LARGE if large else self.rng.randrange(200_000)
+        size = self.large if large else self.rng.randrange(200_000)
         data = random_bytes(size, self.rng.getrandbits(32))
         flags = ['--size', str(size)] if self.rng.random() < 0.5 else []
         code, err = self.feed(image, data, flags)
@@ -165,6 +170,7 @@ class KillStormTest(ClusterTest):
         counts = {key: sum(w.counts[key] for w in workers)
                   for key in workers[0].counts}
         print(f'kills {kills}; {counts}')
+        print(f'injected faults: {sum(kills.values())}')
         for worker in workers:
             self.assertEqual(worker.errors, [], f'seed {SEED}')
         self.cluster.wait_ready(timeout=60)

@@ -323,6 +323,22 @@ TEST_F(MoveTest, AMoveGoesOnAfterTheAgentWasStartedAgain) {
 }
 
 // What lies before its part was never here, and is not given up by it.
+// Killed between the move and the word of it to the client, which comes back
+// when everything here was copied already.
+TEST_F(MoveTest, AClientThatComesAfterTheCopyIsSentOn) {
+  control::v1::OpenUpload open = Open();
+  *open.mutable_moved_to() = Target(0);
+  Register({open});
+  EXPECT_TRUE(peer.copies.empty());
+  FakeStream* stream = nullptr;
+  OpenStream(&stream);
+  ASSERT_TRUE(stream->finished.has_value());
+  EXPECT_THAT(*stream->finished, IsOk());
+  ASSERT_TRUE(stream->sent.back().has_redirect());
+  EXPECT_EQ(stream->sent.back().redirect().target().mount(), "mounts/m-2");
+  EXPECT_EQ(stream->sent.back().redirect().capability(), "capability of m-2");
+}
+
 TEST_F(MoveTest, ANextMountThatIsFullAtOnceMovesOnFromItsOwnBoundary) {
   Register();
   PrepareTarget(2 * kBlockBytes);
