@@ -45,8 +45,10 @@ absl::StatusOr<v1::Image> Client::GetImage(absl::string_view image) {
   return connection_->GetImage(request);
 }
 
-ImageList Client::ListImages(absl::string_view mount, int page_size) {
+ImageList Client::ListImages(absl::string_view mount, int page_size,
+                             v1::ImageHealth health) {
   v1::ListImagesRequest request;
+  request.set_health(health);
   // A wrong name is the server's to refuse: this call has no status.
   if (!mount.empty()) {
     auto name = ParseMountName(mount);
@@ -186,8 +188,58 @@ absl::StatusOr<v1::Mount> Client::RetireMount(absl::string_view mount,
   return connection_->RetireMount(request);
 }
 
+absl::StatusOr<v1::Mount> Client::ReplaceMount(absl::string_view mount,
+                                               absl::string_view new_uid,
+                                               int64_t accept_lost_image_count,
+                                               absl::string_view reason,
+                                               bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::ReplaceMountRequest request;
+  request.set_name(MountName(name));
+  request.set_new_uid(std::string(new_uid));
+  request.set_accept_lost_image_count(accept_lost_image_count);
+  request.set_reason(std::string(reason));
+  request.set_validate_only(validate_only);
+  return connection_->ReplaceMount(request);
+}
+
+absl::StatusOr<v1::ExplainImpactResponse> Client::ExplainImpact(
+    const std::vector<std::string>& mounts, int page_size,
+    absl::string_view page_token) {
+  v1::ExplainImpactRequest request;
+  for (const std::string& mount : mounts) {
+    ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+    request.add_names(MountName(name));
+  }
+  request.set_page_size(page_size);
+  request.set_page_token(std::string(page_token));
+  return connection_->ExplainImpact(request);
+}
+
 absl::StatusOr<v1::Cluster> Client::GetCluster() {
   return connection_->GetCluster();
+}
+
+absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(
+    absl::string_view mount, absl::string_view kind, int page_size,
+    absl::string_view page_token) {
+  v1::ListEventsRequest request;
+  if (!mount.empty()) {
+    ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+    request.set_mount(MountName(name));
+  }
+  request.set_kind(std::string(kind));
+  request.set_page_size(page_size);
+  request.set_page_token(std::string(page_token));
+  return connection_->ListEvents(request);
+}
+
+absl::Status Client::WatchEvents(
+    absl::string_view after,
+    const std::function<bool(const v1::Event&)>& event) {
+  v1::WatchEventsRequest request;
+  request.set_after(std::string(after));
+  return connection_->WatchEvents(request, event);
 }
 
 absl::StatusOr<v1::PlacementDecision> Client::ExplainPlacement(

@@ -191,8 +191,9 @@ absl::Status Coordinator::Serve() {
       runner_.get(), &lifecycle_->images(), &lifecycle_->uploads());
   mounts_ =
       std::make_unique<MountServiceImpl>(runner_.get(), &lifecycle_->mounts());
-  cluster_ = std::make_unique<ClusterServiceImpl>(runner_.get(),
-                                                  &lifecycle_->cluster());
+  cluster_ = std::make_unique<ClusterServiceImpl>(
+      runner_.get(), &lifecycle_->cluster(), &lifecycle_->events(),
+      pool_.get());
   sessions_ = std::make_unique<AgentSessionServiceImpl>(
       runner_.get(), &lifecycle_->sessions(), pool_.get());
   ServerOptions server;
@@ -284,6 +285,7 @@ void Coordinator::Stop() {
   if (server_ != nullptr) {
     SetServing(false);
     runner_->StartDraining();
+    lifecycle_->events().WakeAll();  // whoever follows is told to dial again
     if (!runner_->WaitIdle(options_.drain)) {
       LogWarning("drain_ended",
                  {{"waited", absl::FormatDuration(options_.drain)}});

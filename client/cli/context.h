@@ -49,6 +49,9 @@ struct Context {
 void AddImageCommands(CLI::App* app, Context* context);
 void AddUploadCommands(CLI::App* app, Context* context);
 void AddMountCommands(CLI::App* app, Context* context);
+// Of the noun `mount`: what is lost with mounts.
+void AddMountLossCommands(CLI::App* mount, Context* context);
+void AddEventCommands(CLI::App* app, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);

@@ -30,10 +30,14 @@ struct ImageArguments {
   std::string offset = "0";
   std::string length = "0";
   std::string mount;
-  int page_size = 0;
+  int page_size = 1000;  // as few calls as can be
+  bool degraded = false;
+  bool lost = false;
   bool dry_run = false;
   bool yes = false;
 };
+
+constexpr int kRowsAtOnce = 1000;
 
 absl::StatusOr<int> Put(const ImageArguments& a, const Context& context) {
   PutOptions put;
@@ -74,7 +78,12 @@ absl::StatusOr<int> Get(const ImageArguments& a, const Context& context) {
 
 absl::StatusOr<int> List(const ImageArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  ImageList list = client.ListImages(a.mount, a.page_size);
+  ImageList list = client.ListImages(a.mount, a.page_size,
+                                     a.degraded ? v1::IMAGE_HEALTH_DEGRADED
+                                     : a.lost   ? v1::IMAGE_HEALTH_LOST
+                                                : v1::IMAGE_HEALTH_UNSPECIFIED);
+  const bool json = context.format() == Format::kJson;
+  ImageTable table(context.format() == Format::kWide, absl::Now(), context.out);
   v1::ListImagesResponse all;
   while (true) {
     ASSIGN_OR_RETURN(std::optional<v1::Image> image, list.Next());
@@ -82,15 +91,19 @@ absl::StatusOr<int> List(const ImageArguments& a, const Context& context) {
       break;
     }
     *all.add_images() = *std::move(image);
+    // A table shows what it has: a list of a million begins at once.
+    if (!json && all.images_size() == kRowsAtOnce) {
+      table.Print(all);
+      all.clear_images();
+    }
   }
   for (const std::string& name : list.unreachable()) {
     all.add_unreachable(name);
   }
-  if (context.format() == Format::kJson) {
+  if (json) {
     PrintJson(all, context.out);
   } else {
-    PrintImages(all, context.format() == Format::kWide, absl::Now(),
-                context.out);
+    table.Print(all);
   }
   return kExitDone;
 }
@@ -222,9 +235,15 @@ void AddImageCommands(CLI::App* app, Context* context) {
 
   CLI::App* ls = image->add_subcommand("ls", "List images by their ids.");
   ls->footer(
-      "Example:\n"
-      "  predella image ls --mount store-1 -o wide");
+      "DEGRADED: a copy is on a mount that cannot be read, or is missing or\n"
+      "damaged. LOST: its last mount was retired. -o wide says why.\n"
+      "Examples:\n"
+      "  predella image ls --mount store-1 -o wide\n"
+      "  predella image ls --degraded -o json | jq -r '.images[].name'");
   ls->add_option("--mount", a->mount, "Only images with a copy there.");
+  CLI::Option* const degraded =
+      ls->add_flag("--degraded", a->degraded, "Only DEGRADED images.");
+  ls->add_flag("--lost", a->lost, "Only LOST images.")->excludes(degraded);
   ls->add_option("--page-size", a->page_size, "Images fetched at a time.")
       ->check(CLI::Range(1, 1000));
   AddOutputOption(ls, context);

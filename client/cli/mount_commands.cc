@@ -16,7 +16,6 @@
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
-#include "common/errors.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 
@@ -28,10 +27,7 @@ struct MountArguments {
   std::string path;
   std::string reason;
   std::string duration;
-  int64_t accept_lost = 0;
-  bool accept_unlisted = false;
   bool dry_run = false;
-  bool yes = false;
 };
 
 // The agent's binary knows the format on disk; this one does not.
@@ -129,29 +125,6 @@ absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
                    " when it is back before that"));
 }
 
-absl::StatusOr<int> Retire(const MountArguments& a, const Context& context) {
-  if (!a.dry_run && !a.yes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a retired mount never comes back: look at predella mount retire ",
-        a.name, " --dry-run, then say --yes"));
-  }
-  ASSIGN_OR_RETURN(Client client, context.Connect());
-  const auto mount = client.RetireMount(a.name, a.accept_lost, a.reason,
-                                        a.dry_run, a.accept_unlisted);
-  if (HasReason(mount.status(), reason::kMountNotEmpty)) {
-    const std::string count = MetadataOf(mount.status())["image_count"];
-    return MakeError(mount.status().code(), reason::kMountNotEmpty,
-                     absl::StrCat(a.name, " holds ", count,
-                                  " images, which would be lost: predella "
-                                  "image ls --mount ",
-                                  a.name, " names them, --accept-lost ", count,
-                                  " gives them up"));
-  }
-  RETURN_IF_ERROR(mount.status());
-  return Report(context, a.dry_run, "given up for good", *mount,
-                "stop its agent and take it out of the configuration");
-}
-
 }  // namespace
 
 std::string SiblingBinary(const std::string& name) {
@@ -243,22 +216,7 @@ void AddMountCommands(CLI::App* app, Context* context) {
   add_change(maintenance);
   maintenance->callback(run(Maintain));
 
-  CLI::App* retire =
-      mount->add_subcommand("retire", "Give a mount up for good.");
-  retire->footer(
-      "A mount that holds images wants their number as --accept-lost.\n"
-      "Examples:\n"
-      "  predella mount retire store-1 --dry-run\n"
-      "  predella mount retire store-1 --accept-lost 12 --yes");
-  add_name(retire);
-  retire->add_option("--accept-lost", a->accept_lost,
-                     "How many images are lost with it.");
-  retire->add_flag("--accept-unlisted", a->accept_unlisted,
-                   "In RECOVERING: also when nobody knows what is on it.");
-  retire->add_flag("--yes", a->yes, "Do it.");
-  add_reason(retire);
-  add_change(retire);
-  retire->callback(run(Retire));
+  AddMountLossCommands(mount, context);
 }
 
 }  // namespace predella::cli

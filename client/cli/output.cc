@@ -88,14 +88,15 @@ void Table::Add(std::vector<std::string> row) {
   rows_.push_back(std::move(row));
 }
 
-void Table::Print(std::ostream* out) const {
+void Table::Print(std::ostream* out, bool header) const {
   std::vector<size_t> widths(rows_[0].size());
   for (const auto& row : rows_) {
     for (size_t i = 0; i < row.size(); ++i) {
       widths[i] = std::max(widths[i], row[i].size());
     }
   }
-  for (const auto& row : rows_) {
+  for (size_t r = header ? 0 : 1; r < rows_.size(); ++r) {
+    const std::vector<std::string>& row = rows_[r];
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
       line += row[i];
@@ -184,6 +185,11 @@ std::string Short(v1::ClusterHealth health) {
       absl::StripPrefix(v1::ClusterHealth_Name(health), "CLUSTER_HEALTH_"));
 }
 
+std::string Short(v1::CopyFault fault) {
+  return std::string(
+      absl::StripPrefix(v1::CopyFault_Name(fault), "COPY_FAULT_"));
+}
+
 std::string Bare(const std::string& name) {
   const size_t slash = name.find('/');
   return slash == std::string::npos ? name : name.substr(slash + 1);
@@ -200,27 +206,32 @@ void PrintJson(const google::protobuf::Message& message, std::ostream* out) {
   *out << (status.ok() ? json : std::string("{}\n"));
 }
 
-void PrintImages(const v1::ListImagesResponse& images, bool wide,
-                 absl::Time now, std::ostream* out) {
+void ImageTable::Print(const v1::ListImagesResponse& images) {
   std::vector<std::string> header = {"ID", "SIZE", "HEALTH", "MOUNTS"};
-  if (wide) {
+  if (wide_) {
     header.insert(header.end(), {"GENERATION", "CRC32C", "READABLE"});
   }
   header.push_back("AGE");
+  if (wide_) {
+    header.push_back("WHY");
+  }
   Table table(header);
   for (const v1::Image& image : images.images()) {
-    std::vector<std::string> row = {Bare(image.name()),
-                                    ShortSize(image.size_bytes()),
-                                    Short(image.health()), MountsOf(image)};
-    if (wide) {
+    std::vector<std::string> row = {
+        Bare(image.name()), ShortSize(image.size_bytes()),
+        image.at_risk() ? "AT_RISK" : Short(image.health()), MountsOf(image)};
+    if (wide_) {
       row.insert(row.end(), {image.generation(), image.crc32c_hex(),
                              absl::StrCat(image.readable_copies())});
     }
-    row.push_back(Age(image.create_time(), now));
+    row.push_back(Age(image.create_time(), now_));
+    if (wide_) {
+      row.push_back(image.health_detail());
+    }
     table.Add(std::move(row));
   }
-  table.Print(out);
-  PrintUnreachable(BareAll(images.unreachable()), out);
+  table.Print(out_, !std::exchange(began_, true));
+  PrintUnreachable(BareAll(images.unreachable()), out_);
 }
 
 void PrintImage(const v1::Image& image, std::ostream* out) {
@@ -228,12 +239,21 @@ void PrintImage(const v1::Image& image, std::ostream* out) {
   facts.Add("id", Bare(image.name()));
   facts.Add("size", absl::StrCat(image.size_bytes(), " (",
                                  FormatSize(image.size_bytes()), ")"));
-  facts.Add("health",
-            absl::StrCat(Short(image.health()), ", ", image.readable_copies(),
-                         " of ", image.copies_size(), " copies readable"));
+  facts.Add("health", absl::StrCat(Short(image.health()),
+                                   image.at_risk() ? ", at risk" : "", ", ",
+                                   image.readable_copies(), " of ",
+                                   image.copies_size(), " copies readable"));
+  if (!image.health_detail().empty()) {
+    facts.Add("why", image.health_detail());
+  }
   for (const v1::Copy& copy : image.copies()) {
     facts.Add("copy",
-              absl::StrCat(Bare(copy.mount()), " ", Short(copy.health())));
+              copy.fault() == v1::COPY_FAULT_UNSPECIFIED
+                  ? absl::StrCat(Bare(copy.mount()), " ", Short(copy.health()))
+                  : absl::StrCat(Bare(copy.mount()), " ", Short(copy.health()),
+                                 ", ", Short(copy.fault()), " since ",
+                                 Moment(copy.fault_time()), ": ",
+                                 copy.fault_detail()));
   }
   for (const v1::ImageConflict& other : image.conflicts()) {
     facts.Add(
@@ -318,6 +338,12 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
                           ? Short(mount.health())
                           : absl::StrCat(Short(mount.health()), ": ",
                                          mount.health_detail()));
+  if (IsSet(mount.health_time())) {
+    facts.Add("seen so since", mount.health_error().empty()
+                                   ? Moment(mount.health_time())
+                                   : absl::StrCat(Moment(mount.health_time()),
+                                                  ", ", mount.health_error()));
+  }
   facts.Add("admin state", mount.admin_reason().empty()
                                ? Short(mount.admin_state())
                                : absl::StrCat(Short(mount.admin_state()), ": ",
@@ -342,9 +368,16 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
                 mount.available_inodes() < 0
                     ? ""
                     : absl::StrCat(", ", mount.available_inodes(), " inodes")));
-  facts.Add("used", Percent(mount.used_percent()));
+  facts.Add("used", mount.fullness() == v1::FULLNESS_NEAR ||
+                            mount.fullness() == v1::FULLNESS_FULL
+                        ? absl::StrCat(Percent(mount.used_percent()), ", ",
+                                       absl::StripPrefix(
+                                           v1::Fullness_Name(mount.fullness()),
+                                           "FULLNESS_"))
+                        : Percent(mount.used_percent()));
   facts.Add("images", absl::StrCat(mount.image_count(), " (",
                                    FormatSize(mount.image_bytes()), ")"));
+  facts.Add("missing or damaged", absl::StrCat(mount.fault_count()));
   facts.Add("removals pending", absl::StrCat(mount.pending_removal_count()));
   facts.Add("trusted", mount.trusted() ? "yes" : "no");
   facts.Add("registered", Moment(mount.create_time()));

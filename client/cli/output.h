@@ -24,7 +24,7 @@ class Table {
  public:
   explicit Table(std::vector<std::string> header);
   void Add(std::vector<std::string> row);
-  void Print(std::ostream* out) const;
+  void Print(std::ostream* out, bool header = true) const;
 
  private:
   std::vector<std::vector<std::string>> rows_;
@@ -45,14 +45,27 @@ std::string Short(v1::Health health);
 std::string Short(v1::ImageHealth health);
 std::string Short(v1::AdminState state);
 std::string Short(v1::ClusterHealth health);
+std::string Short(v1::CopyFault fault);
 // "store-1" from "mounts/store-1"; likewise for images and uploads.
 std::string Bare(const std::string& name);
 
 // The protobuf JSON form, all fields present, and a newline.
 void PrintJson(const google::protobuf::Message& message, std::ostream* out);
 
-void PrintImages(const v1::ListImagesResponse& images, bool wide,
-                 absl::Time now, std::ostream* out);
+// A list of images that may come in parts: the header stands above the first.
+class ImageTable {
+ public:
+  ImageTable(bool wide, absl::Time now, std::ostream* out)
+      : wide_(wide), now_(now), out_(out) {}
+  void Print(const v1::ListImagesResponse& images);
+
+ private:
+  const bool wide_;
+  const absl::Time now_;
+  std::ostream* const out_;
+  bool began_ = false;
+};
+
 void PrintImage(const v1::Image& image, std::ostream* out);
 void PrintUploads(const v1::ListUploadsResponse& uploads, bool wide,
                   absl::Time now, std::ostream* out);

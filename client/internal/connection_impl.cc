@@ -102,6 +102,23 @@ class ConnectionImpl final : public Connection {
       const v1::RetireMountRequest& request) override {
     return stub_->RetireMount(request);
   }
+  absl::StatusOr<v1::Mount> ReplaceMount(
+      const v1::ReplaceMountRequest& request) override {
+    return stub_->ReplaceMount(request);
+  }
+  absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
+      const v1::ExplainImpactRequest& request) override {
+    return stub_->ExplainImpact(request);
+  }
+  absl::StatusOr<v1::ListEventsResponse> ListEvents(
+      const v1::ListEventsRequest& request) override {
+    return stub_->ListEvents(request);
+  }
+  absl::Status WatchEvents(
+      const v1::WatchEventsRequest& request,
+      const std::function<bool(const v1::Event&)>& event) override {
+    return stub_->WatchEvents(request, event);
+  }
   absl::StatusOr<v1::Cluster> GetCluster() override {
     return stub_->GetCluster(v1::GetClusterRequest());
   }

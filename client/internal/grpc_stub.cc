@@ -1,6 +1,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -87,6 +88,38 @@ class GrpcStub final : public Stub {
   absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) override {
     return Change(mounts_.get(), &v1::MountService::Stub::RetireMount, request);
+  }
+  absl::StatusOr<v1::Mount> ReplaceMount(
+      const v1::ReplaceMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::ReplaceMount,
+                  request);
+  }
+  absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
+      const v1::ExplainImpactRequest& request) override {
+    return Get(mounts_.get(), &v1::MountService::Stub::ExplainImpact, request);
+  }
+  absl::StatusOr<v1::ListEventsResponse> ListEvents(
+      const v1::ListEventsRequest& request) override {
+    return Get(cluster_.get(), &v1::ClusterService::Stub::ListEvents, request);
+  }
+  absl::Status WatchEvents(
+      const v1::WatchEventsRequest& request,
+      const std::function<bool(const v1::Event&)>& event) override {
+    grpc::ClientContext context;
+    const auto reader = cluster_->WatchEvents(&context, request);
+    v1::Event next;
+    bool wanted = true;
+    while (wanted && reader->Read(&next)) {
+      wanted = event(next);
+    }
+    if (wanted) {
+      return FromGrpcStatus(reader->Finish());
+    }
+    context.TryCancel();
+    while (reader->Read(&next)) {
+    }
+    reader->Finish();  // cancelled by us
+    return absl::OkStatus();
   }
   absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) override {

@@ -4,6 +4,7 @@
 #ifndef PREDELLA_CLIENT_INTERNAL_STUB_H_
 #define PREDELLA_CLIENT_INTERNAL_STUB_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -81,6 +82,16 @@ class Stub {
       const v1::MaintainMountRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> ReplaceMount(
+      const v1::ReplaceMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
+      const v1::ExplainImpactRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListEventsResponse> ListEvents(
+      const v1::ListEventsRequest& request) = 0;
+  // As Connection says it.
+  virtual absl::Status WatchEvents(
+      const v1::WatchEventsRequest& request,
+      const std::function<bool(const v1::Event&)>& event) = 0;
   virtual absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(

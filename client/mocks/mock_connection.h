@@ -2,6 +2,7 @@
 #ifndef PREDELLA_CLIENT_MOCKS_MOCK_CONNECTION_H_
 #define PREDELLA_CLIENT_MOCKS_MOCK_CONNECTION_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -67,6 +68,16 @@ class MockConnection : public Connection {
               (const v1::MaintainMountRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, RetireMount,
               (const v1::RetireMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, ReplaceMount,
+              (const v1::ReplaceMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::ExplainImpactResponse>, ExplainImpact,
+              (const v1::ExplainImpactRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::ListEventsResponse>, ListEvents,
+              (const v1::ListEventsRequest& request), (override));
+  MOCK_METHOD(absl::Status, WatchEvents,
+              (const v1::WatchEventsRequest& request,
+               const std::function<bool(const v1::Event&)>& event),
+              (override));
   MOCK_METHOD(absl::StatusOr<v1::Cluster>, GetCluster, (), (override));
   MOCK_METHOD(absl::StatusOr<v1::PlacementDecision>, ExplainPlacement,
               (const v1::ExplainPlacementRequest& request), (override));

@@ -41,6 +41,7 @@ constexpr char kServiceConfig[] = R"({
       {"service": "predella.v1.ImageService", "method": "ListUploads"},
       {"service": "predella.v1.MountService", "method": "GetMount"},
       {"service": "predella.v1.MountService", "method": "ListMounts"},
+      {"service": "predella.v1.MountService", "method": "ExplainImpact"},
       {"service": "predella.v1.ClusterService"}
     ],
     "retryPolicy": {

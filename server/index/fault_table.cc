@@ -4,15 +4,24 @@ namespace predella::server {
 
 void FaultTable::Apply(const Change& change) {
   MutexLock lock(&mu_);
-  ByImage& faults = mounts_[change.mount_uid];
-  if (change.row.has_value()) {
-    const auto [it, added] =
-        faults.insert_or_assign(change.image_id, *change.row);
-    count_ += added ? 1 : 0;
-  } else {
-    count_ -= static_cast<int64_t>(faults.erase(change.image_id));
+  Mount& mount = mounts_[change.mount_uid];
+  const auto count = [&](const storage::v1::FaultRow& row, int sign) {
+    mu_.AssertHeld();
+    count_ += sign;
+    (row.fault() == storage::v1::COPY_FAULT_MISSING ? mount.counts.missing
+                                                    : mount.counts.damaged) +=
+        sign;
+  };
+  const auto it = mount.faults.find(change.image_id);
+  if (it != mount.faults.end()) {
+    count(it->second, -1);
+    mount.faults.erase(it);
   }
-  if (faults.empty()) {
+  if (change.row.has_value()) {
+    mount.faults.emplace(change.image_id, *change.row);
+    count(*change.row, 1);
+  }
+  if (mount.faults.empty()) {
     mounts_.erase(change.mount_uid);
   }
 }
@@ -27,8 +36,9 @@ std::optional<storage::v1::FaultRow> FaultTable::Find(
   if (mount == mounts_.end()) {
     return std::nullopt;
   }
-  const auto it = mount->second.find(image_id);
-  return it == mount->second.end() ? std::nullopt : std::optional(it->second);
+  const auto it = mount->second.faults.find(image_id);
+  return it == mount->second.faults.end() ? std::nullopt
+                                          : std::optional(it->second);
 }
 
 std::vector<storage::v1::FaultRow> FaultTable::List(const Uuid& mount_uid,
@@ -40,20 +50,19 @@ std::vector<storage::v1::FaultRow> FaultTable::List(const Uuid& mount_uid,
   if (mount == mounts_.end()) {
     return rows;
   }
-  auto it =
-      after.none() ? mount->second.begin() : mount->second.upper_bound(after);
-  for (; it != mount->second.end() && static_cast<int64_t>(rows.size()) < limit;
+  const auto& faults = mount->second.faults;
+  auto it = after.none() ? faults.begin() : faults.upper_bound(after);
+  for (; it != faults.end() && static_cast<int64_t>(rows.size()) < limit;
        ++it) {
     rows.push_back(it->second);
   }
   return rows;
 }
 
-int64_t FaultTable::Count(const Uuid& mount_uid) const {
+FaultCounts FaultTable::Count(const Uuid& mount_uid) const {
   MutexLock lock(&mu_);
   const auto mount = mounts_.find(mount_uid);
-  return mount == mounts_.end() ? 0
-                                : static_cast<int64_t>(mount->second.size());
+  return mount == mounts_.end() ? FaultCounts() : mount->second.counts;
 }
 
 }  // namespace predella::server

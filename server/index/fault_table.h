@@ -18,6 +18,12 @@
 
 namespace predella::server {
 
+struct FaultCounts {
+  int64_t missing = 0;
+  int64_t damaged = 0;
+  int64_t all() const { return missing + damaged; }
+};
+
 // Thread-safe. About 200 bytes for each fault.
 class FaultTable {
  public:
@@ -39,13 +45,16 @@ class FaultTable {
   std::vector<storage::v1::FaultRow> List(const Uuid& mount_uid,
                                           const Uuid& after,
                                           int64_t limit) const;
-  int64_t Count(const Uuid& mount_uid) const;
+  FaultCounts Count(const Uuid& mount_uid) const;
 
  private:
-  using ByImage = std::map<Uuid, storage::v1::FaultRow>;
+  struct Mount {
+    std::map<Uuid, storage::v1::FaultRow> faults;
+    FaultCounts counts;
+  };
   std::atomic<int64_t> count_ = 0;
   mutable Mutex mu_;
-  absl::flat_hash_map<Uuid, ByImage> mounts_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, Mount> mounts_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server

@@ -158,8 +158,7 @@ void IndexTxn::PutMount(const storage::v1::MountRow& row) {
 }
 
 void IndexTxn::PutEvent(const storage::v1::EventRow& row) {
-  Put(keys::Event(pair_, events_), SerializeRow(row));
-  ++events_;
+  events_.push_back(row);  // its key is made of the pair the commit takes
 }
 
 void IndexTxn::PutRecovering(const storage::v1::RecoveringRow& row) {

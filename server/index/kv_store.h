@@ -45,6 +45,13 @@ class KvStore {
       const std::function<bool(absl::string_view key, absl::string_view value)>&
           row) = 0;
 
+  // As Scan, backwards: keys less than `before` ("": from the last). Here by a
+  // scan of them all; a store that can do better does.
+  virtual absl::Status ScanBack(
+      absl::string_view prefix, absl::string_view before, int64_t limit,
+      const std::function<bool(absl::string_view key, absl::string_view value)>&
+          row);
+
   // All or nothing, durable when OK. Concurrent calls share one sync.
   // ABORTED when a condition does not hold: nothing was written. UNAVAILABLE,
   // INDEX_READ_ONLY or INDEX_UNAVAILABLE on a write error: the outcome is

@@ -57,7 +57,7 @@ absl::Status PlacementIndex::RaiseTo(
   }
   KvTransaction kv;
   kv.puts.emplace_back(keys::kEpochs, SerializeRow(table));
-  RETURN_IF_ERROR(CommitPair(std::move(kv), n, {}, 0));
+  RETURN_IF_ERROR(CommitPair(std::move(kv), n, {}, {}));
   MutexLock lock(&mu_);
   epochs_ = std::move(table);
   return absl::OkStatus();
@@ -162,7 +162,8 @@ absl::Status PlacementIndex::WritableLocked() const {
 
 absl::Status PlacementIndex::CommitPair(
     KvTransaction kv, int64_t n,
-    absl::Span<const IndexTxn::TotalsChange> totals, int events) {
+    absl::Span<const IndexTxn::TotalsChange> totals,
+    absl::Span<const storage::v1::EventRow> events, int64_t dropped_events) {
   {
     MutexLock lock(&mu_);
     RETURN_IF_ERROR(WritableLocked());
@@ -173,6 +174,14 @@ absl::Status PlacementIndex::CommitPair(
     }
     issued_n_ = n;
     ++in_flight_;
+    if (!events.empty()) {
+      event_commits_.insert(n);
+    }
+  }
+  for (size_t i = 0; i < events.size(); ++i) {
+    kv.puts.emplace_back(
+        keys::Event({current_.epoch, n, current_.nonce}, static_cast<int>(i)),
+        SerializeRow(events[i]));
   }
   kv.puts.emplace_back(
       keys::Sequence(n),
@@ -180,10 +189,11 @@ absl::Status PlacementIndex::CommitPair(
   const absl::Status status = kv_->Commit(std::move(kv));
   MutexLock lock(&mu_);
   --in_flight_;
+  event_commits_.erase(n);
   idle_.SignalAll();
   RETURN_IF_ERROR(status);
   synced_n_ = std::max(synced_n_, n);
-  events_ += events;
+  events_ += static_cast<int64_t>(events.size()) - dropped_events;
   for (const IndexTxn::TotalsChange& change : totals) {
     ImageTotals& sum =
         change.mount_uid.none() ? totals_ : mount_totals_[change.mount_uid];
@@ -251,8 +261,8 @@ absl::Status PlacementIndex::TrimEvents() {
     MutexLock lock(&mu_);
     n = next_n_++;
   }
-  const int dropped = static_cast<int>(kv.deletes.size());
-  return CommitPair(std::move(kv), n, {}, -dropped);
+  const auto dropped = static_cast<int64_t>(kv.deletes.size());
+  return CommitPair(std::move(kv), n, {}, {}, dropped);
 }
 
 }  // namespace predella::server

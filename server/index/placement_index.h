@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -115,7 +116,13 @@ class IndexTxn {
   std::vector<FaultTable::Change> faults_;
   std::vector<ImageChange> images_;
   std::vector<TotalsChange> totals_;
-  int events_ = 0;
+  std::vector<storage::v1::EventRow> events_;
+};
+
+// `id` rises with every event and is kEventIdBytes long.
+struct StoredEvent {
+  std::string id;
+  storage::v1::EventRow row;
 };
 
 // Thread-safe. Reads never block on commits.
@@ -207,13 +214,24 @@ class PlacementIndex {
   std::vector<storage::v1::FaultRow> ListFaults(const Uuid& mount_uid,
                                                 const Uuid& after,
                                                 int64_t limit) const;
-  int64_t fault_count(const Uuid& mount_uid) const;
+  FaultCounts fault_counts(const Uuid& mount_uid) const;
+  int64_t fault_count(const Uuid& mount_uid) const {
+    return fault_counts(mount_uid).all();
+  }
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()
       const;
   // In the order they were written.
   absl::Status ScanEvents(
       const std::function<void(const storage::v1::EventRow&)>& row) const;
+  static constexpr size_t kEventIdBytes = 22;
+  // At most `limit` events after the one with this id, oldest first, or before
+  // it ("": from the newest), newest first. None that another, still being
+  // committed, could come before: whoever goes on at the last id misses none.
+  absl::StatusOr<std::vector<StoredEvent>> EventsAfter(absl::string_view id,
+                                                       int64_t limit) const;
+  absl::StatusOr<std::vector<StoredEvent>> EventsBefore(absl::string_view id,
+                                                        int64_t limit) const;
 
   // Counted at the start and kept by every commit. Images with a copy on some
   // mount; each counts once in totals().
@@ -243,7 +261,10 @@ class PlacementIndex {
   // Adds the sequence slot and commits.
   absl::Status CommitPair(KvTransaction kv, int64_t n,
                           absl::Span<const IndexTxn::TotalsChange> totals,
-                          int events);
+                          absl::Span<const storage::v1::EventRow> events,
+                          int64_t dropped_events = 0);
+  // Key before which no further event will come.
+  std::string EventHorizon() const;
   absl::Status WritableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Drops the oldest events beyond the limits; one caller at a time.
   absl::Status TrimEvents();
@@ -278,6 +299,8 @@ class PlacementIndex {
   int64_t issued_n_ ABSL_GUARDED_BY(mu_) = 0;  // last one given to the store
   int64_t synced_n_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t in_flight_ ABSL_GUARDED_BY(mu_) = 0;
+  // The n of commits under way that bear events.
+  std::set<int64_t> event_commits_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   int64_t events_ ABSL_GUARDED_BY(mu_) = 0;
   bool trimming_ ABSL_GUARDED_BY(mu_) = false;

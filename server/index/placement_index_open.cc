@@ -64,6 +64,7 @@ absl::Status PlacementIndex::Load(const OpenOptions& options) {
     MutexLock lock(&mu_);
     epochs_ = table;
     synced_n_ = last.n;
+    issued_n_ = last.n;
     next_n_ = last.n + 1;
   } else {
     RETURN_IF_ERROR(BeginEpoch(table, last, file));
@@ -212,7 +213,7 @@ absl::Status PlacementIndex::BeginEpoch(
   }
   // The index before the file: a start that breaks between the two has made
   // nothing that a next one would refuse, and nobody has heard its epoch.
-  RETURN_IF_ERROR(CommitPair(std::move(kv), 1, {}, 0));
+  RETURN_IF_ERROR(CommitPair(std::move(kv), 1, {}, {}));
   RETURN_IF_ERROR(epoch_file_->Write(table));
   LogInfo("index_opened", {{"epoch", current_.epoch},
                            {"created", created_ ? "true" : "false"},

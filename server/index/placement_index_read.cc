@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 #include "common/ids.h"
@@ -138,7 +139,7 @@ std::vector<storage::v1::FaultRow> PlacementIndex::ListFaults(
   return faults_.List(mount_uid, after, limit);
 }
 
-int64_t PlacementIndex::fault_count(const Uuid& mount_uid) const {
+FaultCounts PlacementIndex::fault_counts(const Uuid& mount_uid) const {
   return faults_.Count(mount_uid);
 }
 
@@ -177,6 +178,52 @@ PlacementIndex::GetRecovering() const {
 absl::Status PlacementIndex::ScanEvents(
     const std::function<void(const storage::v1::EventRow&)>& row) const {
   return ScanRows<storage::v1::EventRow>(kv_, keys::kEvents, "", 0, row);
+}
+
+// Commits overtake each other. One that begins after this look takes a higher n
+// than any before it.
+std::string PlacementIndex::EventHorizon() const {
+  MutexLock lock(&mu_);
+  const int64_t next =
+      event_commits_.empty() ? issued_n_ + 1 : *event_commits_.begin();
+  return keys::Event({current_.epoch, next, 0}, 0);
+}
+
+absl::StatusOr<std::vector<StoredEvent>> PlacementIndex::EventsAfter(
+    absl::string_view id, int64_t limit) const {
+  const std::string horizon = EventHorizon();
+  std::vector<StoredEvent> events;
+  absl::Status parsed;
+  RETURN_IF_ERROR(kv_->Scan(
+      keys::kEvents, absl::StrCat(keys::kEvents, id), limit,
+      [&](absl::string_view key, absl::string_view value) {
+        if (key >= horizon) {
+          return false;
+        }
+        events.emplace_back();
+        events.back().id = std::string(key.substr(keys::kEvents.size()));
+        parsed = ParseRow(key, value, &events.back().row);
+        return parsed.ok();
+      }));
+  RETURN_IF_ERROR(parsed);
+  return events;
+}
+
+absl::StatusOr<std::vector<StoredEvent>> PlacementIndex::EventsBefore(
+    absl::string_view id, int64_t limit) const {
+  const std::string horizon = EventHorizon();
+  std::vector<StoredEvent> events;
+  absl::Status parsed;
+  RETURN_IF_ERROR(kv_->ScanBack(
+      keys::kEvents, id.empty() ? horizon : absl::StrCat(keys::kEvents, id),
+      limit, [&](absl::string_view key, absl::string_view value) {
+        events.emplace_back();
+        events.back().id = std::string(key.substr(keys::kEvents.size()));
+        parsed = ParseRow(key, value, &events.back().row);
+        return parsed.ok();
+      }));
+  RETURN_IF_ERROR(parsed);
+  return events;
 }
 
 ImageTotals PlacementIndex::totals() const {

@@ -73,6 +73,40 @@ absl::Status RocksDbKvStore::Scan(
   return absl::OkStatus();
 }
 
+absl::Status RocksDbKvStore::ScanBack(
+    absl::string_view prefix, absl::string_view before, int64_t limit,
+    const std::function<bool(absl::string_view, absl::string_view)>& row) {
+  const std::unique_ptr<rocksdb::Iterator> it(
+      db_->NewIterator(rocksdb::ReadOptions()));
+  // The first key behind the prefix: its last byte, which is ASCII, plus one.
+  std::string end(prefix);
+  if (!end.empty()) {
+    end.back() = static_cast<char>(end.back() + 1);
+  }
+  const std::string from(before.empty() ? absl::string_view(end) : before);
+  it->SeekForPrev(from);
+  int64_t seen = 0;
+  for (; it->Valid() && (limit <= 0 || seen < limit); it->Prev()) {
+    const absl::string_view key = ToView(it->key());
+    if (key >= from) {
+      continue;
+    }
+    if (key.substr(0, prefix.size()) != prefix) {
+      break;
+    }
+    ++seen;
+    if (!row(key, ToView(it->value()))) {
+      break;
+    }
+  }
+  if (!it->status().ok()) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kIndexUnavailable,
+                     absl::StrCat("cannot read the index at ", path_, ": ",
+                                  it->status().ToString()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RocksDbKvStore::Commit(KvTransaction transaction) {
   Waiter waiter;
   waiter.transaction = &transaction;

@@ -68,6 +68,10 @@ class RocksDbKvStore final : public KvStore {
       absl::string_view prefix, absl::string_view after, int64_t limit,
       const std::function<bool(absl::string_view, absl::string_view)>& row)
       override;
+  absl::Status ScanBack(
+      absl::string_view prefix, absl::string_view before, int64_t limit,
+      const std::function<bool(absl::string_view, absl::string_view)>& row)
+      override;
   absl::Status Commit(KvTransaction transaction) override;
   std::string write_error() override;
 

@@ -166,6 +166,13 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
   mount.set_admin_state(static_cast<v1::AdminState>(info.view.admin_state));
   mount.set_health(info.health);
   mount.set_health_detail(info.health_detail);
+  if (info.health_time_us != 0) {
+    *mount.mutable_health_time() = ToTimestamp(info.health_time_us);
+  }
+  if (info.health == info.reported_health.health()) {
+    mount.set_health_error(info.reported_health.error());
+  }
+  mount.set_fullness(info.fullness);
   if (info.hello.has_value()) {
     mount.set_priority(info.hello->priority());
     mount.set_path(info.hello->path());
@@ -205,6 +212,7 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
   mount.set_pending_removal_count(pending_removals);
   mount.set_trusted(info.trusted);
   mount.set_admin_reason(info.row.admin_reason());
+  mount.set_unconfirmed(info.row.unconfirmed());
   return mount;
 }
 

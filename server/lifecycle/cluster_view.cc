@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "absl/strings/substitute.h"
 
 #include "common/errors.h"
 #include "common/ids.h"
@@ -22,48 +23,62 @@
 namespace predella::server {
 namespace {
 
-void Add(v1::Cluster* cluster, absl::string_view code,
-         v1::ClusterHealth severity, absl::string_view detail,
-         absl::string_view next_step) {
+// Every code has its section in docs/operations.md (tests/house looks).
+v1::HealthCheck* Add(v1::Cluster* cluster, absl::string_view code,
+                     v1::ClusterHealth severity, absl::string_view detail,
+                     absl::string_view next_step) {
   v1::HealthCheck* check = cluster->add_checks();
   check->set_code(std::string(code));
   check->set_severity(severity);
   check->set_detail(std::string(detail));
   check->set_next_step(std::string(next_step));
   cluster->set_health(std::max(cluster->health(), severity));
+  return check;
+}
+
+void About(const MountInfo& info, int64_t images, v1::HealthCheck* check) {
+  check->set_mount(MountName(info.row.mount_name()));
+  check->set_affected_image_count(images);
 }
 
 // Named in the text of a check; the rest is counted.
 constexpr size_t kMostNames = 5;
+// Looked at for an example.
+constexpr int64_t kMostFaults = 1000;
 
 struct HealthText {
   v1::Health health;
   const char* code;
   const char* what;
-  const char* next_step;
+  const char* next_step;  // $0: the mount's name
 };
 
 constexpr HealthText kHealthTexts[] = {
     {v1::HEALTH_UNREACHABLE, "MOUNT_UNREACHABLE", "its agent is silent",
-     "see whether the agent runs and reaches the coordinator"},
+     "see whether the agent runs and reaches the coordinator; what is on it: "
+     "predella mount impact $0"},
     {v1::HEALTH_ABSENT, "MOUNT_ABSENT",
      "the directory does not bear its identity file",
-     "mount the file system that belongs there; the agent goes on by itself"},
+     "mount the file system that belongs there, the agent goes on by itself; "
+     "a new disk in its place: predella mount replace $0 --dry-run"},
     {v1::HEALTH_FAILED, "MOUNT_FAILED", "reads of the probe fail",
      "look at the kernel log of its host; what is on it: predella mount "
-     "impact"},
+     "impact $0"},
     {v1::HEALTH_HUNG, "MOUNT_HUNG", "calls to the file system do not return",
      "look at the device or the NFS server; what is on it: predella mount "
-     "impact"},
+     "impact $0"},
     {v1::HEALTH_SUSPECT, "MOUNT_SUSPECT", "an error of the disk was seen",
-     "look at the kernel log of its host"},
+     "look at the kernel log of its host; what is at risk: predella mount "
+     "impact $0"},
     {v1::HEALTH_READ_ONLY, "MOUNT_READ_ONLY", "it takes no writes",
-     "see why the file system became read-only, repair it and mount it again"},
+     "see why the file system became read-only, repair it and mount it again; "
+     "what is at risk: predella mount impact $0"},
     {v1::HEALTH_SLOW, "MOUNT_SLOW", "it is slower than its limit",
-     "look at the load of the device"},
+     "look at the load of the device; predella mount stat $0 says since "
+     "when"},
     {v1::HEALTH_UNKNOWN, "MOUNT_UNKNOWN",
      "its agent has not been heard since the coordinator started",
-     "wait half a minute, then start its agent"},
+     "wait half a minute, then start its agent; predella mount stat $0"},
 };
 
 }  // namespace
@@ -91,14 +106,18 @@ void ClusterView::CheckMount(const MountInfo& info,
       continue;
     }
     const bool unreadable = CountsAsDegraded(info.health) && totals.count > 0;
-    Add(cluster, text.code,
-        unreadable ? v1::CLUSTER_HEALTH_ERROR : v1::CLUSTER_HEALTH_WARNING,
-        absl::StrCat(name, ": ", text.what,
-                     info.health_detail.empty() ? "" : " (", info.health_detail,
-                     info.health_detail.empty() ? "" : ")", "; ", totals.count,
-                     " images with ", FormatSize(totals.bytes), " lie there"),
-        text.next_step);
+    About(
+        info, totals.count,
+        Add(cluster, text.code,
+            unreadable ? v1::CLUSTER_HEALTH_ERROR : v1::CLUSTER_HEALTH_WARNING,
+            absl::StrCat(
+                name, ": ", text.what, info.health_detail.empty() ? "" : " (",
+                info.health_detail, info.health_detail.empty() ? "" : ")", "; ",
+                totals.count, " images with ", FormatSize(totals.bytes),
+                " lie there", unreadable ? " and are DEGRADED" : ""),
+            absl::Substitute(text.next_step, info.row.mount_name())));
   }
+  CheckCopies(info, cluster);
   if (info.attached && !info.trusted && !trust_->recovering()) {
     Add(cluster, "MOUNT_UNTRUSTED", v1::CLUSTER_HEALTH_WARNING,
         absl::StrCat(name, " is not trusted: nothing on it is removed"),
@@ -123,24 +142,68 @@ void ClusterView::CheckMount(const MountInfo& info,
         "delete images or other files, or make the file system anew with more "
         "inodes");
   }
-  if (used >= placement_.full_percent) {
-    Add(cluster, "MOUNT_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
-        "delete images, or add a mount; what is on it stays readable");
-  } else if (used >= placement_.near_full_percent) {
-    Add(cluster, "MOUNT_NEAR_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
-        "plan for more space: other mounts are taken first from now on");
+  if (info.fullness == v1::FULLNESS_FULL) {
+    About(info, totals.count,
+          Add(cluster, "MOUNT_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
+              "delete images (predella image rm), or add a mount; what is on "
+              "it stays readable"));
+  } else if (info.fullness == v1::FULLNESS_NEAR) {
+    About(info, totals.count,
+          Add(cluster, "MOUNT_NEAR_FULL", v1::CLUSTER_HEALTH_WARNING, numbers,
+              "plan for more space: other mounts are taken first from now on "
+              "(predella placement explain)"));
   }
+}
+
+void ClusterView::CheckCopies(const MountInfo& info,
+                              v1::Cluster* cluster) const {
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const FaultCounts faults = deps_.index->fault_counts(uid);
+  const auto add = [&](absl::string_view code, int64_t count,
+                       storage::v1::CopyFault fault, absl::string_view what,
+                       absl::string_view help) {
+    if (count == 0) {
+      return;
+    }
+    std::string first;
+    for (const storage::v1::FaultRow& row :
+         deps_.index->ListFaults(uid, Uuid(), kMostFaults)) {
+      if (row.fault() == fault) {
+        first = absl::StrCat(", such as ",
+                             Uuid::FromBytesOrNone(row.image_id()).ToString(),
+                             row.detail().empty() ? "" : " (", row.detail(),
+                             row.detail().empty() ? "" : ")");
+        break;
+      }
+    }
+    About(info, count,
+          Add(cluster, code, v1::CLUSTER_HEALTH_ERROR,
+              absl::StrCat(MountName(info.row.mount_name()), ": ", count, " ",
+                           what, first),
+              absl::StrCat("predella image ls --degraded --mount ",
+                           info.row.mount_name(), " -o wide names them; ",
+                           help)));
+  };
+  add("COPIES_MISSING", faults.missing, storage::v1::COPY_FAULT_MISSING,
+      "copies that the index names are not there",
+      "put the files back, or delete the images (predella image rm)");
+  add("COPIES_DAMAGED", faults.damaged, storage::v1::COPY_FAULT_DAMAGED,
+      "copies do not agree with their checksums",
+      "put good copies back, or delete the images and store them again");
 }
 
 void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {
   const ImageTotals totals =
       deps_.index->mount_totals(Uuid::FromBytesOrNone(info.row.mount_uid()));
   if (totals.count > 0) {
-    Add(cluster, "IMAGES_LOST", v1::CLUSTER_HEALTH_WARNING,
-        absl::StrCat(totals.count, " images with ", FormatSize(totals.bytes),
-                     " were given up with ", MountName(info.row.mount_name())),
-        absl::StrCat("predella image ls --mount ", info.row.mount_name(),
-                     " names them; delete those that Glance has no use for"));
+    About(info, totals.count,
+          Add(cluster, "IMAGES_LOST", v1::CLUSTER_HEALTH_WARNING,
+              absl::StrCat(totals.count, " images with ",
+                           FormatSize(totals.bytes), " were given up with ",
+                           MountName(info.row.mount_name())),
+              absl::StrCat(
+                  "predella image ls --lost --mount ", info.row.mount_name(),
+                  " names them; delete those that Glance has no use for")));
   }
 }
 
@@ -233,8 +296,14 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
         v1::CLUSTER_HEALTH_ERROR,
         absl::StrCat(who, " is refused: ", agent.refusal.message()),
         reason == reason::kClusterMismatch
-            ? "this is the wrong state directory, or a new one in the place "
-              "of one that was lost: nothing was changed on the mount"
+            ? std::string(
+                  "this is the wrong state directory, or a new one in the "
+                  "place "
+                  "of one that was lost: nothing was changed on the mount")
+        : reason == reason::kMountIdentityMismatch
+            ? absl::StrCat("start it on the right directory; a new disk in the "
+                           "place of the old one: predella mount replace ",
+                           hello.mount_name(), " --dry-run")
             : "put right what the message says; the agent tries again by "
               "itself");
   }

@@ -85,6 +85,14 @@ const MountInfo* KnownMounts::Find(const Uuid& mount_uid) const {
   return it == mounts_.end() ? nullptr : &it->second;
 }
 
+bool HasExtraCopies(const PlacementIndex& index, const KnownMounts& mounts) {
+  int64_t copies = 0;
+  for (const auto& [uid, info] : mounts.all()) {
+    copies += index.mount_totals(uid).count;
+  }
+  return copies > index.totals().count;
+}
+
 ImageState DeriveImage(const storage::v1::ImageRow& row,
                        const PlacementIndex& index, const KnownMounts& mounts) {
   ImageState state;

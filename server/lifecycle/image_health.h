@@ -42,6 +42,10 @@ class KnownMounts {
   absl::flat_hash_map<Uuid, MountInfo> mounts_;
 };
 
+// Whether some image has a second copy: then it may be degraded by a mount
+// that another question would not look at.
+bool HasExtraCopies(const PlacementIndex& index, const KnownMounts& mounts);
+
 struct ImageState {
   v1::ImageHealth health = v1::IMAGE_HEALTH_HEALTHY;
   // HEALTHY, and every copy is on a mount that showed errors.

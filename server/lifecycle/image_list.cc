@@ -29,16 +29,6 @@ bool HoldsCopy(const storage::v1::ImageRow& row, const Uuid& mount_uid) {
   return false;
 }
 
-// Whether some image has a second copy: then it may be degraded by a mount
-// that another question would not look at.
-bool HasExtraCopies(const PlacementIndex& index, const KnownMounts& mounts) {
-  int64_t copies = 0;
-  for (const auto& [uid, info] : mounts.all()) {
-    copies += index.mount_totals(uid).count;
-  }
-  return copies > index.totals().count;
-}
-
 // Every image of that health, on `only` (none: anywhere), is among those that
 // the scan gives.
 void AddSources(v1::ImageHealth health, const Uuid& only,

@@ -20,9 +20,11 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
                  &tombstones_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_,
               &inventory_),
-      mounts_(deps, &reaper_, &inventory_, &changed_, &gate_),
+      mounts_(deps, &reaper_, &inventory_, &changed_, &gate_, &watch_),
       cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_,
-               &watch_) {
+               &watch_),
+      events_(deps.index),
+      recorder_(deps, &watch_) {
   sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });
@@ -45,9 +47,20 @@ absl::Status Lifecycle::Load() {
     const Uuid uid = Uuid::FromBytesOrNone(row.mount_uid());
     deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
   }
+  RETURN_IF_ERROR(recorder_.Load());
   RETURN_IF_ERROR(trust_.Load());
   RETURN_IF_ERROR(tombstones_.Load());
   return upload_manager_.Load();
+}
+
+void Lifecycle::RecordEvents() {
+  if (recording_.exchange(true)) {
+    return;  // the index is slow: the one that runs sees what is new
+  }
+  mounts_.Tick();
+  recorder_.Tick();
+  events_.WakeAll();
+  recording_ = false;
 }
 
 }  // namespace predella::server

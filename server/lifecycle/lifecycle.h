@@ -2,6 +2,7 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_H_
 #define PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_H_
 
+#include <atomic>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -9,6 +10,8 @@
 
 #include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/cluster_view.h"
+#include "server/lifecycle/event_log.h"
+#include "server/lifecycle/event_recorder.h"
 #include "server/lifecycle/image_catalog.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
@@ -38,6 +41,7 @@ class Lifecycle {
   ImageCatalog& images() { return images_; }
   MountAdmin& mounts() { return mounts_; }
   ClusterView& cluster() { return cluster_; }
+  EventLog& events() { return events_; }
   Reaper& reaper() { return reaper_; }
   Inventory& inventory() { return inventory_; }
   TrustKeeper& trust() { return trust_; }
@@ -49,11 +53,13 @@ class Lifecycle {
     reaper_.Tick();
     sessions_.Tick();
     inventory_.Tick();
+    deps_.pool->Post([this] { RecordEvents(); });
   }
 
  private:
   Lifecycle(const LifecycleDeps& deps, const PlacementOptions& placement);
   absl::Status Load();
+  void RecordEvents();
 
   const LifecycleDeps deps_;
   Notifier changed_;
@@ -69,6 +75,9 @@ class Lifecycle {
   ImageCatalog images_;
   MountAdmin mounts_;
   ClusterView cluster_;
+  EventLog events_;
+  EventRecorder recorder_;
+  std::atomic<bool> recording_ = false;
 };
 
 }  // namespace predella::server

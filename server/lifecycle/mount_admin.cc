@@ -27,12 +27,14 @@ absl::Status Retired(const storage::v1::MountRow& row) {
 }  // namespace
 
 MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
-                       Inventory* inventory, Notifier* changed, MountGate* gate)
+                       Inventory* inventory, Notifier* changed, MountGate* gate,
+                       AgentWatch* watch)
     : deps_(deps),
       reaper_(reaper),
       inventory_(inventory),
       changed_(changed),
-      gate_(gate) {}
+      gate_(gate),
+      watch_(watch) {}
 
 absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
   ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
@@ -48,8 +50,10 @@ absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
 
 v1::Mount MountAdmin::ToApi(const MountInfo& info) {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-  return ToApiMount(info, deps_.index->mount_totals(uid),
-                    reaper_->PendingOn(uid));
+  v1::Mount mount =
+      ToApiMount(info, deps_.index->mount_totals(uid), reaper_->PendingOn(uid));
+  mount.set_fault_count(deps_.index->fault_count(uid));
+  return mount;
 }
 
 absl::StatusOr<v1::Mount> MountAdmin::Get(const v1::GetMountRequest& request) {
@@ -83,20 +87,25 @@ absl::StatusOr<v1::ListMountsResponse> MountAdmin::List(
   return response;
 }
 
+absl::Status MountAdmin::CheckReason(const std::string& reason) {
+  constexpr size_t kMostReason = 1024;
+  return reason.size() <= kMostReason
+             ? absl::OkStatus()
+             : MakeError(absl::StatusCode::kInvalidArgument,
+                         reason::kInvalidArgument,
+                         absl::StrCat("the reason has ", reason.size(),
+                                      " bytes; ", kMostReason, " are kept"));
+}
+
 absl::StatusOr<v1::Mount> MountAdmin::Change(
     const std::string& name, bool validate_only, absl::string_view event,
-    const std::function<absl::Status(storage::v1::MountRow*)>& change) {
-  constexpr size_t kMostReason = 1024;
+    const std::function<absl::Status(storage::v1::MountRow*)>& change,
+    const std::string& detail) {
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(MountInfo info, Find(name));
     const storage::v1::MountRow old = info.row;
     RETURN_IF_ERROR(change(&info.row));
-    if (info.row.admin_reason().size() > kMostReason) {
-      return MakeError(
-          absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
-          absl::StrCat("the reason has ", info.row.admin_reason().size(),
-                       " bytes; ", kMostReason, " are kept"));
-    }
+    RETURN_IF_ERROR(CheckReason(info.row.admin_reason()));
     if (validate_only ||
         info.row.SerializeAsString() == old.SerializeAsString()) {
       // As it would be.
@@ -109,7 +118,7 @@ absl::StatusOr<v1::Mount> MountAdmin::Change(
     row.set_time_us(info.row.update_time_us());
     row.set_kind(std::string(event));
     row.set_mount_name(info.row.mount_name());
-    row.set_detail(info.row.admin_reason());
+    row.set_detail(detail.empty() ? info.row.admin_reason() : detail);
     row.set_affected_images(
         deps_.index->mount_totals(Uuid::FromBytesOrNone(old.mount_uid()))
             .count);
@@ -182,6 +191,35 @@ absl::StatusOr<v1::Mount> MountAdmin::Maintain(
                 });
 }
 
+// Placement and lists go by the clock already; the row and an event follow.
+void MountAdmin::Tick() {
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (info.row.admin_state() != storage::v1::ADMIN_STATE_MAINTENANCE ||
+        info.view.admin_state == storage::v1::ADMIN_STATE_MAINTENANCE ||
+        !deps_.index->write_error().empty()) {
+      continue;
+    }
+    const auto ended = Change(
+        info.row.mount_name(), /*validate_only=*/false,
+        "mount_maintenance_ended",
+        [this](storage::v1::MountRow* row) {
+          // Unless an operator was faster.
+          if (row->admin_state() == storage::v1::ADMIN_STATE_MAINTENANCE &&
+              row->maintenance_until_us() <= deps_.clock->NowMicros()) {
+            row->set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
+            row->clear_maintenance_until_us();
+            row->clear_admin_reason();
+          }
+          return absl::OkStatus();
+        },
+        absl::StrCat("its time is over; it was excused for: ",
+                     info.row.admin_reason().empty()
+                         ? "no reason was given"
+                         : info.row.admin_reason()));
+    LogIfError(ended.status(), "the end is written down at the next look");
+  }
+}
+
 absl::StatusOr<v1::Mount> MountAdmin::Retire(
     const v1::RetireMountRequest& request) {
   auto mount = [&]() -> absl::StatusOr<v1::Mount> {
@@ -210,49 +248,54 @@ absl::StatusOr<ImageTotals> MountAdmin::CountLoss(const Uuid& mount_uid) const {
   return totals;
 }
 
+absl::Status MountAdmin::CheckLossAccepted(const storage::v1::MountRow& row,
+                                           int64_t accepted,
+                                           bool accept_unlisted) const {
+  const Uuid mount_uid = Uuid::FromBytesOrNone(row.mount_uid());
+  const std::string name = MountName(row.mount_name());
+  const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
+  if (info.has_value() && !inventory_->Listed(*info) && !accept_unlisted) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kRecovering,
+        absl::StrCat(
+            name,
+            " was not listed since the index was put back from an older "
+            "copy: what was stored on it after that copy is not known, "
+            "and would be lost without a name; start its agent, or "
+            "accept that (accept_unlisted of RetireMount)"),
+        {{"mount", name}});
+  }
+  ASSIGN_OR_RETURN(const ImageTotals totals, CountLoss(mount_uid));
+  if (accepted != totals.count) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     reason::kMountNotEmpty,
+                     absl::StrCat(name, " holds ", totals.count,
+                                  " images with ", FormatSize(totals.bytes),
+                                  ", which would be lost; to accept that, say "
+                                  "accept_lost_image_count ",
+                                  totals.count, " (it was ", accepted, ")"),
+                     {{"mount", name},
+                      {"image_count", absl::StrCat(totals.count)},
+                      {"image_bytes", absl::StrCat(totals.bytes)}});
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
     const v1::RetireMountRequest& request) {
-  return Change(
-      request.name(), request.validate_only(), "mount_retired",
-      [this, &request](storage::v1::MountRow* row) {
-        if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-          return absl::OkStatus();
-        }
-        const Uuid mount_uid = Uuid::FromBytesOrNone(row->mount_uid());
-        const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
-        if (info.has_value() && !inventory_->Listed(*info) &&
-            !request.accept_unlisted()) {
-          const std::string name = MountName(row->mount_name());
-          return MakeError(
-              absl::StatusCode::kFailedPrecondition, reason::kRecovering,
-              absl::StrCat(
-                  name,
-                  " was not listed since the index was put back from an older "
-                  "copy: what was stored on it after that copy is not known, "
-                  "and would be lost without a name; start its agent, or "
-                  "accept that (accept_unlisted)"),
-              {{"mount", name}});
-        }
-        ASSIGN_OR_RETURN(const ImageTotals totals, CountLoss(mount_uid));
-        if (request.accept_lost_image_count() != totals.count) {
-          const std::string name = MountName(row->mount_name());
-          return MakeError(
-              absl::StatusCode::kFailedPrecondition, reason::kMountNotEmpty,
-              absl::StrCat(name, " holds ", totals.count, " images with ",
-                           FormatSize(totals.bytes),
-                           ", which would be lost; to accept that, say "
-                           "accept_lost_image_count ",
-                           totals.count, " (it was ",
-                           request.accept_lost_image_count(), ")"),
-              {{"mount", name},
-               {"image_count", absl::StrCat(totals.count)},
-               {"image_bytes", absl::StrCat(totals.bytes)}});
-        }
-        row->set_admin_state(storage::v1::ADMIN_STATE_RETIRED);
-        row->clear_maintenance_until_us();
-        row->set_admin_reason(request.reason());
-        return absl::OkStatus();
-      });
+  return Change(request.name(), request.validate_only(), "mount_retired",
+                [this, &request](storage::v1::MountRow* row) {
+                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+                    return absl::OkStatus();
+                  }
+                  RETURN_IF_ERROR(
+                      CheckLossAccepted(*row, request.accept_lost_image_count(),
+                                        request.accept_unlisted()));
+                  row->set_admin_state(storage::v1::ADMIN_STATE_RETIRED);
+                  row->clear_maintenance_until_us();
+                  row->set_admin_reason(request.reason());
+                  return absl::OkStatus();
+                });
 }
 
 }  // namespace predella::server

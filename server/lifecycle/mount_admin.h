@@ -11,6 +11,7 @@
 
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/mount_gate.h"
@@ -24,7 +25,7 @@ namespace predella::server {
 class MountAdmin {
  public:
   MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Inventory* inventory,
-             Notifier* changed, MountGate* gate);
+             Notifier* changed, MountGate* gate, AgentWatch* watch);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -38,6 +39,16 @@ class MountAdmin {
   // exact number, that of generations which wait for a choice included; nor
   // in RECOVERING before it was listed, unless that is accepted too.
   absl::StatusOr<v1::Mount> Retire(const v1::RetireMountRequest& request);
+  // mount_replace.cc. Gives the name to another identity, and the present one
+  // up as Retire does. FAILED_PRECONDITION: MOUNT_IN_USE while an agent serves
+  // the present one, MOUNT_IDENTITY_MISMATCH when the other is not known or is
+  // another mount, MOUNT_NOT_EMPTY as above.
+  absl::StatusOr<v1::Mount> Replace(const v1::ReplaceMountRequest& request);
+  // mount_impact.cc.
+  absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
+      const v1::ExplainImpactRequest& request);
+  // Writes down the end of a MAINTENANCE whose time is over.
+  void Tick();
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
@@ -46,9 +57,21 @@ class MountAdmin {
   // While no image is being committed on the mount.
   absl::StatusOr<v1::Mount> RetireCounted(
       const v1::RetireMountRequest& request);
+  // FAILED_PRECONDITION, MOUNT_NOT_EMPTY with the numbers; RECOVERING.
+  absl::Status CheckLossAccepted(const storage::v1::MountRow& row,
+                                 int64_t accepted, bool accept_unlisted) const;
+  static absl::Status CheckReason(const std::string& reason);
+  absl::StatusOr<Uuid> NewIdentity(const v1::ReplaceMountRequest& request,
+                                   const MountInfo& info) const;
+  absl::Status CommitReplace(const v1::ReplaceMountRequest& request,
+                             const storage::v1::MountRow& old,
+                             const Uuid& new_uid);
+  absl::StatusOr<v1::Mount> ReplaceCounted(
+      const v1::ReplaceMountRequest& request);
   absl::StatusOr<v1::Mount> Change(
       const std::string& name, bool validate_only, absl::string_view event,
-      const std::function<absl::Status(storage::v1::MountRow*)>& change);
+      const std::function<absl::Status(storage::v1::MountRow*)>& change,
+      const std::string& detail = "");
   v1::Mount ToApi(const MountInfo& info);
 
   const LifecycleDeps deps_;
@@ -56,6 +79,7 @@ class MountAdmin {
   Inventory* const inventory_;
   Notifier* const changed_;
   MountGate* const gate_;
+  AgentWatch* const watch_;
 };
 
 }  // namespace predella::server

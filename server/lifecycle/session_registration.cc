@@ -27,7 +27,9 @@ absl::Status IdentityMismatch(const std::string& name, const Uuid& bound,
       absl::StrCat(MountName(name), " is bound to the mount ", bound.ToString(),
                    ", this directory is ", got.ToString(),
                    ": start the agent on the right directory, or give it "
-                   "another name"),
+                   "another name; a new disk in the place of the old one gets "
+                   "the name by predella mount replace ",
+                   name),
       {{"mount", MountName(name)},
        {"bound_uid", bound.ToString()},
        {"uid", got.ToString()}});
@@ -55,7 +57,8 @@ absl::Status CheckBinding(const MountRegistry& registry,
           absl::StrCat(MountName(name),
                        " was retired, its name stays taken: take it out of "
                        "the configuration; the directory can be emptied "
-                       "(.predella too) and made a mount under another name"),
+                       "(.predella too) and made a mount under another name, "
+                       "or have this one by predella mount replace"),
           {{"mount", MountName(name)}});
     }
     if (!uid.none() && bound != uid) {

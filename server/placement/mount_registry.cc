@@ -234,6 +234,7 @@ size_t MountRegistry::AddLocked(const Uuid& mount_uid) {
   views_.emplace_back();
   rows_.emplace_back();
   views_[i].uid = mount_uid;
+  entries_[i].info.health_time_us = clock_->NowMicros();
   RegroupLocked(i);
   return i;
 }

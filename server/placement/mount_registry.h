@@ -74,6 +74,9 @@ struct MountInfo {
   control::v1::MountHealth reported_health;
   v1::Health health = v1::HEALTH_UNKNOWN;  // as derived now
   std::string health_detail;
+  int64_t health_time_us = 0;  // since when it is seen so
+  // Of the last snapshot, with hysteresis; UNSPECIFIED: none has come.
+  v1::Fullness fullness = v1::FULLNESS_UNSPECIFIED;
   bool session_open = false;  // a session lives
   bool attached = false;      // ... and its open uploads were answered
   bool registered = false;    // it was so once since the start

@@ -163,6 +163,7 @@ void MountRegistry::UpdateStateLocked(size_t i, absl::Duration now) const {
   MountInfo& info = entry.info;
   MountView& view = views_[i];
 
+  const v1::Health before = info.health;
   const absl::Duration changes =
       entry.ever_heard ? entry.last_heard + options_.unreachable_after
                        : start_ + options_.unknown_for;
@@ -177,6 +178,9 @@ void MountRegistry::UpdateStateLocked(size_t i, absl::Duration now) const {
                       : v1::HEALTH_UNKNOWN;
   }
   view.health = info.health;
+  if (info.health != before) {
+    info.health_time_us = clock_->NowMicros();
+  }
 
   view.admin_state = info.row.admin_state();
   if (view.admin_state == storage::v1::ADMIN_STATE_UNSPECIFIED) {
@@ -220,6 +224,12 @@ MountInfo MountRegistry::InfoLocked(size_t i) const {
   MountInfo info = entries_[i].info;
   info.health_detail = HealthDetailLocked(entries_[i]);
   info.view = views_[i];
+  if (info.has_space && info.view.size_bytes > 0) {
+    info.fullness = IsFull(info.view, options_.placement) ? v1::FULLNESS_FULL
+                    : IsNearFull(info.view, options_.placement)
+                        ? v1::FULLNESS_NEAR
+                        : v1::FULLNESS_OK;
+  }
   return info;
 }
 

@@ -21,4 +21,11 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ExplainPlacement(
       [this, request] { return cluster_->Explain(*request); });
 }
 
+grpc::ServerUnaryReactor* ClusterServiceImpl::ListEvents(
+    grpc::CallbackServerContext* context, const v1::ListEventsRequest* request,
+    v1::ListEventsResponse* response) {
+  return runner_->Run<v1::ListEventsResponse>(
+      context, response, [this, request] { return events_->List(*request); });
+}
+
 }  // namespace predella::server

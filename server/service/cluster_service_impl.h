@@ -4,17 +4,21 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "common/executor.h"
 #include "predella/v1/cluster_service.grpc.pb.h"
 #include "server/lifecycle/cluster_view.h"
+#include "server/lifecycle/event_log.h"
 #include "server/service/call_runner.h"
 
 namespace predella::server {
 
 class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
  public:
-  // Both must outlive the server this is registered with.
-  ClusterServiceImpl(CallRunner* runner, ClusterView* cluster)
-      : runner_(runner), cluster_(cluster) {}
+  // All must outlive the server this is registered with; `pool` reads what
+  // those who watch are sent.
+  ClusterServiceImpl(CallRunner* runner, ClusterView* cluster, EventLog* events,
+                     Executor* pool)
+      : runner_(runner), cluster_(cluster), events_(events), pool_(pool) {}
 
   grpc::ServerUnaryReactor* GetCluster(grpc::CallbackServerContext* context,
                                        const v1::GetClusterRequest* request,
@@ -23,10 +27,20 @@ class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::ExplainPlacementRequest* request,
       v1::PlacementDecision* response) override;
+  grpc::ServerUnaryReactor* ListEvents(
+      grpc::CallbackServerContext* context,
+      const v1::ListEventsRequest* request,
+      v1::ListEventsResponse* response) override;
+  // watch_events.cc.
+  grpc::ServerWriteReactor<v1::Event>* WatchEvents(
+      grpc::CallbackServerContext* context,
+      const v1::WatchEventsRequest* request) override;
 
  private:
   CallRunner* const runner_;
   ClusterView* const cluster_;
+  EventLog* const events_;
+  Executor* const pool_;
 };
 
 }  // namespace predella::server

@@ -46,4 +46,21 @@ grpc::ServerUnaryReactor* MountServiceImpl::RetireMount(
       context, response, [this, request] { return mounts_->Retire(*request); });
 }
 
+grpc::ServerUnaryReactor* MountServiceImpl::ReplaceMount(
+    grpc::CallbackServerContext* context,
+    const v1::ReplaceMountRequest* request, v1::Mount* response) {
+  return runner_->Run<v1::Mount>(context, response, [this, request] {
+    return mounts_->Replace(*request);
+  });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::ExplainImpact(
+    grpc::CallbackServerContext* context,
+    const v1::ExplainImpactRequest* request,
+    v1::ExplainImpactResponse* response) {
+  return runner_->Run<v1::ExplainImpactResponse>(
+      context, response,
+      [this, request] { return mounts_->ExplainImpact(*request); });
+}
+
 }  // namespace predella::server

@@ -35,6 +35,13 @@ class MountServiceImpl final : public v1::MountService::CallbackService {
   grpc::ServerUnaryReactor* RetireMount(grpc::CallbackServerContext* context,
                                         const v1::RetireMountRequest* request,
                                         v1::Mount* response) override;
+  grpc::ServerUnaryReactor* ReplaceMount(grpc::CallbackServerContext* context,
+                                         const v1::ReplaceMountRequest* request,
+                                         v1::Mount* response) override;
+  grpc::ServerUnaryReactor* ExplainImpact(
+      grpc::CallbackServerContext* context,
+      const v1::ExplainImpactRequest* request,
+      v1::ExplainImpactResponse* response) override;
 
  private:
   CallRunner* const runner_;

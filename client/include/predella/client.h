@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,7 +67,9 @@ class Client {
 
   absl::StatusOr<v1::Image> GetImage(absl::string_view image);
   // `mount` empty: of the whole cluster. `page_size` 0: the server's choice.
-  ImageList ListImages(absl::string_view mount = "", int page_size = 0);
+  // `health` UNSPECIFIED: whatever it is.
+  ImageList ListImages(absl::string_view mount = "", int page_size = 0,
+                       v1::ImageHealth health = v1::IMAGE_HEALTH_UNSPECIFIED);
   // `generation` empty: whichever it is now.
   absl::Status DeleteImage(absl::string_view image,
                            absl::string_view generation = "",
@@ -104,7 +107,27 @@ class Client {
                                         bool validate_only = false,
                                         bool accept_unlisted = false);
 
+  // Gives the name of a mount to the directory whose label says `new_uid`;
+  // empty: the one whose agent was refused last.
+  absl::StatusOr<v1::Mount> ReplaceMount(absl::string_view mount,
+                                         absl::string_view new_uid,
+                                         int64_t accept_lost_image_count,
+                                         absl::string_view reason = "",
+                                         bool validate_only = false);
+  // What the loss of these mounts together would mean, or means: a page.
+  absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
+      const std::vector<std::string>& mounts, int page_size = 0,
+      absl::string_view page_token = "");
+
   absl::StatusOr<v1::Cluster> GetCluster();
+  // Newest first: a page. `mount` and `kind` empty: of all.
+  absl::StatusOr<v1::ListEventsResponse> ListEvents(
+      absl::string_view mount = "", absl::string_view kind = "",
+      int page_size = 0, absl::string_view page_token = "");
+  // Blocks until `event` returns false (OK) or the stream ends. `after` is the
+  // id of the last event known; empty: what happens from now on.
+  absl::Status WatchEvents(absl::string_view after,
+                           const std::function<bool(const v1::Event&)>& event);
   // `size_bytes` absent: unknown size. `image` may be empty.
   absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       std::optional<int64_t> size_bytes, absl::string_view image = "");

@@ -3,6 +3,7 @@
 #ifndef PREDELLA_CLIENT_INCLUDE_PREDELLA_CONNECTION_H_
 #define PREDELLA_CLIENT_INCLUDE_PREDELLA_CONNECTION_H_
 
+#include <functional>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -55,7 +56,19 @@ class Connection {
   virtual absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) = 0;
 
+  virtual absl::StatusOr<v1::Mount> ReplaceMount(
+      const v1::ReplaceMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
+      const v1::ExplainImpactRequest& request) = 0;
+
   virtual absl::StatusOr<v1::Cluster> GetCluster() = 0;
+  virtual absl::StatusOr<v1::ListEventsResponse> ListEvents(
+      const v1::ListEventsRequest& request) = 0;
+  // Blocks, without a deadline, until `event` returns false (OK) or the stream
+  // ends: UNAVAILABLE when the coordinator goes away.
+  virtual absl::Status WatchEvents(
+      const v1::WatchEventsRequest& request,
+      const std::function<bool(const v1::Event&)>& event) = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       const v1::ExplainPlacementRequest& request) = 0;
 };

@@ -175,6 +175,28 @@ TEST_P(KvStoreTest, ScanKeepsToItsBounds) {
   EXPECT_THAT(Keys(std::string("\xff\xff")), IsEmpty());
 }
 
+TEST_P(KvStoreTest, ScanBackIsScanTurnedRound) {
+  KvTransaction fill;
+  for (const char* key : {"a", "b/", "b/1", "b/2", "b/3", "b0", "c"}) {
+    fill.puts.emplace_back(key, key);
+  }
+  ASSERT_OK(store_->Commit(fill));
+  const auto back = [&](const char* prefix, const char* before, int64_t limit) {
+    std::vector<std::string> keys;
+    EXPECT_OK(store_->ScanBack(prefix, before, limit,
+                               [&](absl::string_view key, absl::string_view) {
+                                 keys.emplace_back(key);
+                                 return key != "b/";
+                               }));
+    return keys;
+  };
+  EXPECT_THAT(back("b/", "", 0), ElementsAre("b/3", "b/2", "b/1", "b/"));
+  EXPECT_THAT(back("b/", "b/3", 0), ElementsAre("b/2", "b/1", "b/"));
+  EXPECT_THAT(back("b/", "b/25", 1), ElementsAre("b/2"));
+  EXPECT_THAT(back("b/", "b/", 0), IsEmpty());
+  EXPECT_THAT(back("x/", "", 0), IsEmpty());
+}
+
 TEST_P(KvStoreTest, ScanEndsWhenTheRowSaysSoAndMayUseTheStore) {
   ASSERT_OK(Put("a", "1"));
   ASSERT_OK(Put("b", "2"));

@@ -384,6 +384,8 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
     *message.mutable_heartbeat()->mutable_space() = SpaceLocked();
     message.mutable_heartbeat()->mutable_health()->set_health(
         behaviour_.health);
+    message.mutable_heartbeat()->mutable_health()->set_error(
+        behaviour_.health_error);
     for (const std::string& id : live_upload_ids) {
       message.mutable_heartbeat()->add_live_upload_ids(id);
     }

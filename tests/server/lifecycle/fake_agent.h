@@ -93,6 +93,7 @@ class FakeAgent {
     std::vector<storage::v1::Tombstone> extra_tombstones;
     std::vector<storage::v1::FenceEntry> extra_known;
     int health = 2;  // ONLINE
+    std::string health_error;
   };
   void Behave(const std::function<void(Behaviour*)>& change);
 

@@ -22,40 +22,6 @@ using ::testing::IsEmpty;
 
 class ImageHealthTest : public LifecycleFixture {
  protected:
-  // An image row without an upload, as any commit would leave it.
-  Uuid Put(const std::vector<FakeAgent*>& holders, int64_t bytes = 100) {
-    const Uuid id = ids_.NextUuid();
-    server::IndexTxn txn = index_->Begin();
-    storage::v1::ImageRow row;
-    row.set_image_id(id.bytes());
-    *row.mutable_generation() = txn.pair().ToProto();
-    row.set_size_bytes(bytes);
-    for (const FakeAgent* holder : holders) {
-      row.add_copies()->set_mount_uid(holder->uid().bytes());
-    }
-    txn.PutImage(row);
-    EXPECT_OK(index_->Commit(std::move(txn)));
-    return id;
-  }
-  void Fault(const Uuid& image, const FakeAgent* holder,
-             storage::v1::CopyFault fault) {
-    const auto row = index_->GetImage(image);
-    server::IndexTxn txn = index_->Begin();
-    storage::v1::FaultRow out;
-    out.set_mount_uid(holder->uid().bytes());
-    out.set_image_id(image.bytes());
-    *out.mutable_generation() = (*row)->generation();
-    out.set_fault(fault);
-    out.set_detail("MiB 7 has crc32c 01, its record says 02");
-    out.set_found_time_us(clock_.NowMicros());
-    txn.RequireImage(**row);
-    txn.PutFault(out);
-    EXPECT_OK(index_->Commit(std::move(txn)));
-  }
-  void Seen(FakeAgent* agent, v1::Health health) {
-    agent->Behave([&](FakeAgent::Behaviour* b) { b->health = health; });
-    agent->Beat();
-  }
   v1::Image Get(const Uuid& image) {
     auto got = lifecycle_->images().Get(image);
     EXPECT_OK(got.status());
@@ -110,7 +76,7 @@ class ImageHealthTest : public LifecycleFixture {
 // The table of docs/architecture.md, row by row.
 TEST_F(ImageHealthTest, FollowsTheHealthOfTheMount) {
   FakeAgent* const a = AddConnected("a", 1);
-  const Uuid id = Put({a});
+  const Uuid id = PutRow({a});
   const struct {
     v1::Health seen;
     v1::ImageHealth health;
@@ -127,7 +93,7 @@ TEST_F(ImageHealthTest, FollowsTheHealthOfTheMount) {
       {v1::HEALTH_ONLINE, v1::IMAGE_HEALTH_HEALTHY, false, 1},
   };
   for (const auto& c : cases) {
-    Seen(a, c.seen);
+    Say(a, c.seen);
     const v1::Image image = Get(id);
     EXPECT_EQ(image.health(), c.health) << c.seen;
     EXPECT_EQ(image.at_risk(), c.at_risk) << c.seen;
@@ -154,8 +120,8 @@ TEST_F(ImageHealthTest, FollowsTheHealthOfTheMount) {
 TEST_F(ImageHealthTest, AFaultyCopyIsShownWithItsReason) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
-  const Uuid damaged = Put({a, b});
-  Fault(damaged, a, storage::v1::COPY_FAULT_DAMAGED);
+  const Uuid damaged = PutRow({a, b});
+  PutFault(damaged, a, storage::v1::COPY_FAULT_DAMAGED);
   v1::Image image = Get(damaged);
   EXPECT_EQ(image.health(), v1::IMAGE_HEALTH_DEGRADED);
   EXPECT_EQ(image.readable_copies(), 1);
@@ -166,7 +132,7 @@ TEST_F(ImageHealthTest, AFaultyCopyIsShownWithItsReason) {
   EXPECT_TRUE(image.copies(1).has_fault_time());
   EXPECT_THAT(image.health_detail(),
               HasSubstr("the copy on mounts/a is damaged: MiB 7"));
-  Fault(damaged, b, storage::v1::COPY_FAULT_MISSING);
+  PutFault(damaged, b, storage::v1::COPY_FAULT_MISSING);
   image = Get(damaged);
   EXPECT_EQ(image.readable_copies(), 0);
   EXPECT_EQ(image.copies(0).mount(), "mounts/a")
@@ -182,19 +148,19 @@ TEST_F(ImageHealthTest, TheDegradedAreListedOnceEachInPages) {
   std::vector<Uuid> on_a;
   std::vector<Uuid> faulty;
   for (int i = 0; i < 7; ++i) {
-    on_a.push_back(Put({a}));
-    Put({b});
-    const Uuid id = Put({c});
+    on_a.push_back(PutRow({a}));
+    PutRow({b});
+    const Uuid id = PutRow({c});
     if (i % 3 == 0) {
-      Fault(id, c,
-            i == 0 ? storage::v1::COPY_FAULT_MISSING
-                   : storage::v1::COPY_FAULT_DAMAGED);
+      PutFault(id, c,
+               i == 0 ? storage::v1::COPY_FAULT_MISSING
+                      : storage::v1::COPY_FAULT_DAMAGED);
       faulty.push_back(id);
     }
   }
-  Fault(on_a[0], a, storage::v1::COPY_FAULT_DAMAGED);
+  PutFault(on_a[0], a, storage::v1::COPY_FAULT_DAMAGED);
   EXPECT_THAT(List(v1::IMAGE_HEALTH_DEGRADED).size(), 4);
-  Seen(a, v1::HEALTH_ABSENT);
+  Say(a, v1::HEALTH_ABSENT);
   std::vector<Uuid> all = on_a;
   all.insert(all.end(), faulty.begin(), faulty.end());
   EXPECT_THAT(List(v1::IMAGE_HEALTH_DEGRADED), ElementsAreArray(Names(all)));
@@ -217,16 +183,16 @@ TEST_F(ImageHealthTest, AnImageWithASecondCopyIsFoundFromEitherMount) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
   FakeAgent* const c = AddConnected("c", 3);
-  const Uuid both = Put({a, b});
-  const Uuid only_a = Put({a});
-  Put({c});
-  Seen(a, v1::HEALTH_HUNG);
+  const Uuid both = PutRow({a, b});
+  const Uuid only_a = PutRow({a});
+  PutRow({c});
+  Say(a, v1::HEALTH_HUNG);
   EXPECT_EQ(Get(both).readable_copies(), 1);
   EXPECT_THAT(List(v1::IMAGE_HEALTH_DEGRADED, "b"),
               ElementsAreArray(Names({both})));
   EXPECT_THAT(List(v1::IMAGE_HEALTH_DEGRADED),
               ElementsAreArray(Names({both, only_a})));
-  Seen(b, v1::HEALTH_ABSENT);
+  Say(b, v1::HEALTH_ABSENT);
   EXPECT_THAT(List(v1::IMAGE_HEALTH_DEGRADED),
               ElementsAreArray(Names({both, only_a})))
       << "on two such mounts, and listed once";
@@ -241,12 +207,12 @@ TEST_F(ImageHealthTest, ALargePartOfAllImagesIsReadInOrder) {
   FakeAgent* const b = AddConnected("b", 2);
   std::vector<Uuid> on_a;
   for (int i = 0; i < 1100; ++i) {
-    on_a.push_back(Put({a}));
+    on_a.push_back(PutRow({a}));
     if (i % 2 == 0) {
-      Put({b});
+      PutRow({b});
     }
   }
-  Seen(a, v1::HEALTH_FAILED);
+  Say(a, v1::HEALTH_FAILED);
   EXPECT_THAT(List(v1::IMAGE_HEALTH_DEGRADED, "", 300),
               ElementsAreArray(Names(on_a)));
   EXPECT_THAT(List(v1::IMAGE_HEALTH_HEALTHY, "", 300).size(), 550);
@@ -254,9 +220,9 @@ TEST_F(ImageHealthTest, ALargePartOfAllImagesIsReadInOrder) {
 
 TEST_F(ImageHealthTest, APageTokenBelongsToItsFilter) {
   FakeAgent* const a = AddConnected("a", 1);
-  Put({a});
-  Put({a});
-  Seen(a, v1::HEALTH_ABSENT);
+  PutRow({a});
+  PutRow({a});
+  Say(a, v1::HEALTH_ABSENT);
   v1::ListImagesRequest request;
   request.set_page_size(1);
   request.set_health(v1::IMAGE_HEALTH_DEGRADED);

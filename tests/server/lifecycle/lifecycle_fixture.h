@@ -124,6 +124,46 @@ class LifecycleFixture : public ::testing::Test {
     ASSERT_EQ(agent->ack(upload)->outcome(),
               storage::v1::UPLOAD_OUTCOME_COMMITTED);
   }
+  // An image row without an upload, as any commit would leave it.
+  Uuid PutRow(const std::vector<const FakeAgent*>& holders,
+              int64_t bytes = 100) {
+    const Uuid id = ids_.NextUuid();
+    server::IndexTxn txn = index_->Begin();
+    storage::v1::ImageRow row;
+    row.set_image_id(id.bytes());
+    *row.mutable_generation() = txn.pair().ToProto();
+    row.set_size_bytes(bytes);
+    for (const FakeAgent* holder : holders) {
+      row.add_copies()->set_mount_uid(holder->uid().bytes());
+    }
+    txn.PutImage(row);
+    EXPECT_OK(index_->Commit(std::move(txn)));
+    return id;
+  }
+  void PutFault(const Uuid& image, const FakeAgent* holder,
+                storage::v1::CopyFault fault) {
+    const auto row = index_->GetImage(image);
+    server::IndexTxn txn = index_->Begin();
+    storage::v1::FaultRow out;
+    out.set_mount_uid(holder->uid().bytes());
+    out.set_image_id(image.bytes());
+    *out.mutable_generation() = (*row)->generation();
+    out.set_fault(fault);
+    out.set_detail("MiB 7 has crc32c 01, its record says 02");
+    out.set_found_time_us(clock_.NowMicros());
+    txn.RequireImage(**row);
+    txn.PutFault(out);
+    EXPECT_OK(index_->Commit(std::move(txn)));
+  }
+  // The agent says so with its next heartbeat, which comes now.
+  static void Say(FakeAgent* agent, v1::Health health,
+                  const std::string& error = "") {
+    agent->Behave([&](FakeAgent::Behaviour* b) {
+      b->health = health;
+      b->health_error = error;
+    });
+    agent->Beat();
+  }
   v1::UploadState StateOf(const Uuid& upload) {
     const auto got = lifecycle_->uploads().Get(upload);
     return got.ok() ? got->state() : v1::UPLOAD_STATE_UNSPECIFIED;

@@ -63,7 +63,7 @@ class ServicesTest : public ::testing::Test {
     mounts_ = std::make_unique<server::MountServiceImpl>(&runner_,
                                                          &lifecycle_->mounts());
     cluster_ = std::make_unique<server::ClusterServiceImpl>(
-        &runner_, &lifecycle_->cluster());
+        &runner_, &lifecycle_->cluster(), &lifecycle_->events(), &pool_);
     sessions_ = std::make_unique<server::AgentSessionServiceImpl>(
         &runner_, &lifecycle_->sessions(), &pool_);
     ServerOptions options;
@@ -289,6 +289,58 @@ TEST_F(ServicesTest, DrainingRefusesNewCallsAndSessions) {
       HasReason(reason::kNotReady));
   const auto context = Context();
   const auto stream = session_stub_->Session(context.get());
+  EXPECT_THAT(FromGrpcStatus(stream->Finish()), HasReason(reason::kNotReady));
+}
+
+TEST_F(ServicesTest, EventsAreStreamedAndASlowClientHoldsNothingUp) {
+  v1::WatchEventsRequest request;
+  request.set_after("no id");
+  {
+    const auto context = Context();
+    v1::Event event;
+    const auto refused = cluster_stub_->WatchEvents(context.get(), request);
+    EXPECT_FALSE(refused->Read(&event));
+    EXPECT_EQ(refused->Finish().error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  request.set_after(*lifecycle_->events().Newest());
+  const auto slow_context = Context();
+  const auto slow = cluster_stub_->WatchEvents(slow_context.get(), request);
+  const auto context = Context();
+  const auto stream = cluster_stub_->WatchEvents(context.get(), request);
+  constexpr int kEvents = 300;
+  const auto put = [&](int n) {
+    storage::v1::EventRow row;
+    row.set_kind("test");
+    row.set_affected_images(n);
+    row.set_detail(std::string(10'000, 'x'));  // more than a stream holds
+    server::IndexTxn txn = index_->Begin();
+    txn.PutEvent(row);
+    ASSERT_THAT(index_->Commit(std::move(txn)), IsOk());
+    lifecycle_->events().WakeAll();
+  };
+  for (int n = 0; n < kEvents; ++n) {
+    put(n);
+  }
+  v1::Event event;
+  for (int n = 0; n < kEvents; ++n) {
+    ASSERT_TRUE(stream->Read(&event));
+    ASSERT_EQ(event.affected_image_count(), n);
+  }
+  slow_context->TryCancel();
+  slow->Finish();
+  put(kEvents);  // to a stream that waits
+  ASSERT_TRUE(stream->Read(&event));
+  EXPECT_EQ(event.affected_image_count(), kEvents);
+  v1::ListEventsRequest list;
+  v1::ListEventsResponse events;
+  list.set_page_size(1);
+  EXPECT_TRUE(cluster_stub_->ListEvents(Context().get(), list, &events).ok());
+  ASSERT_EQ(events.events_size(), 1);
+  EXPECT_EQ(events.events(0).id(), event.id());
+  runner_.StartDraining();
+  lifecycle_->events().WakeAll();
+  EXPECT_FALSE(stream->Read(&event));
   EXPECT_THAT(FromGrpcStatus(stream->Finish()), HasReason(reason::kNotReady));
 }
 

@@ -1,0 +1,145 @@
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/util/json_util.h"
+
+#include "client/cli/context.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+
+namespace predella::cli {
+namespace {
+
+struct EventArguments {
+  std::string mount;
+  std::string kind;
+  int last = 50;
+  bool follow = false;
+};
+
+constexpr int kPageSize = 1000;
+
+std::string Line(const v1::Event& event) {
+  const std::string about =
+      event.mount().empty() ? Bare(event.image()) : Bare(event.mount());
+  std::string line =
+      absl::StrCat(Moment(event.time()), " ", event.kind(), " ",
+                   about.empty() ? "-" : about, " ", event.detail());
+  if (!event.error().empty()) {
+    absl::StrAppend(&line, " [", event.error(), "]");
+  }
+  if (event.affected_image_count() > 0) {
+    absl::StrAppend(&line, " (", event.affected_image_count(), " images)");
+  }
+  return Shown(line);
+}
+
+// One a line: whoever reads them waits for no bracket.
+std::string JsonLine(const v1::Event& event) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = true;
+  std::string json;
+  const auto status =
+      google::protobuf::util::MessageToJsonString(event, &json, options);
+  return status.ok() ? json : "{}";
+}
+
+absl::StatusOr<v1::ListEventsResponse> Newest(const EventArguments& a,
+                                              Client* client) {
+  v1::ListEventsResponse all;
+  std::string token;
+  do {
+    const int want = std::min(kPageSize, a.last - all.events_size());
+    ASSIGN_OR_RETURN(const v1::ListEventsResponse page,
+                     client->ListEvents(a.mount, a.kind, want, token));
+    all.mutable_events()->MergeFrom(page.events());
+    token = page.next_page_token();
+  } while (!token.empty() && all.events_size() < a.last);
+  return all;
+}
+
+absl::StatusOr<int> Follow(const EventArguments& a, std::string after,
+                           Client* client, const Context& context) {
+  std::string mount;
+  if (!a.mount.empty()) {
+    ASSIGN_OR_RETURN(mount, ParseMountName(a.mount));
+  }
+  const auto show = [&](const v1::Event& event) {
+    after = event.id();
+    if ((mount.empty() || Bare(event.mount()) == mount) &&
+        (a.kind.empty() || event.kind() == a.kind)) {
+      *context.out << (context.format() == Format::kJson ? JsonLine(event)
+                                                         : Line(event))
+                   << "\n"
+                   << std::flush;
+    }
+    return context.out->good();
+  };
+  bool told = false;
+  while (true) {
+    const absl::Status ended = client->WatchEvents(after, show);
+    if (!absl::IsUnavailable(ended)) {
+      RETURN_IF_ERROR(ended);
+      return kExitDone;
+    }
+    if (!told) {
+      *context.err << "the coordinator does not answer; events go on when it "
+                      "does\n";
+      told = true;
+    }
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+}
+
+absl::StatusOr<int> Events(const EventArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::ListEventsResponse events, Newest(a, &client));
+  const bool json = context.format() == Format::kJson;
+  if (json && !a.follow) {
+    PrintJson(events, context.out);
+    return kExitDone;
+  }
+  for (int i = events.events_size() - 1; i >= 0; --i) {
+    *context.out << (json ? JsonLine(events.events(i)) : Line(events.events(i)))
+                 << "\n";
+  }
+  context.out->flush();
+  if (!a.follow) {
+    return kExitDone;
+  }
+  // Of all events, not only of those that were asked for: nothing between.
+  std::string after = events.events().empty() ? "" : events.events(0).id();
+  return Follow(a, std::move(after), &client, context);
+}
+
+}  // namespace
+
+void AddEventCommands(CLI::App* app, Context* context) {
+  const auto a = std::make_shared<EventArguments>();
+  CLI::App* events = app->add_subcommand(
+      "events", "What happened to mounts and images, the newest last.");
+  events->footer(
+      "With --follow -o json each event is one line.\n"
+      "Examples:\n"
+      "  predella events --mount store-1\n"
+      "  predella events --kind mount_health_changed --follow");
+  events->add_option("--mount", a->mount, "Only those about this mount.");
+  events->add_option("--kind", a->kind, "Only of this kind.");
+  events->add_option("-n,--last", a->last, "So many of the newest.")
+      ->check(CLI::Range(1, 100'000));
+  events->add_flag("--follow", a->follow, "Goes on with what happens.");
+  AddOutputOption(events, context);
+  events->callback([context, a] {
+    context->run = [context, a] { return Events(*a, *context); };
+  });
+}
+
+}  // namespace predella::cli

@@ -1,0 +1,243 @@
+// What the loss of mounts means, and the commands that accept it.
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+#include "client/cli/context.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+
+namespace predella::cli {
+namespace {
+
+struct LossArguments {
+  std::vector<std::string> names;
+  std::string name;
+  std::string new_uid;
+  std::string reason;
+  int64_t accept_lost = 0;
+  bool images = false;
+  bool dry_run = false;
+  bool yes = false;
+  bool accept_unlisted = false;
+};
+
+constexpr int kPageSize = 1000;
+constexpr int kNamedAtOnce = 20;  // the rest is in `image ls`
+
+void PrintImages(const v1::ExplainImpactResponse& impact, bool header,
+                 std::ostream* out) {
+  Table table({"ID", "SIZE", "ELSEWHERE", "MOUNTS"});
+  for (const v1::ImpactedImage& image : impact.images()) {
+    std::vector<std::string> mounts;
+    for (const std::string& mount : image.mounts()) {
+      mounts.push_back(Bare(mount));
+    }
+    table.Add({Bare(image.name()), ShortSize(image.size_bytes()),
+               absl::StrCat(image.other_readable_copies()),
+               absl::StrJoin(mounts, ",")});
+  }
+  table.Print(out, header);
+}
+
+std::string CountAndBytes(int64_t count, int64_t bytes) {
+  return absl::StrCat(count, count == 1 ? " image, " : " images, ",
+                      FormatSize(bytes));
+}
+
+absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  const bool json = context.format() == Format::kJson;
+  v1::ExplainImpactResponse all;
+  std::string token;
+  bool first = true;
+  do {
+    ASSIGN_OR_RETURN(v1::ExplainImpactResponse page,
+                     client.ExplainImpact(a.names, kPageSize, token));
+    token = page.next_page_token();
+    if (first) {
+      all = page;
+      all.clear_images();
+      all.clear_next_page_token();
+      if (!json) {
+        *context.out << "on " << absl::StrJoin(a.names, ", ") << ": "
+                     << CountAndBytes(page.image_count(), page.image_bytes())
+                     << "\nno copy elsewhere: "
+                     << CountAndBytes(page.only_copy_count(),
+                                      page.only_copy_bytes())
+                     << "\n";
+      }
+    }
+    if (json) {
+      all.mutable_images()->MergeFrom(page.images());
+    } else if (a.images) {
+      PrintImages(page, first, context.out);
+    }
+    first = false;
+  } while (!token.empty() && (json || a.images));
+  if (json) {
+    PrintJson(all, context.out);
+  }
+  return kExitDone;
+}
+
+// Names what is lost with a mount, so that nobody accepts a mere number.
+absl::Status PrintLoss(Client* client, const std::string& name,
+                       const Context& context) {
+  ASSIGN_OR_RETURN(const v1::ExplainImpactResponse impact,
+                   client->ExplainImpact({name}, kNamedAtOnce));
+  if (impact.only_copy_count() == 0) {
+    return absl::OkStatus();
+  }
+  *context.out << "lost with " << name << ": "
+               << CountAndBytes(impact.only_copy_count(),
+                                impact.only_copy_bytes())
+               << "\n";
+  PrintImages(impact, /*header=*/true, context.out);
+  if (impact.image_count() > impact.images_size()) {
+    *context.out << "and " << impact.image_count() - impact.images_size()
+                 << " more: predella mount impact " << name
+                 << " --images names all\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NotAccepted(const LossArguments& a, const absl::Status& status) {
+  const std::string count = MetadataOf(status)["image_count"];
+  return MakeError(status.code(), reason::kMountNotEmpty,
+                   absl::StrCat(a.name, " holds ", count,
+                                " images, which would be lost: predella mount "
+                                "impact ",
+                                a.name, " --images names them, --accept-lost ",
+                                count, " gives them up"));
+}
+
+int Report(const Context& context, bool dry_run, const std::string& done,
+           const v1::Mount& mount, const std::string& next) {
+  *context.out << (dry_run ? "would be " : "") << Bare(mount.name()) << ": "
+               << done << " (" << Short(mount.admin_state()) << ", "
+               << Short(mount.health()) << ", " << mount.image_count()
+               << " images)\n";
+  if (!dry_run) {
+    *context.err << "next: " << next << "\n";
+  }
+  return kExitDone;
+}
+
+absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
+  if (!a.dry_run && !a.yes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a retired mount never comes back: look at predella mount retire ",
+        a.name, " --dry-run, then say --yes"));
+  }
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  const auto mount = client.RetireMount(a.name, a.accept_lost, a.reason,
+                                        a.dry_run, a.accept_unlisted);
+  const bool refused = HasReason(mount.status(), reason::kMountNotEmpty);
+  if (refused || (mount.ok() && a.dry_run)) {
+    RETURN_IF_ERROR(PrintLoss(&client, a.name, context));
+  }
+  if (refused) {
+    return NotAccepted(a, mount.status());
+  }
+  RETURN_IF_ERROR(mount.status());
+  return Report(context, a.dry_run, "given up for good", *mount,
+                "stop its agent and take it out of the configuration; predella "
+                "image ls --lost names what was lost");
+}
+
+absl::StatusOr<int> Replace(const LossArguments& a, const Context& context) {
+  if (!a.dry_run && !a.yes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the mount that has the name now never comes back: look "
+                     "at predella mount replace ",
+                     a.name, " --dry-run, then say --yes"));
+  }
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  const auto mount = client.ReplaceMount(a.name, a.new_uid, a.accept_lost,
+                                         a.reason, a.dry_run);
+  const bool refused = HasReason(mount.status(), reason::kMountNotEmpty);
+  if (refused || (mount.ok() && a.dry_run)) {
+    RETURN_IF_ERROR(PrintLoss(&client, a.name, context));
+  }
+  if (refused) {
+    return NotAccepted(a, mount.status());
+  }
+  RETURN_IF_ERROR(mount.status());
+  return Report(context, a.dry_run, absl::StrCat("is now ", mount->uid()),
+                *mount,
+                "its agent registers by itself; predella image ls --lost names "
+                "what was lost with the old one");
+}
+
+}  // namespace
+
+void AddMountLossCommands(CLI::App* mount, Context* context) {
+  const auto a = std::make_shared<LossArguments>();
+  const auto run = [context, a](absl::StatusOr<int> (*f)(const LossArguments&,
+                                                         const Context&)) {
+    return [context, a, f] {
+      context->run = [context, a, f] { return f(*a, *context); };
+    };
+  };
+  const auto add_change = [&a](CLI::App* command) {
+    command->add_option("NAME", a->name, "Name of the mount.")->required();
+    command->add_option("--accept-lost", a->accept_lost,
+                        "How many images are lost with it.");
+    command->add_flag("--yes", a->yes, "Do it.");
+    command->add_option("--reason", a->reason, "Shown with the mount.");
+    command->add_flag("--dry-run", a->dry_run, "Only say what would be.");
+  };
+
+  CLI::App* impact = mount->add_subcommand(
+      "impact", "Say what the loss of mounts would mean, or means.");
+  impact->footer(
+      "Several mounts: as if all of them were lost together.\n"
+      "Examples:\n"
+      "  predella mount impact store-1 store-2\n"
+      "  predella mount impact store-1 -o json | jq -r '.images[].name'");
+  impact->add_option("NAME", a->names, "Names of the mounts.")->required();
+  impact->add_flag("--images", a->images, "Name every image, too.");
+  AddOutputOption(impact, context);
+  impact->callback(run(Impact));
+
+  CLI::App* retire =
+      mount->add_subcommand("retire", "Give a mount up for good.");
+  retire->footer(
+      "A mount that holds images wants their number as --accept-lost; they "
+      "are\n"
+      "LOST then (predella image ls --lost).\n"
+      "Examples:\n"
+      "  predella mount retire store-1 --dry-run\n"
+      "  predella mount retire store-1 --accept-lost 12 --yes");
+  add_change(retire);
+  retire->add_flag("--accept-unlisted", a->accept_unlisted,
+                   "In RECOVERING: also when nobody knows what is on it.");
+  retire->callback(run(Retire));
+
+  CLI::App* replace = mount->add_subcommand(
+      "replace", "Give a mount's name to a new directory, the old one up.");
+  replace->footer(
+      "For a new disk in the place of a broken one: prepare it with predella\n"
+      "mount init, start its agent (which is refused), then replace. What was\n"
+      "on the old one is LOST.\n"
+      "Examples:\n"
+      "  predella mount replace store-1 --dry-run\n"
+      "  predella mount replace store-1 --accept-lost 12 --yes");
+  add_change(replace);
+  replace->add_option("--new-uid", a->new_uid,
+                      "UUID on the new label; default: the directory whose "
+                      "agent was refused last.");
+  replace->callback(run(Replace));
+}
+
+}  // namespace predella::cli

@@ -1,0 +1,229 @@
+#include "server/lifecycle/event_recorder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "common/units.h"
+#include "server/lifecycle/image_health.h"
+#include "server/placement/placement_policy.h"
+
+namespace predella::server {
+namespace {
+
+constexpr char kHealthChanged[] = "mount_health_changed";
+constexpr char kFullnessChanged[] = "mount_fullness_changed";
+
+std::string FullnessName(v1::Fullness fullness) {
+  return std::string(
+      absl::StripPrefix(v1::Fullness_Name(fullness), "FULLNESS_"));
+}
+
+// "ONLINE -> ABSENT: why"; the next start reads it back.
+std::string Change(const std::string& from, const std::string& to,
+                   const std::string& why) {
+  return absl::StrCat(from, " -> ", to, why.empty() ? "" : ": ", why);
+}
+
+std::string ChangedTo(absl::string_view detail) {
+  const size_t arrow = detail.find(" -> ");
+  if (arrow == absl::string_view::npos) {
+    return "";
+  }
+  const absl::string_view to = detail.substr(arrow + 4);
+  return std::string(to.substr(0, to.find(':')));
+}
+
+storage::v1::EventRow Event(absl::string_view kind, const std::string& mount,
+                            int64_t affected, std::string detail) {
+  storage::v1::EventRow row;
+  row.set_kind(std::string(kind));
+  row.set_mount_name(mount);
+  row.set_affected_images(affected);
+  row.set_detail(std::move(detail));
+  return row;
+}
+
+}  // namespace
+
+bool EventRecorder::Budget::Take(absl::Duration now) {
+  left_ = std::min<double>(kBurst,
+                           left_ + absl::FDivDuration(now - filled_, kEvery));
+  filled_ = now;
+  if (left_ < 1) {
+    return false;
+  }
+  left_ -= 1;
+  return true;
+}
+
+EventRecorder::EventRecorder(const LifecycleDeps& deps, AgentWatch* watch)
+    : deps_(deps), watch_(watch) {}
+
+absl::Status EventRecorder::Load() {
+  std::map<std::string, Mount> by_name;
+  RETURN_IF_ERROR(
+      deps_.index->ScanEvents([&](const storage::v1::EventRow& row) {
+        v1::Health health;
+        v1::Fullness fullness;
+        const std::string to = ChangedTo(row.detail());
+        if (row.kind() == kHealthChanged &&
+            v1::Health_Parse(absl::StrCat("HEALTH_", to), &health)) {
+          by_name[row.mount_name()].health = health;
+        } else if (row.kind() == kFullnessChanged &&
+                   v1::Fullness_Parse(absl::StrCat("FULLNESS_", to),
+                                      &fullness)) {
+          by_name[row.mount_name()].fullness = fullness;
+        }
+      }));
+  MutexLock lock(&mu_);
+  for (const MountInfo& info : deps_.registry->List()) {
+    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    Mount& mount = mounts_[uid];
+    mount = by_name[info.row.mount_name()];
+    mount.seen = mount.health;
+    mount.faults = deps_.index->fault_count(uid);
+  }
+  return absl::OkStatus();
+}
+
+void EventRecorder::LookAtHealth(
+    const MountInfo& info, const std::string& name, int64_t images,
+    Mount* mount, std::vector<storage::v1::EventRow>* events) const {
+  // Not knowing is no state of the mount.
+  if (info.health == v1::HEALTH_UNKNOWN) {
+    return;
+  }
+  if (info.health != mount->seen) {
+    mount->seen = info.health;
+    ++mount->unwritten;
+  }
+  if (info.health == mount->health ||
+      !mount->budget.Take(deps_.clock->Boot())) {
+    return;
+  }
+  std::string why = info.health_detail;
+  if (mount->unwritten > 1) {
+    absl::StrAppend(&why, why.empty() ? "" : "; ", mount->unwritten,
+                    " changes since the last one that was written");
+  }
+  storage::v1::EventRow row =
+      Event(kHealthChanged, name, images,
+            Change(HealthName(mount->health), HealthName(info.health), why));
+  row.set_error(info.reported_health.error());
+  if (info.health == v1::HEALTH_UNREACHABLE) {
+    row.clear_error();  // of the last heartbeat
+  }
+  events->push_back(std::move(row));
+  mount->health = info.health;
+  mount->unwritten = 0;
+}
+
+void EventRecorder::LookAtMount(
+    const MountInfo& info, Mount* mount,
+    std::vector<storage::v1::EventRow>* events) const {
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const std::string& name = info.row.mount_name();
+  const int64_t images = deps_.index->mount_totals(uid).count;
+  LookAtHealth(info, name, images, mount, events);
+  if (info.fullness != v1::FULLNESS_UNSPECIFIED &&
+      info.fullness != mount->fullness &&
+      mount->budget.Take(deps_.clock->Boot())) {
+    events->push_back(Event(
+        kFullnessChanged, name, images,
+        Change(FullnessName(mount->fullness), FullnessName(info.fullness),
+               absl::StrFormat(
+                   "%.1f %% in use, %s of %s available", UsedPercent(info.view),
+                   FormatSize(std::max<int64_t>(0, info.view.available_bytes)),
+                   FormatSize(info.space.size_bytes())))));
+    mount->fullness = info.fullness;
+  }
+  const FaultCounts faults = deps_.index->fault_counts(uid);
+  if (faults.all() != mount->faults &&
+      mount->budget.Take(deps_.clock->Boot())) {
+    events->push_back(
+        Event("copy_faults_changed", name, faults.all(),
+              absl::StrCat(faults.missing, " copies are missing and ",
+                           faults.damaged, " damaged; before there were ",
+                           mount->faults, " in all")));
+    mount->faults = faults.all();
+  }
+}
+
+void EventRecorder::LookAtAgents(
+    std::map<std::string, bool>* refused, Budget* budget,
+    std::vector<storage::v1::EventRow>* events) const {
+  std::map<std::string, bool> now;
+  for (const AgentWatch::Agent& agent : watch_->List(deps_.clock->Boot())) {
+    if (agent.refusal.ok()) {
+      continue;  // it has a session, and its mount is not found
+    }
+    const std::string reason = ReasonOf(agent.refusal);
+    const std::string& name = agent.hello.mount_name();
+    const std::string key = absl::StrCat(name, "\n", reason, "\n",
+                                         MetadataOf(agent.refusal)["uid"]);
+    if (refused->count(key) == 0) {
+      if (!budget->Take(deps_.clock->Boot())) {
+        continue;
+      }
+      events->push_back(Event(
+          reason == reason::kMountIdentityMismatch ? "mount_identity_refused"
+                                                   : "agent_refused",
+          ValidateMountName(name).ok() ? name : "", 0,
+          absl::StrCat("the agent on ", agent.hello.host(), " with pid ",
+                       agent.hello.pid(), ", path ", agent.hello.path(), ": ",
+                       std::string(agent.refusal.message()))));
+    }
+    now[key] = true;
+  }
+  *refused = std::move(now);
+}
+
+void EventRecorder::Tick() {
+  MutexLock lock(&mu_);
+  if (!deps_.index->write_error().empty()) {
+    return;
+  }
+  // Copies: they count when they are written.
+  absl::flat_hash_map<Uuid, Mount> mounts = mounts_;
+  std::map<std::string, bool> refused = refused_;
+  Budget refusals = refusals_;
+  std::vector<storage::v1::EventRow> events;
+  for (const MountInfo& info : deps_.registry->List()) {
+    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    if (!IsRetired(info) && !info.row.mount_name().empty()) {
+      LookAtMount(info, &mounts[uid], &events);
+    }
+  }
+  LookAtAgents(&refused, &refusals, &events);
+  if (!events.empty()) {
+    IndexTxn txn = deps_.index->Begin();
+    for (storage::v1::EventRow& event : events) {
+      event.set_time_us(deps_.clock->NowMicros());
+      txn.PutEvent(event);
+    }
+    const absl::Status written = deps_.index->Commit(std::move(txn));
+    if (!written.ok()) {
+      LogIfError(written, "the events are written at the next look");
+      return;
+    }
+    for (const storage::v1::EventRow& event : events) {
+      LogInfo(event.kind(), {{"mount", event.mount_name()},
+                             {"images", event.affected_images()},
+                             {"error", event.error()},
+                             {"detail", event.detail()}});
+    }
+  }
+  mounts_ = std::move(mounts);
+  refused_ = std::move(refused);
+  refusals_ = refusals;
+}
+
+}  // namespace predella::server

@@ -1,0 +1,82 @@
+// Writes down what the coordinator sees happen: mounts that change, agents
+// that are refused, copies that go bad. What operators do is written by the
+// commits that do it.
+#ifndef PREDELLA_SERVER_LIFECYCLE_EVENT_RECORDER_H_
+#define PREDELLA_SERVER_LIFECYCLE_EVENT_RECORDER_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/storage/v1/storage.pb.h"
+#include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/agent_watch.h"
+#include "server/lifecycle/lifecycle_options.h"
+
+namespace predella::server {
+
+// Looks once a second, so a heartbeat writes nothing, and compares with what
+// was written last, so a state is written once. A mount that flaps is written
+// kBurst times and then once per kEvery, with the number of changes between.
+class EventRecorder {
+ public:
+  static constexpr int kBurst = 10;
+  static constexpr absl::Duration kEvery = absl::Minutes(1);
+
+  EventRecorder(const LifecycleDeps& deps, AgentWatch* watch);
+
+  // Takes the states that were written last from the index: a mount that broke
+  // or came back while no coordinator ran is news.
+  absl::Status Load();
+  // One commit for everything that changed; what could not be written is
+  // written by a later call. Not called twice at a time.
+  void Tick();
+
+ private:
+  // So many events may be written at once; one more per kEvery.
+  class Budget {
+   public:
+    bool Take(absl::Duration now);
+
+   private:
+    double left_ = kBurst;
+    absl::Duration filled_;
+  };
+  struct Mount {
+    v1::Health health = v1::HEALTH_ONLINE;    // as written last
+    v1::Health seen = v1::HEALTH_ONLINE;      // at the last look
+    int64_t unwritten = 0;                    // changes since, not written
+    v1::Fullness fullness = v1::FULLNESS_OK;  // as written last
+    int64_t faults = 0;                       // as written last
+    Budget budget;
+  };
+
+  void LookAtMount(const MountInfo& info, Mount* mount,
+                   std::vector<storage::v1::EventRow>* events) const;
+  void LookAtHealth(const MountInfo& info, const std::string& name,
+                    int64_t images, Mount* mount,
+                    std::vector<storage::v1::EventRow>* events) const;
+  void LookAtAgents(std::map<std::string, bool>* refused, Budget* budget,
+                    std::vector<storage::v1::EventRow>* events) const;
+
+  const LifecycleDeps deps_;
+  AgentWatch* const watch_;
+
+  Mutex mu_;
+  absl::flat_hash_map<Uuid, Mount> mounts_ ABSL_GUARDED_BY(mu_);
+  // Refusals that are written, by mount, reason and identity.
+  std::map<std::string, bool> refused_ ABSL_GUARDED_BY(mu_);
+  Budget refusals_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_EVENT_RECORDER_H_

@@ -1,0 +1,216 @@
+// Commands about what is degraded, lost, or happened.
+#include <memory>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "client/cli/context.h"
+#include "client/cli/exit_code.h"
+#include "client/mocks/mock_connection.h"
+#include "common/errors.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::cli {
+namespace {
+
+using ::testing::_;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Invoke;
+using ::testing::NiceMock;
+using ::testing::Not;
+using ::testing::Return;
+
+constexpr char kImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
+
+class DegradedCommandsTest : public ::testing::Test {
+ protected:
+  int Run(std::vector<const char*> arguments) {
+    arguments.insert(arguments.begin(), "predella");
+    out_.str("");
+    err_.str("");
+    Context context;
+    context.out = &out_;
+    context.err = &err_;
+    context.connect = [this](const Context&) { return Client(connection_); };
+    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
+                  &context);
+  }
+  static v1::ExplainImpactResponse Impact(int64_t count) {
+    v1::ExplainImpactResponse impact;
+    impact.set_image_count(count);
+    impact.set_image_bytes(count << 30);
+    impact.set_only_copy_count(count);
+    impact.set_only_copy_bytes(count << 30);
+    v1::ImpactedImage* const image = impact.add_images();
+    image->set_name(std::string("images/") + kImage);
+    image->set_size_bytes(int64_t{1} << 30);
+    image->add_mounts("mounts/store-2");
+    return impact;
+  }
+  static absl::Status NotEmpty() {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     reason::kMountNotEmpty, "not accepted",
+                     {{"image_count", "12"}});
+  }
+
+  std::shared_ptr<NiceMock<MockConnection>> connection_ =
+      std::make_shared<NiceMock<MockConnection>>();
+  std::ostringstream out_;
+  std::ostringstream err_;
+};
+
+TEST_F(DegradedCommandsTest, AListOfTheDegradedSaysWhy) {
+  v1::ListImagesResponse page;
+  v1::Image* const image = page.add_images();
+  image->set_name(std::string("images/") + kImage);
+  image->set_health(v1::IMAGE_HEALTH_DEGRADED);
+  image->set_health_detail("mounts/store-2 is ABSENT: no label");
+  v1::Image* const risky = page.add_images();
+  risky->set_name(std::string("images/") + kImage);
+  risky->set_health(v1::IMAGE_HEALTH_HEALTHY);
+  risky->set_at_risk(true);
+  EXPECT_CALL(*connection_, ListImages)
+      .WillOnce(Invoke([&](const v1::ListImagesRequest& request) {
+        EXPECT_EQ(request.health(), v1::IMAGE_HEALTH_DEGRADED);
+        EXPECT_EQ(request.mount(), "mounts/store-2");
+        return page;
+      }));
+  EXPECT_EQ(
+      Run({"image", "ls", "--degraded", "--mount", "store-2", "-o", "wide"}),
+      kExitDone);
+  EXPECT_THAT(out_.str(),
+              AllOf(HasSubstr("DEGRADED"), HasSubstr("AT_RISK"),
+                    HasSubstr("mounts/store-2 is ABSENT: no label\n")));
+  EXPECT_EQ(Run({"image", "ls", "--degraded", "--lost"}), kExitUsage);
+}
+
+TEST_F(DegradedCommandsTest, ALongTableHasOneHeader) {
+  v1::ListImagesResponse page;
+  for (int i = 0; i < 2500; ++i) {
+    page.add_images()->set_name(std::string("images/") + kImage);
+  }
+  EXPECT_CALL(*connection_, ListImages).WillOnce(Return(page));
+  EXPECT_EQ(Run({"image", "ls", "--lost"}), kExitDone);
+  const std::string text = out_.str();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2501);
+  EXPECT_EQ(text.find("ID "), 0u);
+  EXPECT_EQ(text.find("ID ", 1), std::string::npos);
+}
+
+TEST_F(DegradedCommandsTest, AnImageShowsItsFault) {
+  v1::Image image;
+  image.set_name(std::string("images/") + kImage);
+  image.set_health(v1::IMAGE_HEALTH_DEGRADED);
+  image.set_health_detail("the copy on mounts/store-2 is damaged: MiB 7");
+  v1::Copy* const copy = image.add_copies();
+  copy->set_mount("mounts/store-2");
+  copy->set_health(v1::HEALTH_ONLINE);
+  copy->set_fault(v1::COPY_FAULT_DAMAGED);
+  copy->set_fault_detail("MiB 7");
+  EXPECT_CALL(*connection_, GetImage).WillOnce(Return(image));
+  EXPECT_EQ(Run({"image", "stat", kImage}), kExitDone);
+  EXPECT_THAT(out_.str(),
+              AllOf(HasSubstr("DEGRADED, 0 of 1 copies readable"),
+                    HasSubstr("the copy on mounts/store-2 is damaged"),
+                    HasSubstr("store-2 ONLINE, DAMAGED since -: MiB 7")));
+}
+
+TEST_F(DegradedCommandsTest, ImpactSaysTheNumbersAndAllTheNames) {
+  v1::ExplainImpactResponse first = Impact(2);
+  first.set_next_page_token("more");
+  EXPECT_CALL(*connection_, ExplainImpact)
+      .WillOnce(Return(first))
+      .WillOnce(Return(first))
+      .WillOnce(Invoke([](const v1::ExplainImpactRequest& request) {
+        EXPECT_EQ(request.page_token(), "more");
+        EXPECT_EQ(request.names_size(), 2);
+        return Impact(2);
+      }));
+  EXPECT_EQ(Run({"mount", "impact", "store-2", "store-3"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "on store-2, store-3: 2 images, 2 GiB\n"
+            "no copy elsewhere: 2 images, 2 GiB\n");
+  EXPECT_EQ(Run({"mount", "impact", "store-2", "store-3", "--images"}),
+            kExitDone);
+  const std::string text = out_.str();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 5);
+}
+
+TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
+  EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(NotEmpty()));
+  EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(12)));
+  EXPECT_EQ(Run({"mount", "retire", "store-2", "--dry-run"}), kExitConflict);
+  EXPECT_THAT(out_.str(),
+              AllOf(HasSubstr("lost with store-2: 12 images, 12 GiB"),
+                    HasSubstr(kImage), HasSubstr("and 11 more")));
+  EXPECT_THAT(err_.str(), HasSubstr("--accept-lost 12"));
+}
+
+TEST_F(DegradedCommandsTest, ReplaceWantsYesAndSaysTheNewIdentity) {
+  EXPECT_CALL(*connection_, ReplaceMount).Times(0);
+  EXPECT_EQ(Run({"mount", "replace", "store-2"}), kExitUsage);
+  v1::Mount mount;
+  mount.set_name("mounts/store-2");
+  mount.set_uid(kImage);
+  EXPECT_CALL(*connection_, ReplaceMount)
+      .WillOnce(Invoke([&](const v1::ReplaceMountRequest& request) {
+        EXPECT_EQ(request.new_uid(), kImage);
+        EXPECT_EQ(request.accept_lost_image_count(), 3);
+        EXPECT_FALSE(request.validate_only());
+        return mount;
+      }));
+  EXPECT_EQ(Run({"mount", "replace", "store-2", "--new-uid", kImage,
+                 "--accept-lost", "3", "--yes"}),
+            kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr(std::string("is now ") + kImage));
+}
+
+TEST_F(DegradedCommandsTest, EventsAreShownNewestLastAndFollowed) {
+  v1::ListEventsResponse list;
+  for (const char* id : {"02", "01"}) {
+    v1::Event* const event = list.add_events();
+    event->set_id(id);
+    event->set_kind("mount_health_changed");
+    event->set_mount("mounts/store-2");
+    event->set_detail("ONLINE -> FAILED");
+    event->set_error(std::string(id) == "02" ? "EIO" : "");
+    event->set_affected_image_count(7);
+  }
+  EXPECT_CALL(*connection_, ListEvents).WillRepeatedly(Return(list));
+  EXPECT_EQ(Run({"events", "--mount", "store-2"}), kExitDone);
+  EXPECT_EQ(out_.str(),
+            "- mount_health_changed store-2 ONLINE -> FAILED (7 images)\n"
+            "- mount_health_changed store-2 ONLINE -> FAILED [EIO] (7 "
+            "images)\n");
+  const auto say = [](const char* id, const char* kind) {
+    v1::Event event;
+    event.set_id(id);
+    event.set_kind(kind);
+    return event;
+  };
+  EXPECT_CALL(*connection_, WatchEvents)
+      .WillOnce(Invoke([&](const v1::WatchEventsRequest& request,
+                           const std::function<bool(const v1::Event&)>& event) {
+        EXPECT_EQ(request.after(), "02");
+        EXPECT_TRUE(event(say("03", "mount_retired")));
+        EXPECT_TRUE(event(say("04", "mount_cordoned")));
+        return absl::UnavailableError("the coordinator stops");
+      }))
+      .WillOnce(Invoke([](const v1::WatchEventsRequest& request,
+                          const std::function<bool(const v1::Event&)>&) {
+        EXPECT_EQ(request.after(), "04") << "none is missed, none comes twice";
+        return absl::OkStatus();
+      }));
+  EXPECT_EQ(Run({"events", "--follow", "--kind", "mount_retired"}), kExitDone);
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("mount_retired"),
+                                Not(HasSubstr("mount_cordoned"))));
+}
+
+}  // namespace
+}  // namespace predella::cli

@@ -1,0 +1,257 @@
+// Events: what is written when something happens, and how it is read.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class EventTest : public LifecycleFixture {
+ protected:
+  std::vector<v1::Event> Events(const std::string& kind,
+                                const std::string& mount = "") {
+    v1::ListEventsRequest request;
+    request.set_kind(kind);
+    request.set_mount(mount);
+    request.set_page_size(1000);
+    const auto list = lifecycle_->events().List(request);
+    EXPECT_OK(list.status());
+    return list.ok() ? std::vector<v1::Event>(list->events().begin(),
+                                              list->events().end())
+                     : std::vector<v1::Event>();
+  }
+  // As the seconds go by, with a heartbeat of each.
+  void Seconds(FakeAgent* agent, int count) {
+    for (int i = 0; i < count; ++i) {
+      clock_.Advance(absl::Seconds(1));
+      agent->Beat();
+      Tick();
+    }
+  }
+};
+
+TEST_F(EventTest, AHealthThatChangesIsWrittenOnceWithItsReason) {
+  FakeAgent* const a = AddConnected("a");
+  PutRow({a});
+  PutRow({a});
+  Seconds(a, 3);
+  EXPECT_THAT(Events("mount_health_changed"), IsEmpty());
+  EXPECT_THAT(Events("mount_registered").size(), 1);
+  Say(a, v1::HEALTH_FAILED, "EIO");
+  const int64_t commits = kv_->commits();
+  Seconds(a, 5);
+  EXPECT_EQ(kv_->commits(), commits + 1) << "heartbeats write nothing";
+  const std::vector<v1::Event> events = Events("mount_health_changed");
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].mount(), "mounts/a");
+  EXPECT_THAT(events[0].detail(), HasSubstr("ONLINE -> FAILED"));
+  EXPECT_EQ(events[0].error(), "EIO");
+  EXPECT_EQ(events[0].affected_image_count(), 2);
+  v1::GetMountRequest get;
+  get.set_name("a");
+  ASSERT_OK_AND_ASSIGN(const v1::Mount mount, lifecycle_->mounts().Get(get));
+  EXPECT_EQ(mount.health_error(), "EIO");
+  EXPECT_GT(mount.health_time().seconds(), 0);
+  a->Lose();
+  clock_.Advance(absl::Seconds(16));
+  Tick();
+  const std::vector<v1::Event> silent = Events("mount_health_changed");
+  ASSERT_EQ(silent.size(), 2u);
+  EXPECT_THAT(silent[0].detail(), HasSubstr("FAILED -> UNREACHABLE: its agent "
+                                            "has been silent for"));
+  EXPECT_EQ(silent[0].error(), "");
+}
+
+TEST_F(EventTest, ARestartIsNoNewsButWhatChangedMeanwhileIs) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Say(a, v1::HEALTH_HUNG);
+  Tick();
+  Restart();
+  Connect(a);
+  Connect(b);
+  Tick();
+  EXPECT_EQ(Events("mount_health_changed").size(), 1u)
+      << "HUNG as before, ONLINE as before";
+  Restart();
+  Say(a, v1::HEALTH_ONLINE);
+  Connect(a);
+  Tick();
+  const std::vector<v1::Event> events = Events("mount_health_changed");
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_THAT(events[0].detail(), HasSubstr("HUNG -> ONLINE"));
+}
+
+TEST_F(EventTest, AMountThatFlapsDoesNotFillTheLog) {
+  FakeAgent* const a = AddConnected("a");
+  for (int i = 0; i < 150; ++i) {
+    Say(a, i % 2 == 0 ? v1::HEALTH_SUSPECT : v1::HEALTH_ONLINE);
+    Seconds(a, 1);
+  }
+  const size_t events = Events("mount_health_changed").size();
+  EXPECT_GE(events, 10u);
+  EXPECT_LE(events, 13u) << "ten at once, and one a minute";
+  Say(a, v1::HEALTH_FAILED);
+  clock_.Advance(absl::Minutes(2));
+  Seconds(a, 1);
+  const std::vector<v1::Event> last = Events("mount_health_changed");
+  EXPECT_THAT(last[0].detail(),
+              AllOf(HasSubstr("-> FAILED"),
+                    HasSubstr("changes since the last one that was written")));
+}
+
+TEST_F(EventTest, WhatCannotBeWrittenIsWrittenLater) {
+  FakeAgent* const a = AddConnected("a");
+  Say(a, v1::HEALTH_ABSENT);
+  kv_->FailCommit(1, server::MemKvStore::Fault::kBeforeApplying, true);
+  Tick();
+  Tick();
+  EXPECT_THAT(Events("mount_health_changed"), IsEmpty());
+  kv_->ClearFaults();
+  Tick();
+  EXPECT_EQ(Events("mount_health_changed").size(), 1u);
+}
+
+TEST_F(EventTest, ARefusedIdentityIsWrittenOnce) {
+  FakeAgent* const a = AddConnected("a");
+  a->Lose();
+  FakeAgent* const other = AddAgent("a");
+  for (int i = 0; i < 5; ++i) {
+    Connect(other);  // as it dials again and again
+    clock_.Advance(absl::Seconds(2));
+    Tick();
+  }
+  const std::vector<v1::Event> events = Events("mount_identity_refused", "a");
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_THAT(events[0].detail(), HasSubstr(other->uid().ToString()));
+  clock_.Advance(absl::Minutes(5));
+  Tick();
+  Connect(other);
+  Tick();
+  EXPECT_EQ(Events("mount_identity_refused", "a").size(), 2u)
+      << "it was gone, and came again";
+}
+
+TEST_F(EventTest, FullnessFaultsAndTheEndOfMaintenanceAreWritten) {
+  FakeAgent* const a = AddConnected("a");
+  Seconds(a, 1);
+  a->Behave(
+      [](FakeAgent::Behaviour* b) { b->available_bytes = b->size_bytes / 20; });
+  Seconds(a, 2);
+  const std::vector<v1::Event> fullness = Events("mount_fullness_changed");
+  ASSERT_EQ(fullness.size(), 1u);
+  EXPECT_THAT(fullness[0].detail(),
+              AllOf(HasSubstr("OK -> NEAR"), HasSubstr("% in use")));
+  PutFault(PutRow({a}), a, storage::v1::COPY_FAULT_MISSING);
+  Seconds(a, 2);
+  const std::vector<v1::Event> faults = Events("copy_faults_changed");
+  ASSERT_EQ(faults.size(), 1u);
+  EXPECT_THAT(faults[0].detail(),
+              HasSubstr("1 copies are missing and 0 damaged"));
+  v1::MaintainMountRequest maintain;
+  maintain.set_name("a");
+  maintain.set_reason("new cable");
+  maintain.mutable_until_time()->set_seconds(clock_.NowMicros() / 1'000'000 +
+                                             10);
+  ASSERT_OK(lifecycle_->mounts().Maintain(maintain));
+  Seconds(a, 5);
+  EXPECT_THAT(Events("mount_maintenance_ended"), IsEmpty());
+  Seconds(a, 10);
+  const std::vector<v1::Event> ended = Events("mount_maintenance_ended");
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_THAT(ended[0].detail(), HasSubstr("new cable"));
+  EXPECT_EQ(registry_->FindByName("a")->row.admin_state(),
+            storage::v1::ADMIN_STATE_ACTIVE);
+}
+
+TEST_F(EventTest, ListsAreNewestFirstInPagesAndFiltered) {
+  AddConnected("a", 1);
+  AddConnected("b", 2);
+  for (int i = 0; i < 4; ++i) {
+    v1::CordonMountRequest cordon;
+    cordon.set_name(i % 2 == 0 ? "a" : "b");
+    cordon.set_reason(absl::StrCat("number ", i));
+    ASSERT_OK(lifecycle_->mounts().Cordon(cordon));
+  }
+  v1::ListEventsRequest request;
+  request.set_kind("mount_cordoned");
+  request.set_page_size(3);
+  std::vector<std::string> details;
+  do {
+    ASSERT_OK_AND_ASSIGN(const v1::ListEventsResponse page,
+                         lifecycle_->events().List(request));
+    for (const v1::Event& event : page.events()) {
+      details.push_back(event.detail());
+    }
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_THAT(details,
+              ElementsAre("number 3", "number 2", "number 1", "number 0"));
+  EXPECT_EQ(Events("mount_cordoned", "mounts/b").size(), 2u);
+  EXPECT_EQ(Events("", "b").size(), 3u) << "and its registration";
+  request.set_page_token("nonsense");
+  EXPECT_THAT(lifecycle_->events().List(request),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(EventTest, WhoeverComesBackMissesNone) {
+  AddConnected("a");
+  ASSERT_OK_AND_ASSIGN(const std::string start, lifecycle_->events().Newest());
+  EXPECT_THAT(*lifecycle_->events().After(start, 10), IsEmpty());
+  for (int i = 0; i < 5; ++i) {
+    v1::CordonMountRequest cordon;
+    cordon.set_name("a");
+    cordon.set_reason(absl::StrCat(i));
+    ASSERT_OK(lifecycle_->mounts().Cordon(cordon));
+  }
+  std::vector<std::string> details;
+  std::string last = start;
+  while (true) {
+    ASSERT_OK_AND_ASSIGN(const std::vector<v1::Event> events,
+                         lifecycle_->events().After(last, 2));
+    if (events.empty()) {
+      break;
+    }
+    for (const v1::Event& event : events) {
+      EXPECT_LT(last, event.id());
+      last = event.id();
+      details.push_back(event.detail());
+    }
+    if (details.size() == 4) {
+      Restart();  // ids outlive the coordinator
+    }
+  }
+  EXPECT_THAT(details, ElementsAre("0", "1", "2", "3", "4"));
+  EXPECT_THAT(lifecycle_->events().After("xyz", 1),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(EventTest, FollowersAreWokenAndCounted) {
+  int woken = 0;
+  ASSERT_OK_AND_ASSIGN(const int64_t one,
+                       lifecycle_->events().Follow([&] { ++woken; }));
+  Tick();
+  EXPECT_EQ(woken, 1);
+  lifecycle_->events().Unfollow(one);
+  Tick();
+  EXPECT_EQ(woken, 1);
+  for (size_t i = 0; i < server::EventLog::kMostFollowers; ++i) {
+    EXPECT_OK(lifecycle_->events().Follow([] {}));
+  }
+  EXPECT_THAT(lifecycle_->events().Follow([] {}),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+}  // namespace
+}  // namespace predella::testing
