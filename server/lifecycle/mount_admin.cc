@@ -48,8 +48,10 @@ absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
 
 v1::Mount MountAdmin::ToApi(const MountInfo& info) {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-  return ToApiMount(info, deps_.index->mount_totals(uid),
-                    reaper_->PendingOn(uid));
+  v1::Mount mount =
+      ToApiMount(info, deps_.index->mount_totals(uid), reaper_->PendingOn(uid));
+  mount.set_orphan_count(inventory_->OrphanCount(uid));
+  return mount;
 }
 
 absl::StatusOr<v1::Mount> MountAdmin::Get(const v1::GetMountRequest& request) {
