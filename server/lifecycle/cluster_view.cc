@@ -309,6 +309,42 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
   }
 }
 
+void ClusterView::CheckInventory(const MountInfo& info,
+                                 v1::Cluster* cluster) const {
+  const std::string name = MountName(info.row.mount_name());
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const auto suspicion = inventory_->SuspicionOf(uid);
+  if (suspicion.has_value()) {
+    Add(cluster, "INVENTORY_SUSPICIOUS", v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat(name, ": a listing lacks ", suspicion->missing, " of ",
+                     suspicion->expected,
+                     " images; nothing is removed for that",
+                     suspicion->missing > ListingAudit::kMostFaults
+                         ? absl::StrCat(", and ", ListingAudit::kMostFaults,
+                                        " of them are marked")
+                         : ""),
+        "see whether the right file system is mounted whole, and put the files "
+        "back; the mount is listed again when its agent registers anew");
+  }
+  const int64_t faults = deps_.index->fault_count(uid);
+  if (faults > 0) {
+    Add(cluster, "COPIES_FAULTY", v1::CLUSTER_HEALTH_ERROR,
+        absl::StrCat(name, ": ", faults, " copies are missing or damaged"),
+        absl::StrCat("predella image ls --mount ", info.row.mount_name(),
+                     " shows them as DEGRADED; put the files back, or delete "
+                     "these images and store them again"));
+  }
+  const int64_t orphans = inventory_->OrphanCount(uid);
+  if (orphans > 0) {
+    Add(cluster, "ORPHANS", v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat(name, ": ", orphans,
+                     " files bear the name of an image and no row of the "
+                     "index names them"),
+        absl::StrCat("predella orphan ls ", info.row.mount_name(),
+                     " says what they are; nothing touches them by itself"));
+  }
+}
+
 v1::Cluster ClusterView::Get() const {
   v1::Cluster cluster;
   cluster.set_health(v1::CLUSTER_HEALTH_OK);
@@ -359,6 +395,7 @@ v1::Cluster ClusterView::Get() const {
         info.view.admin_state == storage::v1::ADMIN_STATE_MAINTENANCE;
     if (!excused) {
       CheckMount(info, &cluster);
+      CheckInventory(info, &cluster);
     }
   }
   if (writable == 0) {

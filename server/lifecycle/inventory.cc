@@ -101,6 +101,7 @@ void Inventory::RunTick() {
                    "nobody is told a pair until it is written");
       }
     }
+    AskForAudits(mounts);
     return;
   }
   bool all = true;
@@ -135,8 +136,8 @@ bool Inventory::ListedLocked(const MountInfo& info) const {
   const auto it = listings_.find(Uuid::FromBytesOrNone(info.row.mount_uid()));
   // A mount that another process may have changed is listed again, and one
   // that is away may be: nothing is decided without it.
-  return it != listings_.end() && it->second.done && info.attached &&
-         !info.row.unconfirmed() && info.hello.has_value() &&
+  return it != listings_.end() && it->second.recovering && it->second.done &&
+         info.attached && !info.row.unconfirmed() && info.hello.has_value() &&
          it->second.incarnation == info.hello->incarnation();
 }
 
@@ -147,7 +148,7 @@ void Inventory::Ask(const MountInfo& info) {
   {
     MutexLock lock(&mu_);
     Listing& listing = listings_[mount_uid];
-    if (session == 0 || listing.session == session) {
+    if (session == 0 || (listing.recovering && listing.session == session)) {
       return;
     }
     absl::erase_if(unadopted_, [&](const auto& file) {
@@ -158,6 +159,8 @@ void Inventory::Ask(const MountInfo& info) {
         info.hello.has_value() ? info.hello->incarnation() : std::string();
     listing.session = session;
     listing.done = false;
+    listing.recovering = true;
+    listing.audit = nullptr;
   }
   control::v1::Command command;
   command.mutable_list_mount()->set_listing_id(listing_id);
@@ -243,6 +246,7 @@ std::vector<std::string> Inventory::Awaited() const {
 
 absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
   const Uuid mount_uid = Uuid::FromBytesOrNone(part.mount_uid());
+  std::shared_ptr<ListingAudit> audit;
   {
     MutexLock lock(&mu_);
     const auto it = listings_.find(mount_uid);
@@ -252,15 +256,16 @@ absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
                        reason::kInvalidArgument,
                        "nobody asked for this listing, or not any more");
     }
+    audit = it->second.audit;
+  }
+  if (audit != nullptr) {
+    return audit->Take(part);
   }
   std::vector<storage::v1::ReplicaRecord> records;
   for (const control::v1::InventoryEntry& entry : part.entries()) {
-    const storage::v1::ReplicaRecord& record = entry.record();
     // What is not whole, or says it is another image, is nobody's to adopt.
-    if (entry.named() && entry.has_record() &&
-        record.size_bytes() == entry.size_bytes() &&
-        record.image_id() == entry.image_id()) {
-      records.push_back(record);
+    if (IsWhole(entry)) {
+      records.push_back(entry.record());
     } else if (entry.named()) {
       RETURN_IF_ERROR(NoteUnadopted(mount_uid, entry));
     }

@@ -1,4 +1,7 @@
-// What lies on the mounts, and the end of RECOVERING.
+// What lies on the mounts: the listings, and the end of RECOVERING.
+//
+// Every mount is listed once after every start of the coordinator or its agent,
+// two at a time, and compared with the index (ListingAudit).
 //
 // After a rollback of the index every mount is listed. A complete image that
 // nothing in the index speaks against is adopted from its record; one whose id
@@ -10,6 +13,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +24,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 #include "common/ids.h"
@@ -27,6 +33,7 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/listing_audit.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
@@ -46,8 +53,8 @@ class Inventory {
   // Called on the pool when RECOVERING has ended and mounts are trusted.
   void OnEnded(std::function<void()> ended);
 
-  // In RECOVERING, asks for the listings that are missing, and ends it when
-  // there are none. Posts its work; a second call while one runs does nothing.
+  // Asks for the listings that are missing, and ends RECOVERING when there are
+  // none. Posts its work; a second call while one runs does nothing.
   void Tick();
 
   // A part of a listing that was asked for; blocks on the index.
@@ -71,12 +78,38 @@ class Inventory {
   // Names of the mounts whose listings RECOVERING waits for; empty without.
   std::vector<std::string> Awaited() const;
 
+  // What the last listing of a mount outside of RECOVERING came to.
+  struct Audited {
+    int64_t expected = 0;
+    int64_t missing = 0;
+    bool suspicious = false;
+    std::map<Uuid, Orphan> orphans;
+  };
+  // Mounts that were compared since the start of the coordinator, by uid.
+  bool WasAudited(const Uuid& mount_uid) const;
+  int64_t OrphanCount(const Uuid& mount_uid) const;
+  // In the order of the ids, greater than `after` ("none": from the first).
+  std::vector<Orphan> ListOrphans(const Uuid& mount_uid, const Uuid& after,
+                                  int64_t limit) const;
+  // Its last listing lacked more than is likely one by one; absent: no, or not
+  // any more.
+  struct Suspicion {
+    int64_t missing = 0;
+    int64_t expected = 0;
+  };
+  std::optional<Suspicion> SuspicionOf(const Uuid& mount_uid) const;
+
  private:
   struct Listing {
     std::string id;           // of the one that runs, or was taken in
     std::string incarnation;  // of the agent that gives it
     int64_t session = 0;      // in which it was asked for
     bool done = false;        // ... and taken in whole
+    bool recovering = false;  // it was asked for in RECOVERING
+    // Else; shared with the calls that bring its parts.
+    std::shared_ptr<ListingAudit> audit;
+    // Not before then again, when it failed.
+    absl::Duration retry;
   };
   absl::Status NoteUnadopted(const Uuid& mount_uid,
                              const control::v1::InventoryEntry& entry);
@@ -90,6 +123,14 @@ class Inventory {
   void Listed(const Uuid& mount_uid, const std::string& listing_id,
               const absl::Status& status);
   void End();
+
+  // inventory_audit.cc
+  void AskForAudits(const std::vector<MountInfo>& mounts);
+  void AskForAudit(const MountInfo& info, int64_t session);
+  void AuditListed(const Uuid& mount_uid, const std::string& listing_id,
+                   const absl::Status& status);
+  void FinishAudit(const Uuid& mount_uid, const std::string& listing_id,
+                   const std::shared_ptr<ListingAudit>& audit);
 
   absl::StatusOr<Verdict> Judge(const Uuid& mount_uid,
                                 const storage::v1::ReplicaRecord& record);
@@ -125,6 +166,7 @@ class Inventory {
   absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);
   int64_t conflicts_ ABSL_GUARDED_BY(mu_) = 0;
   absl::flat_hash_map<Uuid, Unadopted> unadopted_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, Audited> audited_ ABSL_GUARDED_BY(mu_);
 };
 
 // The row that a record on a mount stands for.

@@ -53,6 +53,7 @@ v1::Mount MountAdmin::ToApi(const MountInfo& info) {
   v1::Mount mount =
       ToApiMount(info, deps_.index->mount_totals(uid), reaper_->PendingOn(uid));
   mount.set_fault_count(deps_.index->fault_count(uid));
+  mount.set_orphan_count(inventory_->OrphanCount(uid));
   return mount;
 }
 

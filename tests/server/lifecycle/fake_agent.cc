@@ -271,7 +271,7 @@ absl::Status FakeAgent::List(const std::string& listing_id) {
       entry->set_image_id(id);
       entry->set_named(true);
       entry->set_size_bytes(file.size_bytes);
-      if (!behaviour_.records_readable) {
+      if (!behaviour_.records_readable || !file.has_record) {
         continue;
       }
       storage::v1::ReplicaRecord* const record = entry->mutable_record();
@@ -279,7 +279,9 @@ absl::Status FakeAgent::List(const std::string& listing_id) {
       *record->mutable_generation() = file.generation;
       record->set_upload_id(file.upload_id);
       record->set_location_key(file.location_key);
-      record->set_size_bytes(file.size_bytes);
+      record->set_size_bytes(file.record_size_bytes != 0
+                                 ? file.record_size_bytes
+                                 : file.size_bytes);
       record->set_crc32c(0x1234abcd);
     }
   }
@@ -290,6 +292,14 @@ absl::Status FakeAgent::List(const std::string& listing_id) {
     if (!taken.ok()) {
       return taken;
     }
+  }
+  std::function<void()> meanwhile;
+  {
+    MutexLock lock(&mu_);
+    meanwhile = behaviour_.while_listing;
+  }
+  if (meanwhile) {
+    meanwhile();
   }
   return absl::OkStatus();
 }
@@ -436,6 +446,22 @@ void FakeAgent::Plant(const Uuid& image_id, const Uuid& upload_id,
                       const storage::v1::Generation& generation) {
   MutexLock lock(&mu_);
   files_[image_id.bytes()] = {generation, upload_id.bytes(), 4096, ""};
+}
+
+std::optional<FakeAgent::File> FakeAgent::Take(const Uuid& image_id) {
+  MutexLock lock(&mu_);
+  const auto it = files_.find(image_id.bytes());
+  if (it == files_.end()) {
+    return std::nullopt;
+  }
+  File file = it->second;
+  files_.erase(it);
+  return file;
+}
+
+void FakeAgent::Put(const Uuid& image_id, const File& file) {
+  MutexLock lock(&mu_);
+  files_[image_id.bytes()] = file;
 }
 
 void FakeAgent::Report(const control::v1::Published& published) {

@@ -32,6 +32,8 @@ class FakeAgent {
     std::string upload_id;
     int64_t size_bytes = 0;
     std::string location_key;
+    bool has_record = true;
+    int64_t record_size_bytes = 0;  // 0: as the file
   };
 
   FakeAgent(std::string name, Uuid uid, Executor* pool);
@@ -52,6 +54,9 @@ class FakeAgent {
   // A file and record that nobody asked about.
   void Plant(const Uuid& image_id, const Uuid& upload_id,
              const storage::v1::Generation& generation);
+  // Somebody took a file away, or changed or brought one, record or not.
+  std::optional<File> Take(const Uuid& image_id);
+  void Put(const Uuid& image_id, const File& file);
   // Reports a publish again, of any upload.
   void Report(const control::v1::Published& published);
   void ReportFull(const Uuid& upload_id, int64_t received);
@@ -84,6 +89,8 @@ class FakeAgent {
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
     absl::Status refuse_listing;
+    // Called when a listing was sent and before it is answered.
+    std::function<void()> while_listing;
     bool records_readable = true;
     std::vector<storage::v1::RosterEntry> roster;
     bool answer_attach = true;

@@ -1,0 +1,216 @@
+// Listings outside of RECOVERING: a part of Inventory.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/errors.h"
+#include "common/logging.h"
+#include "server/lifecycle/inventory.h"
+
+namespace predella::server {
+namespace {
+
+// A listing reads every record of a mount, and each costs a look into the
+// index: few at a time, whatever starts together.
+constexpr int kListingsAtOnce = 2;
+constexpr absl::Duration kRetryAfter = absl::Minutes(1);
+
+}  // namespace
+
+void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
+  int running = 0;
+  std::vector<std::pair<MountInfo, int64_t>> wanted;
+  for (const MountInfo& info : mounts) {
+    const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    const int64_t session = commands_->AttachedSession(mount_uid);
+    if (session == 0 || !info.attached ||
+        info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    MutexLock lock(&mu_);
+    const Listing& listing = listings_[mount_uid];
+    if (listing.session != session) {
+      if (listing.retry <= deps_.clock->Boot()) {
+        wanted.emplace_back(info, session);
+      }
+    } else if (!listing.done) {
+      ++running;
+    }
+  }
+  for (const auto& [info, session] : wanted) {
+    if (running >= kListingsAtOnce) {
+      return;
+    }
+    AskForAudit(info, session);
+    ++running;
+  }
+}
+
+void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
+  const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const std::string listing_id = deps_.ids->NextUuid().bytes();
+  auto audit = ListingAudit::Begin(deps_, upload_manager_, tombstones_,
+                                   mount_uid, info.row.mount_name());
+  if (!audit.ok()) {
+    LogIfError(audit.status(), "the mount is listed at a later tick");
+    return;
+  }
+  {
+    MutexLock lock(&mu_);
+    Listing& listing = listings_[mount_uid];
+    listing.id = listing_id;
+    listing.incarnation =
+        info.hello.has_value() ? info.hello->incarnation() : std::string();
+    listing.session = session;
+    listing.done = false;
+    listing.recovering = false;
+    listing.audit = *std::move(audit);
+  }
+  control::v1::Command command;
+  command.mutable_list_mount()->set_listing_id(listing_id);
+  commands_->CallAsync(
+      mount_uid, std::move(command),
+      [this, mount_uid,
+       listing_id](const absl::StatusOr<control::v1::CommandResult>& result) {
+        AuditListed(mount_uid, listing_id, result.status());
+      });
+}
+
+void Inventory::AuditListed(const Uuid& mount_uid,
+                            const std::string& listing_id,
+                            const absl::Status& status) {
+  std::shared_ptr<ListingAudit> audit;
+  {
+    MutexLock lock(&mu_);
+    Listing& listing = listings_[mount_uid];
+    if (listing.id != listing_id || listing.audit == nullptr) {
+      return;
+    }
+    if (status.ok()) {
+      audit = listing.audit;
+    } else {
+      listing.session = 0;
+      listing.audit = nullptr;
+      listing.retry = deps_.clock->Boot() + kRetryAfter;
+    }
+  }
+  if (audit == nullptr) {
+    LogIfError(status, "the mount is listed again in a minute");
+    return;
+  }
+  // It reads and writes the index, and this thread delivers messages.
+  deps_.pool->Post([this, mount_uid, listing_id, audit] {
+    FinishAudit(mount_uid, listing_id, audit);
+  });
+}
+
+void Inventory::FinishAudit(const Uuid& mount_uid,
+                            const std::string& listing_id,
+                            const std::shared_ptr<ListingAudit>& audit) {
+  // In RECOVERING the index is not one to judge by.
+  absl::StatusOr<ListingAudit::Result> result =
+      trust_->recovering() ? absl::CancelledError("RECOVERING began")
+                           : audit->Finish();
+  std::vector<Uuid> known;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [image_id, file] : unadopted_) {
+      known.push_back(image_id);
+    }
+  }
+  // What was not adopted stays named while it is there and unknown.
+  std::erase_if(known, [&](const Uuid& image_id) {
+    const auto row = deps_.index->GetImage(image_id);
+    return !row.ok() || !row->has_value();
+  });
+  bool notify = false;
+  {
+    MutexLock lock(&mu_);
+    Listing& listing = listings_[mount_uid];
+    if (listing.id != listing_id || listing.audit != audit) {
+      return;
+    }
+    listing.audit = nullptr;
+    if (!result.ok()) {
+      listing.session = 0;
+      listing.retry = deps_.clock->Boot() + kRetryAfter;
+    } else {
+      listing.done = true;
+      listing.retry = absl::ZeroDuration();
+      for (const Uuid& image_id : known) {
+        unadopted_.erase(image_id);
+      }
+      absl::erase_if(unadopted_, [&](const auto& file) {
+        return file.second.mount_uid == mount_uid &&
+               !result->unfit.contains(file.first) &&
+               result->orphans.count(file.first) == 0;
+      });
+      notify = result->missing > 0 || result->found > 0;
+      Audited& audited = audited_[mount_uid];
+      audited.expected = result->expected;
+      audited.missing = result->missing;
+      audited.suspicious = result->suspicious;
+      audited.orphans = std::move(result->orphans);
+      LogInfo("mount_audited",
+              {{"mount", mount_uid.ToString()},
+               {"images", audited.expected},
+               {"missing", audited.missing},
+               {"orphans", static_cast<int64_t>(audited.orphans.size())}});
+    }
+  }
+  LogIfError(result.status(), "the mount is listed again in a minute");
+  if (notify) {
+    changed_->Notify();
+  }
+  Tick();  // the next mount's turn
+}
+
+bool Inventory::WasAudited(const Uuid& mount_uid) const {
+  MutexLock lock(&mu_);
+  return audited_.contains(mount_uid);
+}
+
+int64_t Inventory::OrphanCount(const Uuid& mount_uid) const {
+  MutexLock lock(&mu_);
+  const auto it = audited_.find(mount_uid);
+  return it == audited_.end() ? 0
+                              : static_cast<int64_t>(it->second.orphans.size());
+}
+
+std::vector<Orphan> Inventory::ListOrphans(const Uuid& mount_uid,
+                                           const Uuid& after,
+                                           int64_t limit) const {
+  std::vector<Orphan> out;
+  MutexLock lock(&mu_);
+  const auto mount = audited_.find(mount_uid);
+  if (mount == audited_.end()) {
+    return out;
+  }
+  const std::map<Uuid, Orphan>& orphans = mount->second.orphans;
+  auto it = after.none() ? orphans.begin() : orphans.upper_bound(after);
+  for (; it != orphans.end() && static_cast<int64_t>(out.size()) < limit;
+       ++it) {
+    out.push_back(it->second);
+  }
+  return out;
+}
+
+std::optional<Inventory::Suspicion> Inventory::SuspicionOf(
+    const Uuid& mount_uid) const {
+  // Over when what is missing came back or was deleted.
+  if (deps_.index->fault_count(mount_uid) == 0) {
+    return std::nullopt;
+  }
+  MutexLock lock(&mu_);
+  const auto it = audited_.find(mount_uid);
+  if (it == audited_.end() || !it->second.suspicious) {
+    return std::nullopt;
+  }
+  return Suspicion{it->second.missing, it->second.expected};
+}
+
+}  // namespace predella::server

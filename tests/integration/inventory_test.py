@@ -1,0 +1,137 @@
+"""What lies on the mounts, against the index: files that are taken away, put
+back, or nobody knows."""
+import os
+import unittest
+import uuid
+
+from cluster import ClusterTest, wait_until
+
+
+class InventoryTest(ClusterTest):
+    priorities = (100, 200)
+
+    def status(self):
+        return self.cluster.cli('cluster', 'status', '-o', 'json',
+                                check=False).json
+
+    def codes(self):
+        return {check['code'] for check in self.status().get('checks', [])}
+
+    def detail(self, code):
+        return ' '.join(check['detail']
+                        for check in self.status().get('checks', [])
+                        if check['code'] == code)
+
+    def path(self, name, image):
+        return os.path.join(self.cluster.paths[name], image)
+
+    def record(self, name, image):
+        return os.path.join(self.cluster.paths[name], '.predella', 'records',
+                            image[:2], image)
+
+    def mount(self, name):
+        return self.cluster.cli('mount', 'stat', name, '-o', 'json').json
+
+    def restart(self, name):
+        self.cluster.agents[name].kill()
+        self.cluster.agents[name].start()
+
+    def test_a_file_removed_while_its_agent_is_down_is_missed_until_back(self):
+        cluster = self.cluster
+        image = cluster.put(b'taken away')
+        other = cluster.put(b'left alone')
+        self.assertEqual(cluster.where(image), ['store-1'])
+        cluster.agents['store-1'].kill()
+        aside = os.path.join(cluster.top, 'aside')
+        os.rename(self.path('store-1', image), aside)
+        cluster.agents['store-1'].start()
+        wait_until('it is missed', lambda: 'COPIES_FAULTY' in self.codes())
+        self.assertIn('store-1: 1 copies', self.detail('COPIES_FAULTY'))
+        # Never deleted, never said not to be.
+        self.assertEqual(
+            cluster.cli('image', 'stat', image, check=False).code, 0)
+        self.assertNotEqual(
+            cluster.cli('image', 'get', image, check=False).code, 0)
+        self.assertEqual(cluster.get(other), b'left alone')
+        cluster.agents['store-1'].kill()
+        os.rename(aside, self.path('store-1', image))
+        cluster.agents['store-1'].start()
+        cluster.wait_ready()
+        wait_until('it is found', lambda: 'COPIES_FAULTY' not in self.codes())
+        self.assertEqual(cluster.get(image), b'taken away')
+
+    def test_it_is_seen_when_only_the_coordinator_starts_again(self):
+        cluster = self.cluster
+        image = cluster.put(b'taken away')
+        os.remove(self.path('store-1', image))
+        cluster.coordinator.kill()
+        cluster.coordinator.start()
+        cluster.wait_ready()
+        wait_until('it is missed', lambda: 'COPIES_FAULTY' in self.codes())
+        # A user's delete of it is as any other.
+        cluster.cli('image', 'rm', image)
+        wait_until('nothing is wrong',
+                   lambda: 'COPIES_FAULTY' not in self.codes())
+
+    def test_strangers_are_named_and_left_alone(self):
+        cluster = self.cluster
+        image = cluster.put(b'one of ours')
+        strangers = {str(uuid.uuid4()): b'whose is this', 'notes.txt': b'a',
+                     '.nfs0001': b'b', 'lost+found': None}
+        for name, content in strangers.items():
+            path = self.path('store-1', name)
+            if content is None:
+                os.makedirs(path, exist_ok=True)
+                continue
+            with open(path, 'wb') as f:
+                f.write(content)
+        self.restart('store-1')
+        wait_until('it is named', lambda: 'ORPHANS' in self.codes())
+        self.assertEqual(int(self.mount('store-1')['orphanCount']), 1)
+        for name in strangers:
+            self.assertTrue(os.path.exists(self.path('store-1', name)), name)
+        self.assertEqual(cluster.get(image), b'one of ours')
+
+    def test_an_empty_mount_that_had_images_is_an_alarm(self):
+        cluster = self.cluster
+        images = [cluster.put(b'image %d' % i) for i in range(12)]
+        cluster.agents['store-1'].kill()
+        aside = os.path.join(cluster.top, 'aside')
+        os.mkdir(aside)
+        for image in images:
+            os.rename(self.path('store-1', image), os.path.join(aside, image))
+        cluster.agents['store-1'].start()
+        wait_until('it is an alarm',
+                   lambda: 'INVENTORY_SUSPICIOUS' in self.codes())
+        self.assertIn('lacks 12 of 12', self.detail('INVENTORY_SUSPICIOUS'))
+        for image in images:
+            self.assertTrue(os.path.exists(self.record('store-1', image)))
+        cluster.agents['store-1'].kill()
+        for image in images:
+            os.rename(os.path.join(aside, image), self.path('store-1', image))
+        cluster.agents['store-1'].start()
+        cluster.wait_ready()
+        wait_until('all is well', lambda: not self.codes())
+        for i, image in enumerate(images):
+            self.assertEqual(cluster.get(image), b'image %d' % i)
+
+    def test_a_mount_that_comes_back_later_resurrects_nothing(self):
+        cluster = self.cluster
+        kept = cluster.put(b'kept')
+        gone = cluster.put(b'deleted meanwhile')
+        cluster.agents['store-1'].kill()
+        wait_until('it is unreachable', lambda: self.mount(
+            'store-1')['health'] != 'HEALTH_ONLINE', timeout=40)
+        cluster.cli('image', 'rm', gone)
+        cluster.agents['store-1'].start()
+        cluster.wait_ready()
+        wait_until('its file goes',
+                   lambda: gone not in cluster.files('store-1'))
+        self.assertEqual(
+            cluster.cli('image', 'stat', gone, check=False).code, 3)
+        self.assertEqual(cluster.get(kept), b'kept')
+        self.assertEqual(int(self.mount('store-1').get('orphanCount', 0)), 0)
+
+
+if __name__ == '__main__':
+    unittest.main()

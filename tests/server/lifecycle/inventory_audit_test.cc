@@ -1,0 +1,349 @@
+// Listings outside of RECOVERING: what is missing, what nobody knows.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+class InventoryAuditTest : public LifecycleFixture {
+ protected:
+  InventoryAuditTest() : image_(ids_.NextUuid()), upload_(ids_.NextUuid()) {}
+
+  std::optional<storage::v1::FaultRow> FaultOf(const Uuid& image,
+                                               FakeAgent* agent) {
+    const auto row = index_->GetImage(image);
+    return row.ok() && row->has_value() ? index_->FaultOf(**row, agent->uid())
+                                        : std::nullopt;
+  }
+  storage::v1::CopyFault KindOf(const Uuid& image, FakeAgent* agent) {
+    const auto fault = FaultOf(image, agent);
+    return fault.has_value() ? fault->fault()
+                             : storage::v1::COPY_FAULT_UNSPECIFIED;
+  }
+  std::vector<server::Orphan> Orphans(FakeAgent* agent) {
+    return lifecycle_->inventory().ListOrphans(agent->uid(), Uuid(), 1000);
+  }
+  std::vector<std::string> Checks() {
+    std::vector<std::string> codes;
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const v1::HealthCheck& check : cluster.checks()) {
+      codes.push_back(check.code());
+    }
+    return codes;
+  }
+  int Listings(FakeAgent* agent) {
+    int count = 0;
+    for (const control::v1::Command& command : agent->commands()) {
+      count += command.has_list_mount() ? 1 : 0;
+    }
+    return count;
+  }
+  std::vector<std::string> EventKinds() {
+    std::vector<std::string> kinds;
+    EXPECT_OK(index_->ScanEvents([&](const storage::v1::EventRow& row) {
+      kinds.push_back(row.kind());
+    }));
+    return kinds;
+  }
+  // A new session of the same agent, and the listing that it brings.
+  void Again(FakeAgent* agent) {
+    agent->Lose();
+    Settle();
+    Connect(agent);
+    Tick();
+  }
+
+  const Uuid image_;
+  const Uuid upload_;
+};
+
+TEST_F(InventoryAuditTest, EachMountIsListedOnceAfterAStart) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Tick();
+  Tick();
+  EXPECT_EQ(Listings(a), 1);
+  Restart();
+  Connect(a);
+  Tick();
+  Tick();
+  EXPECT_EQ(Listings(a), 2);
+  EXPECT_TRUE(lifecycle_->inventory().WasAudited(a->uid()));
+}
+
+TEST_F(InventoryAuditTest, TwoMountsAtATime) {
+  std::vector<FakeAgent*> agents;
+  for (int i = 0; i < 4; ++i) {
+    agents.push_back(AddConnected(absl::StrCat("m", i), i));
+    // One that takes its time; the next does not wait for its answer here.
+    agents.back()->Behave(
+        [](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  }
+  Tick();
+  Tick();
+  int asked = 0;
+  for (FakeAgent* agent : agents) {
+    asked += Listings(agent);
+  }
+  EXPECT_EQ(asked, 2);
+  // Those that go away make room.
+  for (FakeAgent* agent : agents) {
+    if (Listings(agent) > 0) {
+      agent->Lose();
+    }
+  }
+  Settle();
+  Tick();
+  asked = 0;
+  for (FakeAgent* agent : agents) {
+    asked += Listings(agent);
+  }
+  EXPECT_EQ(asked, 4);
+}
+
+TEST_F(InventoryAuditTest, AFileThatIsGoneIsMissingUntilItIsBack) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  const Uuid other = ids_.NextUuid();
+  Upload(a, other, ids_.NextUuid());
+  const auto file = a->Take(image_);
+  ASSERT_TRUE(file.has_value());
+  Restart();
+  Connect(a);
+  Tick();
+  ASSERT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_THAT(FaultOf(image_, a)->detail(), HasSubstr("no file"));
+  EXPECT_EQ(KindOf(other, a), storage::v1::COPY_FAULT_UNSPECIFIED);
+  EXPECT_THAT(EventKinds(), Contains("copy_missing"));
+  EXPECT_THAT(Checks(), Contains("COPIES_FAULTY"));
+  EXPECT_THAT(Checks(), Not(Contains("INVENTORY_SUSPICIOUS")));
+  // Nothing is removed for it: the row stands.
+  EXPECT_TRUE(index_->GetImage(image_)->has_value());
+  EXPECT_EQ(index_->fault_count(a->uid()), 1);
+  // Said once.
+  Again(a);
+  EXPECT_THAT(EventKinds(), Contains("copy_missing").Times(1));
+  a->Put(image_, *file);
+  Again(a);
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_UNSPECIFIED);
+  EXPECT_THAT(EventKinds(), Contains("copy_found"));
+  EXPECT_THAT(Checks(), Not(Contains("COPIES_FAULTY")));
+}
+
+TEST_F(InventoryAuditTest, AFileThatIsNotTheImageIsAFaultWithItsReason) {
+  FakeAgent* const a = AddConnected("a", 1);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 4; ++i) {
+    images.push_back(ids_.NextUuid());
+    Upload(a, images.back(), ids_.NextUuid());
+  }
+  FakeAgent::File file = *a->file(images[0]);
+  file.size_bytes -= 1;  // its record says otherwise
+  file.record_size_bytes = file.size_bytes + 1;
+  a->Put(images[0], file);
+  file = *a->file(images[1]);
+  file.has_record = false;
+  a->Put(images[1], file);
+  file = *a->file(images[2]);
+  file.generation.set_n(file.generation.n() - 1);
+  a->Put(images[2], file);
+  Again(a);
+  EXPECT_EQ(KindOf(images[0], a), storage::v1::COPY_FAULT_DAMAGED);
+  EXPECT_THAT(FaultOf(images[0], a)->detail(), HasSubstr("4095"));
+  EXPECT_EQ(KindOf(images[1], a), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_THAT(FaultOf(images[1], a)->detail(), HasSubstr("without a record"));
+  EXPECT_EQ(KindOf(images[2], a), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_THAT(FaultOf(images[2], a)->detail(), HasSubstr("generation"));
+  EXPECT_EQ(KindOf(images[3], a), storage::v1::COPY_FAULT_UNSPECIFIED);
+  EXPECT_TRUE(a->Has(images[2])) << "another generation is kept, and named";
+}
+
+// It was not there when the listing passed, and is not missing.
+TEST_F(InventoryAuditTest, WhatIsStoredWhileTheListingRunsIsNotMissing) {
+  FakeAgent* const a = AddConnected("a", 1);
+  ASSERT_OK(Start(image_, upload_, 4096));
+  ASSERT_TRUE(a->Write(upload_, 4096, false));
+  a->Behave([&](FakeAgent::Behaviour* b) {
+    b->while_listing = [&] {
+      a->Behave([](FakeAgent::Behaviour* now) { now->while_listing = {}; });
+      EXPECT_TRUE(a->Publish(upload_));
+      // Its report waits behind this listing: committed here and now.
+      control::v1::Published published;
+      published.set_upload_id(upload_.bytes());
+      published.set_image_id(image_.bytes());
+      *published.mutable_generation() = a->file(image_)->generation;
+      published.set_size_bytes(4096);
+      published.set_crc32c(0x1234abcd);
+      EXPECT_EQ(
+          lifecycle_->uploads().OnPublished(a->uid(), published).outcome(),
+          storage::v1::UPLOAD_OUTCOME_COMMITTED);
+    };
+  });
+  Again(a);
+  EXPECT_TRUE(index_->GetImage(image_)->has_value());
+  EXPECT_EQ(index_->fault_count(a->uid()), 0);
+  EXPECT_THAT(Orphans(a), IsEmpty());
+}
+
+TEST_F(InventoryAuditTest, WhatIsDeletedWhileTheListingRunsIsNoOrphan) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  a->Behave([&](FakeAgent::Behaviour* b) {
+    b->while_listing = [&] {
+      a->Behave([](FakeAgent::Behaviour* now) { now->while_listing = {}; });
+      server::ImageCatalog::DeleteRequest request;
+      request.image_id = image_;
+      // The copy of its tombstone waits behind this listing; the row is gone.
+      EXPECT_THAT(lifecycle_->images().Delete(request),
+                  HasReason(reason::kNoTombstoneCopy));
+    };
+  });
+  Again(a);
+  Tick();
+  EXPECT_EQ(index_->fault_count(a->uid()), 0);
+  EXPECT_THAT(Orphans(a), IsEmpty());
+  EXPECT_FALSE(a->Has(image_));
+}
+
+TEST_F(InventoryAuditTest, WhatNobodyKnowsIsNamedAndLeftAlone) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const Uuid known = ids_.NextUuid();
+  Upload(a, known, ids_.NextUuid());
+  a->Plant(image_, upload_, a->file(known)->generation);
+  const Uuid foreign = ids_.NextUuid();
+  FakeAgent::File file = *a->file(known);
+  file.size_bytes = 17;
+  file.has_record = false;
+  a->Put(foreign, file);
+  Again(a);
+  ASSERT_THAT(Orphans(a), SizeIs(2));
+  for (const server::Orphan& orphan : Orphans(a)) {
+    EXPECT_EQ(orphan.record.has_value(), orphan.image_id == image_);
+    EXPECT_EQ(orphan.size_bytes, orphan.image_id == image_ ? 4096 : 17);
+  }
+  EXPECT_THAT(Checks(), Contains("ORPHANS"));
+  v1::GetMountRequest get;
+  get.set_name("mounts/a");
+  EXPECT_EQ(lifecycle_->mounts().Get(get)->orphan_count(), 2);
+  // Not adopted: the index is trusted, and says that there is no such image.
+  EXPECT_THAT(lifecycle_->images().Get(image_),
+              StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(lifecycle_->images().Get(foreign),
+              StatusIs(absl::StatusCode::kNotFound));
+  Tick();
+  EXPECT_TRUE(a->Has(image_));
+  EXPECT_TRUE(a->Has(foreign));
+  a->Take(foreign);
+  Again(a);
+  EXPECT_THAT(Orphans(a), SizeIs(1));
+}
+
+TEST_F(InventoryAuditTest, WhatWasDeletedIsRemovedAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  const auto file = a->file(image_);
+  ASSERT_OK(Delete(image_));
+  ASSERT_FALSE(a->Has(image_));
+  a->Put(image_, *file);
+  Again(a);
+  Tick();
+  EXPECT_THAT(Orphans(a), IsEmpty());
+  EXPECT_FALSE(a->Has(image_)) << "its tombstone stands";
+}
+
+// An empty listing from a mount that had images is an incident, not a fact.
+TEST_F(InventoryAuditTest, ManyMissingAtOnceAreAnAlarm) {
+  FakeAgent* const a = AddConnected("a", 1);
+  std::vector<Uuid> images;
+  std::vector<FakeAgent::File> files;
+  for (int i = 0; i < 12; ++i) {
+    images.push_back(ids_.NextUuid());
+    Upload(a, images.back(), ids_.NextUuid());
+  }
+  for (const Uuid& image : images) {
+    files.push_back(*a->Take(image));
+  }
+  Again(a);
+  EXPECT_THAT(Checks(), AllOf(Contains("INVENTORY_SUSPICIOUS"),
+                              Contains("COPIES_FAULTY")));
+  EXPECT_EQ(index_->fault_count(a->uid()), 12) << "and named all the same";
+  EXPECT_THAT(EventKinds(), AllOf(Contains("inventory_suspicious").Times(1),
+                                  Not(Contains("copy_missing"))));
+  EXPECT_EQ(index_->totals().count, 12);
+  for (const control::v1::Command& command : a->commands()) {
+    EXPECT_FALSE(command.has_remove());
+  }
+  for (size_t i = 0; i < images.size(); ++i) {
+    a->Put(images[i], files[i]);
+  }
+  Again(a);
+  EXPECT_EQ(index_->fault_count(a->uid()), 0);
+  EXPECT_THAT(Checks(), Not(Contains("INVENTORY_SUSPICIOUS")));
+}
+
+TEST_F(InventoryAuditTest, AListingThatFailsIsAskedForAgainLater) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  a->Take(image_);
+  a->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_listing = absl::UnavailableError("the disk is slow");
+  });
+  Again(a);
+  Tick();
+  const int asked = Listings(a);
+  EXPECT_EQ(index_->fault_count(a->uid()), 0)
+      << "an error is no empty directory";
+  a->Behave(
+      [](FakeAgent::Behaviour* b) { b->refuse_listing = absl::OkStatus(); });
+  Tick();
+  EXPECT_EQ(Listings(a), asked) << "not every second";
+  clock_.Advance(absl::Minutes(1));
+  a->Beat();
+  Tick();
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
+}
+
+// RECOVERING begins while a listing runs that was asked for before it.
+TEST_F(InventoryAuditTest, RecoveringListsAnewAndJudgesNothingMissing) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  const auto old = kv_->Contents();
+  const Uuid since = ids_.NextUuid();
+  Upload(a, since, ids_.NextUuid());
+  // Only b was told of what was stored since.
+  b->Beat();
+  Settle();
+  RestartFrom(old);
+  a->Take(image_);
+  Connect(a);
+  ASSERT_TRUE(lifecycle_->trust().recovering());
+  Tick();
+  EXPECT_EQ(index_->fault_count(a->uid()), 0) << "not by such an index";
+  Connect(b);
+  for (int i = 0; i < 4; ++i) {
+    Tick();
+  }
+  EXPECT_FALSE(lifecycle_->trust().recovering());
+  EXPECT_TRUE(index_->GetImage(since)->has_value());
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING)
+      << "listed once more after it";
+}
+
+}  // namespace
+}  // namespace predella::testing
