@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 
 #include "agent/fs/posix_file_system.h"
+#include "agent/scrub/idle_io.h"
 #include "agent/service/network.h"
 #include "agent/store/image_store.h"
 #include "common/config/service_manager.h"
@@ -121,6 +122,8 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk)
   seams.disk = disk_->data();
   seams.probe = disk_->probe();
   seams.peer = &peer_;
+  seams.idle_io = SetIdleIo;
+  seams.scrub.bytes_per_second = options_.scrub_bytes_per_second;
   seams.open_store = [this] { return OpenStore(options_); };
   seams.fatal = [](const absl::Status& status) {
     std::fprintf(stderr, "predella-agent: %s\n",

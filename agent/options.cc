@@ -64,6 +64,8 @@ void AgentOptions::AddTo(Config* config) {
   config->Add("failure-domain", &failure_domain,
               "What fails together with this mount; default: it alone");
   config->Add("disk-threads", &disk_threads, "Threads for the mount");
+  config->Add("scrub-rate", &scrub_rate,
+              "Size a second that a scrub reads, unless it is told another");
   config->Add("insecure-plaintext-on-network", &insecure_plaintext_on_network,
               "Allow unencrypted traffic on addresses of the network");
   config->Add("require-mountpoint", &require_mountpoint,
@@ -98,6 +100,12 @@ absl::Status AgentOptions::Validate() {
     RETURN_IF_ERROR(Annotate(bytes.status(), "--reserve"));
     reserve_bytes = *bytes;
   }
+  absl::StatusOr<int64_t> rate = ParseSize(scrub_rate);
+  RETURN_IF_ERROR(Annotate(rate.status(), "--scrub-rate"));
+  if (*rate <= 0) {
+    return Wrong("scrub-rate", "more than 0");
+  }
+  scrub_bytes_per_second = *rate;
   ASSIGN_OR_RETURN(file_mode_bits, ParseMode(file_mode));
   if (!file_group.empty()) {
     ASSIGN_OR_RETURN(file_group_id, ParseGroup(file_group));

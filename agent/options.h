@@ -29,6 +29,7 @@ struct AgentOptions {
   std::string space_group;
   std::string failure_domain;
   int disk_threads = 8;
+  std::string scrub_rate = "64MiB";  // a second
   bool insecure_plaintext_on_network = false;
   bool require_mountpoint = false;
   absl::Duration drain_timeout = absl::Seconds(30);
@@ -40,6 +41,7 @@ struct AgentOptions {
   uint32_t file_mode_bits = 0640;
   std::optional<uint32_t> file_group_id;
   std::optional<int64_t> reserve_bytes;
+  int64_t scrub_bytes_per_second = 0;
   std::vector<Address> listen_addresses;
   std::vector<Address> health_addresses;
 

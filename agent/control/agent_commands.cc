@@ -69,6 +69,11 @@ void AgentCore::OnCommand(uint64_t session,
     case control::v1::Command::kListMount:
       PostListCommand(session, command);
       break;
+    case control::v1::Command::kStartScrub:
+    case control::v1::Command::kStopScrub:
+    case control::v1::Command::kCheckCopy:
+      RunScrubCommand(session, command);
+      break;
     default:
       AnswerStatus(
           session, number,

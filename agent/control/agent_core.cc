@@ -49,6 +49,7 @@ AgentCore::AgentCore(AgentIdentity identity,
       ledger_(reserve_bytes),
       machine_(seams_.clock),
       prober_(seams_.probe, seams_.clock, &machine_),
+      scrubber_(ScrubSeamsOf(), seams_.scrub),
       table_(seams_.disk, seams_.clock, &session_, &ledger_, &machine_,
              seams_.peer, [this] { SpaceChanged(); }),
       session_strand_(seams_.disk),
@@ -76,6 +77,7 @@ void AgentCore::Tick() {
     HeartbeatLocked();
   }
   table_.Tick();
+  scrubber_.Tick();
 }
 
 void AgentCore::TryOpenLocked() {
@@ -149,6 +151,7 @@ void AgentCore::LoseStoreLocked() {
                           {"path", identity_.path},
                           {"detail", view.detail}});
   prober_.SetStore(nullptr);
+  scrubber_.End();
   table_.DropStore(NotServing(view));
   seams_.disk->Post([store = std::move(store_)] {});
   store_ = nullptr;
@@ -272,6 +275,9 @@ void AgentCore::HeartbeatLocked() {
   for (const Uuid& id : table_.TakeLive()) {
     beat->add_live_upload_ids(id.bytes());
   }
+  if (auto scrub = scrubber_.Progress(session_.current()); scrub.has_value()) {
+    *beat->mutable_scrub() = *std::move(scrub);
+  }
   session_.NoteAsked(heartbeat_);
   session_.Send(session_.current(), std::move(message));
 }
@@ -344,13 +350,6 @@ absl::StatusOr<ReadGrant> AgentCore::OpenRead(
   return ReadGrant{store_, want.image_id, want.generation};
 }
 
-void AgentCore::ReadDone(const absl::Status& status) {
-  machine_.CallDone(status);
-  if (absl::IsDataLoss(status)) {
-    machine_.DamageSeen(status.message());
-  }
-}
-
 bool AgentCore::Serving() {
   MutexLock lock(&mu_);
   return !draining_ && !stopped_ && store_ != nullptr && !mount_key_.empty() &&
@@ -372,6 +371,7 @@ void AgentCore::Stop(std::function<void()> done) {
     store_ = nullptr;
   }
   prober_.SetStore(nullptr);
+  scrubber_.End();
   table_.Shutdown(MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                             "the agent is stopping"));
   session_strand_.Post([store = std::move(store), done = std::move(done)] {

@@ -22,6 +22,7 @@
 #include "agent/control/upload_table.h"
 #include "agent/health/mount_prober.h"
 #include "agent/health/mount_state_machine.h"
+#include "agent/scrub/scrubber.h"
 #include "agent/store/image_store.h"
 #include "common/capability.h"
 #include "common/clock.h"
@@ -61,6 +62,9 @@ struct AgentSeams {
   Executor* probe = nullptr;
   PeerWriter* peer = nullptr;
   StoreFactory open_store;
+  // Gives the calling thread's I/O the lowest priority, or takes that back.
+  std::function<void(bool idle)> idle_io = [](bool) {};
+  ScrubOptions scrub;
   // Called once when going on makes no sense (another agent has the
   // directory); the process shall print the sentence and exit.
   std::function<void(const absl::Status&)> fatal;
@@ -104,8 +108,9 @@ class AgentCore {
       const v1::WriteHeader& header, std::shared_ptr<UploadStream> stream);
   UploadTable* uploads() { return &table_; }
   absl::StatusOr<ReadGrant> OpenRead(const v1::ReadImageRequest& request);
-  // What a read of the mount came to; damage makes the mount SUSPECT.
-  void ReadDone(const absl::Status& status);
+  // What a read of an image came to. Damage makes the mount SUSPECT once for
+  // each copy, and is told to the coordinator.
+  void ReadDone(const ReadGrant& grant, const absl::Status& status);
   Executor* disk() { return seams_.disk; }
 
   // Whether images can be read here at this moment.
@@ -179,6 +184,10 @@ class AgentCore {
   void RunPrepareCommand(uint64_t session, const control::v1::Command& command);
   void RunRemoveCommand(uint64_t session, const control::v1::Command& command);
 
+  // agent_scrub.cc
+  ScrubSeams ScrubSeamsOf();
+  void RunScrubCommand(uint64_t session, const control::v1::Command& command);
+
   // agent_inventory.cc
   void PostListCommand(uint64_t session, const control::v1::Command& command);
   absl::Status ReportInventory(uint64_t session, ImageStore* store,
@@ -191,6 +200,7 @@ class AgentCore {
   SpaceLedger ledger_;
   MountStateMachine machine_;
   MountProber prober_;
+  Scrubber scrubber_;
   UploadTable table_;
   // Attach and the commands that need the disk, in their order.
   Strand session_strand_;

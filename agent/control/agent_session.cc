@@ -37,6 +37,7 @@ control::v1::Hello AgentCore::HelloLocked() const {
 
 uint64_t AgentCore::OnConnected(std::shared_ptr<CoordinatorLink> link) {
   MutexLock lock(&mu_);
+  scrubber_.End();
   const uint64_t session = session_.Begin(std::move(link));
   phase_ = Phase::kHello;
   command_number_ = 0;
@@ -58,6 +59,7 @@ void AgentCore::OnDisconnected(uint64_t session) {
     LogWarning("session_lost", {{"mount", identity_.mount_name}});
   }
   session_.End(session);
+  scrubber_.End();
   phase_ = Phase::kNone;
   early_.clear();
 }

@@ -48,10 +48,10 @@ ReadCall* ReadCall::Start(AgentCore* core, const grpc::ByteBuffer& wire) {
 }
 
 void ReadCall::Open(const ReadGrant& grant) {
-  store_ = grant.store;
+  grant_ = grant;
   absl::StatusOr<std::unique_ptr<ImageReader>> reader =
-      store_->OpenImage(grant.image_id, grant.generation);
-  core_->ReadDone(reader.status());
+      grant_.store->OpenImage(grant.image_id, grant.generation);
+  core_->ReadDone(grant_, reader.status());
   if (!reader.ok()) {
     End(reader.status());
     return;
@@ -96,7 +96,7 @@ void ReadCall::ReadAhead() {
     const int64_t block_end = (offset_ / kBlockBytes + 1) * kBlockBytes;
     const int64_t length = std::min(block_end, end_) - offset_;
     absl::StatusOr<VerifiedBytes> read = reader_->Read(offset_, length);
-    core_->ReadDone(read.status());
+    core_->ReadDone(grant_, read.status());
     if (!read.ok()) {
       End(read.status());
       return;
@@ -196,7 +196,7 @@ void ReadCall::OnDone() {
   // Behind every read of this stream, on a thread that owns the descriptors.
   strand_.Post([self] {
     self->reader_.reset();
-    self->store_.reset();
+    self->grant_.store.reset();
   });
 }
 

@@ -64,7 +64,7 @@ class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Strand strand_;
 
   // On the strand only: they hold descriptors.
-  std::shared_ptr<ImageStore> store_;
+  ReadGrant grant_;  // let go on a disk thread
   std::unique_ptr<ImageReader> reader_;
   int64_t offset_ = 0;
   int64_t end_ = 0;

@@ -139,6 +139,19 @@ class ImageReader {
                                              int64_t length) = 0;
 };
 
+// Reads one image cold, block by block, and checks it. One thread at a time.
+class ImageCheck {
+ public:
+  virtual ~ImageCheck() = default;
+  // Of its record.
+  virtual const Generation& generation() const = 0;
+  virtual int64_t record_bytes() const = 0;
+  // Reads and checks the next block; the bytes read. 0: all of it was read,
+  // and is what its record says. DATA_LOSS, CHECKSUM_MISMATCH says what is
+  // wrong; NOT_FOUND when it was removed or replaced meanwhile.
+  virtual absl::StatusOr<int64_t> Next() = 0;
+};
+
 struct RemoveOutcome {
   bool removed = false;        // a file of that generation was here
   bool other_present = false;  // the name is another's (generation none:
@@ -235,6 +248,14 @@ class ImageStore {
   // GENERATION_MISMATCH (metadata: generation).
   virtual absl::StatusOr<std::unique_ptr<ImageReader>> OpenImage(
       const Uuid& image_id, const Generation& generation) = 0;
+  // For a scrub. What is wrong already is DATA_LOSS (metadata: generation,
+  // where the record tells it): REPLICA_MISSING for a record without its file,
+  // else CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or its
+  // publication has not ended.
+  virtual absl::StatusOr<std::unique_ptr<ImageCheck>> OpenCheck(
+      const Uuid& image_id) = 0;
+  // Ids of everything that bears an image's name or record, in their order.
+  virtual absl::StatusOr<std::vector<Uuid>> ListIds() = 0;
   // Removes the file (name first, synced, then the record) and inflight bytes
   // of exactly this generation; anything else is left and told.
   virtual absl::StatusOr<RemoveOutcome> Remove(const Uuid& image_id,

@@ -18,6 +18,7 @@
 
 #include "agent/fs/file_system.h"
 #include "agent/store/fence_file.h"
+#include "agent/store/image_check.h"
 #include "agent/store/image_store.h"
 #include "agent/store/store_core.h"
 #include "agent/store/tombstone_file.h"
@@ -59,6 +60,11 @@ class ImageStoreImpl final : public ImageStore {
       const Uuid& image_id) override;
   absl::StatusOr<std::unique_ptr<ImageReader>> OpenImage(
       const Uuid& image_id, const Generation& generation) override;
+  absl::StatusOr<std::unique_ptr<ImageCheck>> OpenCheck(
+      const Uuid& image_id) override {
+    return ImageCheckImpl::Open(&core_, image_id);
+  }
+  absl::StatusOr<std::vector<Uuid>> ListIds() override;
   absl::StatusOr<RemoveOutcome> Remove(const Uuid& image_id,
                                        const Generation& generation,
                                        const Uuid& upload_id) override;

@@ -1,4 +1,5 @@
 // The full listing of a mount.
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>
@@ -47,6 +48,18 @@ absl::Status ImageStoreImpl::List(
   absl::flat_hash_set<Uuid> told;
   RETURN_IF_ERROR(ListNames(entry, &told));
   return ListRecords(entry, told);
+}
+
+absl::StatusOr<std::vector<Uuid>> ImageStoreImpl::ListIds() {
+  std::vector<Uuid> ids;
+  // Records first: what is published in between has its name then.
+  for (int shard = 0; shard < layout::kShards; ++shard) {
+    RETURN_IF_ERROR(IdsIn(core_.fs, layout::ShardPath(shard), &ids));
+  }
+  RETURN_IF_ERROR(IdsIn(core_.fs, layout::kRoot, &ids));
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
 }
 
 absl::Status ImageStoreImpl::ListNames(

@@ -24,8 +24,10 @@ ALLOWED = {
     'agent/fs': ['common/', 'agent/fs/'],
     'agent/store': ['common/', 'agent/fs/', 'agent/store/'],
     'agent/health': ['common/', 'agent/fs/', 'agent/store/', 'agent/health/'],
+    'agent/scrub': ['common/', 'agent/fs/', 'agent/store/', 'agent/health/',
+                    'agent/scrub/'],
     'agent/control': ['common/', 'agent/fs/', 'agent/store/',
-                      'agent/health/', 'agent/control/'],
+                      'agent/health/', 'agent/scrub/', 'agent/control/'],
     'agent/service': ['common/', 'agent/'],
     'agent': ['common/', 'agent/'],
     'client': ['common/', 'client/', 'predella/'],
@@ -68,7 +70,7 @@ WORDS = [
     (re.compile(r'\b(TODO|FIXME|XXX)\b'), (), 'the finished thing'),
     (re.compile(r'\berrno\b'),
      ('agent/fs/', 'common/', 'server/', 'client/', 'tests/', 'agent/main',
-      'agent/agent', 'agent/control/disk_executor'),
+      'agent/agent', 'agent/control/disk_executor', 'agent/scrub/idle_io'),
      'the status: agent/fs alone knows the errno table'),
 ]
 

@@ -207,6 +207,20 @@ absl::Status MemFileSystem::FlipByte(absl::string_view path, int64_t offset) {
   return absl::OkStatus();
 }
 
+absl::Status MemFileSystem::RotByte(absl::string_view path, int64_t offset) {
+  const MutexLock lock(&mu_);
+  const InodePtr inode = Find(path);
+  if (inode == nullptr || offset >= static_cast<int64_t>(inode->data.size())) {
+    return absl::NotFoundError(absl::StrCat(path, " at ", offset));
+  }
+  const int64_t page = offset / kPage;
+  std::string disk = GetPage(*inode, page);
+  char& byte = disk[static_cast<size_t>(offset % kPage)];
+  byte = static_cast<char>(byte ^ 0x41);
+  inode->lost[page] = std::move(disk);
+  return absl::OkStatus();
+}
+
 absl::Status MemFileSystem::PutFile(absl::string_view path,
                                     absl::string_view content) {
   const MutexLock lock(&mu_);

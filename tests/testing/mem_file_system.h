@@ -52,6 +52,9 @@ class MemFileSystem final : public agent::FileSystem {
   // Changes a byte on the disk and in the cache.
   absl::Status FlipByte(absl::string_view path, int64_t offset)
       ABSL_LOCKS_EXCLUDED(mu_);
+  // Changes a byte on the disk alone: the cache shows it until it is dropped.
+  absl::Status RotByte(absl::string_view path, int64_t offset)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Makes or replaces a file, durably.
   absl::Status PutFile(absl::string_view path, absl::string_view content)
       ABSL_LOCKS_EXCLUDED(mu_);

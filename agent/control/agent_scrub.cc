@@ -1,0 +1,72 @@
+// Scrubs, and what reads find out about copies: a part of AgentCore.
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "agent/control/agent_core.h"
+#include "common/errors.h"
+
+namespace predella::agent {
+
+ScrubSeams AgentCore::ScrubSeamsOf() {
+  ScrubSeams seams;
+  seams.disk = seams_.disk;
+  seams.clock = seams_.clock;
+  seams.machine = &machine_;
+  seams.send = [this](uint64_t session, control::v1::AgentMessage message) {
+    session_.Send(session, std::move(message));
+  };
+  seams.idle_io = seams_.idle_io;
+  return seams;
+}
+
+void AgentCore::RunScrubCommand(uint64_t session,
+                                const control::v1::Command& command) {
+  const int64_t number = command.number();
+  if (command.has_stop_scrub()) {
+    scrubber_.Stop(command.stop_scrub().scrub_id());
+    AnswerStatus(session, number, absl::OkStatus());
+    return;
+  }
+  absl::Status status;
+  {
+    MutexLock lock(&mu_);
+    if (store_ == nullptr) {
+      status = MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                         "the mount's directory is not open");
+    } else if (command.has_start_scrub()) {
+      scrubber_.Start(session, store_, command.start_scrub());
+    } else {
+      scrubber_.Check(session, store_, command.check_copy(),
+                      [this, session, number](const absl::Status& checked) {
+                        AnswerStatus(session, number, checked);
+                      });
+      return;
+    }
+  }
+  AnswerStatus(session, number, status);
+}
+
+void AgentCore::ReadDone(const ReadGrant& grant, const absl::Status& status) {
+  machine_.CallDone(status);
+  if (!absl::IsDataLoss(status)) {
+    return;
+  }
+  const bool missing = HasReason(status, reason::kReplicaMissing);
+  const bool news = scrubber_.NoteFault(grant.image_id, grant.generation);
+  // A file that is gone may have been removed: the coordinator knows.
+  if (news && !missing) {
+    machine_.DamageSeen(status.message());
+  }
+  control::v1::AgentMessage message;
+  control::v1::CopyFinding* const finding =
+      message.mutable_copy_faults()->add_findings();
+  finding->set_image_id(grant.image_id.bytes());
+  *finding->mutable_generation() = grant.generation.ToProto();
+  finding->set_fault(missing ? storage::v1::COPY_FAULT_MISSING
+                             : storage::v1::COPY_FAULT_DAMAGED);
+  finding->set_detail(std::string(status.message()));
+  session_.SendAttached(std::move(message));
+}
+
+}  // namespace predella::agent
