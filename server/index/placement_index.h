@@ -81,6 +81,7 @@ class IndexTxn {
   void PutFault(const storage::v1::FaultRow& row);
   void DeleteFault(const Uuid& mount_uid, const Uuid& image_id);
   void PutMount(const storage::v1::MountRow& row);
+  void PutScrub(const storage::v1::ScrubRow& row);
   void PutEvent(const storage::v1::EventRow& row);
   void PutRecovering(const storage::v1::RecoveringRow& row);
   void DeleteRecovering();
@@ -209,6 +210,7 @@ class PlacementIndex {
                                                 int64_t limit) const;
   int64_t fault_count(const Uuid& mount_uid) const;
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
+  absl::StatusOr<std::vector<storage::v1::ScrubRow>> ListScrubs() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()
       const;
   // In the order they were written.

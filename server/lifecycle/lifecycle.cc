@@ -18,12 +18,14 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
               &tombstones_),
       inventory_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
                  &tombstones_, &changed_),
+      scrubs_(deps, &sessions_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_,
               &inventory_),
-      mounts_(deps, &reaper_, &inventory_, &changed_, &gate_),
+      mounts_(deps, &reaper_, &inventory_, &scrubs_, &changed_, &gate_),
       cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_,
                &watch_) {
   sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);
+  sessions_.BindScrubs(&scrubs_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
@@ -46,6 +48,7 @@ absl::Status Lifecycle::Load() {
     deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
   }
   RETURN_IF_ERROR(trust_.Load());
+  RETURN_IF_ERROR(scrubs_.Load());
   RETURN_IF_ERROR(tombstones_.Load());
   return upload_manager_.Load();
 }

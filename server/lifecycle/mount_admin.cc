@@ -27,10 +27,12 @@ absl::Status Retired(const storage::v1::MountRow& row) {
 }  // namespace
 
 MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
-                       Inventory* inventory, Notifier* changed, MountGate* gate)
+                       Inventory* inventory, ScrubKeeper* scrubs,
+                       Notifier* changed, MountGate* gate)
     : deps_(deps),
       reaper_(reaper),
       inventory_(inventory),
+      scrubs_(scrubs),
       changed_(changed),
       gate_(gate) {}
 
@@ -48,8 +50,12 @@ absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
 
 v1::Mount MountAdmin::ToApi(const MountInfo& info) {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-  return ToApiMount(info, deps_.index->mount_totals(uid),
-                    reaper_->PendingOn(uid));
+  v1::Mount mount =
+      ToApiMount(info, deps_.index->mount_totals(uid), reaper_->PendingOn(uid));
+  if (auto scrub = scrubs_->View(info); scrub.has_value()) {
+    *mount.mutable_scrub() = *std::move(scrub);
+  }
+  return mount;
 }
 
 absl::StatusOr<v1::Mount> MountAdmin::Get(const v1::GetMountRequest& request) {

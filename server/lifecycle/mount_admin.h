@@ -16,6 +16,7 @@
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
+#include "server/lifecycle/scrub_keeper.h"
 
 namespace predella::server {
 
@@ -24,7 +25,7 @@ namespace predella::server {
 class MountAdmin {
  public:
   MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Inventory* inventory,
-             Notifier* changed, MountGate* gate);
+             ScrubKeeper* scrubs, Notifier* changed, MountGate* gate);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -38,6 +39,10 @@ class MountAdmin {
   // exact number, that of generations which wait for a choice included; nor
   // in RECOVERING before it was listed, unless that is accepted too.
   absl::StatusOr<v1::Mount> Retire(const v1::RetireMountRequest& request);
+  // mount_scrub.cc. FAILED_PRECONDITION for a retired mount, or when there is
+  // none to pause; INVALID_ARGUMENT for a rate below 0.
+  absl::StatusOr<v1::Mount> Scrub(const v1::ScrubMountRequest& request);
+  absl::StatusOr<v1::Mount> PauseScrub(const v1::PauseScrubRequest& request);
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
@@ -54,6 +59,7 @@ class MountAdmin {
   const LifecycleDeps deps_;
   Reaper* const reaper_;
   Inventory* const inventory_;
+  ScrubKeeper* const scrubs_;
   Notifier* const changed_;
   MountGate* const gate_;
 };
