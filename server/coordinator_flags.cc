@@ -68,6 +68,9 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
                      "An upload without a sign of life for this long ends");
   config.AddDuration("outcome-ttl", &options.lifecycle.outcome_ttl,
                      "How long an ended upload answers for itself");
+  config.AddDuration("scrub-interval", &options.lifecycle.scrub_interval,
+                     "How often each mount is read cold and checked; 0s: only "
+                     "when it is asked for, or showed errors");
   config.AddDuration("unreachable-after", &options.registry.unreachable_after,
                      "An agent silent for this long is UNREACHABLE");
   config.Add("insecure-plaintext-on-network",
@@ -103,6 +106,11 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
                     "a number from 0 on");
   }
   options.above_epoch = epoch_above;
+  if (options.lifecycle.scrub_interval < absl::ZeroDuration()) {
+    return NotOneOf("scrub-interval",
+                    absl::FormatDuration(options.lifecycle.scrub_interval),
+                    "0s or longer");
+  }
   const std::pair<const char*, absl::Duration> durations[] = {
       {"upload-ttl", options.lifecycle.upload_ttl},
       {"outcome-ttl", options.lifecycle.outcome_ttl},

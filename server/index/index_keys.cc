@@ -63,6 +63,10 @@ std::string Conflict(const Uuid& image_id, const Generation& generation) {
   return absl::StrCat(ConflictsOf(image_id), Sortable(generation));
 }
 
+std::string Scrub(const Uuid& mount_uid) {
+  return absl::StrCat(kScrubs, mount_uid.bytes());
+}
+
 std::string Fault(const Uuid& mount_uid, const Uuid& image_id) {
   return absl::StrCat(kFaults, mount_uid.bytes(), "/", image_id.bytes());
 }

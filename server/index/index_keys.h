@@ -51,6 +51,7 @@ std::string Tombstone(const Uuid& image_id, const Generation& generation);
 std::string ConflictsOf(const Uuid& image_id);
 std::string Conflict(const Uuid& image_id, const Generation& generation);
 std::string Fault(const Uuid& mount_uid, const Uuid& image_id);
+std::string Scrub(const Uuid& mount_uid);
 std::string Mount(const Uuid& mount_uid);
 // `i` counts the events of one commit.
 std::string Event(const Generation& pair, int i);

@@ -157,6 +157,10 @@ void IndexTxn::PutMount(const storage::v1::MountRow& row) {
   Put(MountKey(row), SerializeRow(row));
 }
 
+void IndexTxn::PutScrub(const storage::v1::ScrubRow& row) {
+  Put(keys::Scrub(Uuid::FromBytesOrNone(row.mount_uid())), SerializeRow(row));
+}
+
 void IndexTxn::PutEvent(const storage::v1::EventRow& row) {
   events_.push_back(row);  // its key is made of the pair the commit takes
 }

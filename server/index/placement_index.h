@@ -82,6 +82,7 @@ class IndexTxn {
   void PutFault(const storage::v1::FaultRow& row);
   void DeleteFault(const Uuid& mount_uid, const Uuid& image_id);
   void PutMount(const storage::v1::MountRow& row);
+  void PutScrub(const storage::v1::ScrubRow& row);
   void PutEvent(const storage::v1::EventRow& row);
   void PutRecovering(const storage::v1::RecoveringRow& row);
   void DeleteRecovering();
@@ -219,6 +220,7 @@ class PlacementIndex {
     return fault_counts(mount_uid).all();
   }
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
+  absl::StatusOr<std::vector<storage::v1::ScrubRow>> ListScrubs() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()
       const;
   // In the order they were written.

@@ -170,6 +170,15 @@ absl::StatusOr<std::vector<storage::v1::MountRow>> PlacementIndex::ListMounts()
   return rows;
 }
 
+absl::StatusOr<std::vector<storage::v1::ScrubRow>> PlacementIndex::ListScrubs()
+    const {
+  std::vector<storage::v1::ScrubRow> rows;
+  RETURN_IF_ERROR(ScanRows<storage::v1::ScrubRow>(
+      kv_, keys::kScrubs, "", 0,
+      [&](const storage::v1::ScrubRow& row) { rows.push_back(row); }));
+  return rows;
+}
+
 absl::StatusOr<std::optional<storage::v1::RecoveringRow>>
 PlacementIndex::GetRecovering() const {
   return GetRow<storage::v1::RecoveringRow>(kv_, keys::kRecovering);

@@ -18,14 +18,17 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
               &tombstones_),
       inventory_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
                  &tombstones_, &changed_),
+      scrubs_(deps, &sessions_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_,
               &inventory_),
-      mounts_(deps, &reaper_, &inventory_, &changed_, &gate_, &watch_),
+      mounts_(deps, &reaper_, &inventory_, &scrubs_, &changed_, &gate_,
+              &watch_),
       cluster_(deps, placement, &trust_, &uploads_, &tombstones_, &inventory_,
                &watch_),
       events_(deps.index),
       recorder_(deps, &watch_) {
   sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);
+  sessions_.BindScrubs(&scrubs_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
@@ -49,6 +52,7 @@ absl::Status Lifecycle::Load() {
   }
   RETURN_IF_ERROR(recorder_.Load());
   RETURN_IF_ERROR(trust_.Load());
+  RETURN_IF_ERROR(scrubs_.Load());
   RETURN_IF_ERROR(tombstones_.Load());
   return upload_manager_.Load();
 }

@@ -19,6 +19,7 @@
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
+#include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/session_manager.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
@@ -46,6 +47,7 @@ class Lifecycle {
   Inventory& inventory() { return inventory_; }
   TrustKeeper& trust() { return trust_; }
   Tombstones& tombstones() { return tombstones_; }
+  ScrubKeeper& scrubs() { return scrubs_; }
   UploadTable& upload_table() { return uploads_; }
 
   // Once a second.
@@ -54,6 +56,7 @@ class Lifecycle {
     sessions_.Tick();
     inventory_.Tick();
     deps_.pool->Post([this] { RecordEvents(); });
+    scrubs_.Tick();
   }
 
  private:
@@ -72,6 +75,7 @@ class Lifecycle {
   UploadManager upload_manager_;
   Reaper reaper_;
   Inventory inventory_;
+  ScrubKeeper scrubs_;
   ImageCatalog images_;
   MountAdmin mounts_;
   ClusterView cluster_;

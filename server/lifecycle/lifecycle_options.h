@@ -26,6 +26,10 @@ struct LifecycleOptions {
   absl::Duration heartbeat_interval = absl::Seconds(2);
   // For one command to one agent while a client waits.
   absl::Duration command_timeout = absl::Seconds(1);
+  // Each mount is read and checked this often; 0: never by itself. Disks lose
+  // sectors that nobody reads: a month bounds how long that stays unknown, and
+  // at the agents' rate costs a mount of 20 TB four days of reading.
+  absl::Duration scrub_interval = absl::Hours(24 * 30);
   int mounts_per_start = 4;
   // How long an upload whose mount is full waits for mounts that are missing:
   // longer than agents need to register after a start of everything.

@@ -27,11 +27,12 @@ absl::Status Retired(const storage::v1::MountRow& row) {
 }  // namespace
 
 MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
-                       Inventory* inventory, Notifier* changed, MountGate* gate,
-                       AgentWatch* watch)
+                       Inventory* inventory, ScrubKeeper* scrubs,
+                       Notifier* changed, MountGate* gate, AgentWatch* watch)
     : deps_(deps),
       reaper_(reaper),
       inventory_(inventory),
+      scrubs_(scrubs),
       changed_(changed),
       gate_(gate),
       watch_(watch) {}
@@ -54,6 +55,9 @@ v1::Mount MountAdmin::ToApi(const MountInfo& info) {
       ToApiMount(info, deps_.index->mount_totals(uid), reaper_->PendingOn(uid));
   mount.set_fault_count(deps_.index->fault_count(uid));
   mount.set_orphan_count(inventory_->OrphanCount(uid));
+  if (auto scrub = scrubs_->View(info); scrub.has_value()) {
+    *mount.mutable_scrub() = *std::move(scrub);
+  }
   return mount;
 }
 

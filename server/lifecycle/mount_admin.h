@@ -17,6 +17,7 @@
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
+#include "server/lifecycle/scrub_keeper.h"
 
 namespace predella::server {
 
@@ -25,7 +26,8 @@ namespace predella::server {
 class MountAdmin {
  public:
   MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Inventory* inventory,
-             Notifier* changed, MountGate* gate, AgentWatch* watch);
+             ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
+             AgentWatch* watch);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -49,6 +51,10 @@ class MountAdmin {
       const v1::ExplainImpactRequest& request);
   // Writes down the end of a MAINTENANCE whose time is over.
   void Tick();
+  // mount_scrub.cc. FAILED_PRECONDITION for a retired mount, or when there is
+  // none to pause; INVALID_ARGUMENT for a rate below 0.
+  absl::StatusOr<v1::Mount> Scrub(const v1::ScrubMountRequest& request);
+  absl::StatusOr<v1::Mount> PauseScrub(const v1::PauseScrubRequest& request);
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
@@ -77,6 +83,7 @@ class MountAdmin {
   const LifecycleDeps deps_;
   Reaper* const reaper_;
   Inventory* const inventory_;
+  ScrubKeeper* const scrubs_;
   Notifier* const changed_;
   MountGate* const gate_;
   AgentWatch* const watch_;

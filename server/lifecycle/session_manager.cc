@@ -11,6 +11,7 @@
 #include "common/resource_name.h"
 #include "common/rpc_status.h"
 #include "server/lifecycle/inventory.h"
+#include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/session_state.h"
 
 namespace predella::server {
@@ -127,6 +128,8 @@ void SessionManager::Deliver(int64_t number,
           });
       return;
     case control::v1::AgentMessage::kCopyFaults:
+      PostFindings(session, message.copy_faults());
+      return;
     case control::v1::AgentMessage::PAYLOAD_NOT_SET:
       // A newer agent's message: it was told our version and goes without.
       return;
@@ -193,6 +196,7 @@ void SessionManager::HandleHeartbeat(const SessionPtr& session,
   }
   if (!mount_uid.none()) {
     deps_.registry->Heard(mount_uid, session->number(), heartbeat);
+    PostProgress(session, mount_uid, heartbeat);
   } else {
     watch_->WithoutMount(hello, heartbeat.health(), deps_.clock->Boot());
   }
@@ -208,6 +212,31 @@ void SessionManager::HandleHeartbeat(const SessionPtr& session,
     *ack->mutable_heard() = deps_.index->synced_pair().ToProto();
   }
   Send(session.get(), std::move(message));
+}
+
+void SessionManager::PostFindings(const SessionPtr& session,
+                                  const control::v1::CopyFaults& faults) {
+  Uuid mount_uid;
+  {
+    MutexLock lock(&session->mu);
+    mount_uid = session->mount_uid;
+  }
+  session->findings.Post([this, session, mount_uid, faults] {
+    scrubs_->OnFindings(mount_uid, session->number(), faults);
+  });
+}
+
+void SessionManager::PostProgress(const SessionPtr& session,
+                                  const Uuid& mount_uid,
+                                  const control::v1::Heartbeat& heartbeat) {
+  if (!heartbeat.has_scrub()) {
+    scrubs_->OnNoProgress(mount_uid, session->number());
+    return;
+  }
+  session->findings.Post(
+      [this, session, mount_uid, progress = heartbeat.scrub()] {
+        scrubs_->OnProgress(mount_uid, session->number(), progress);
+      });
 }
 
 void SessionManager::HandleResult(const SessionPtr& session,

@@ -39,6 +39,7 @@
 namespace predella::server {
 
 class Inventory;
+class ScrubKeeper;
 
 // Thread-safe. Messages of one session must be delivered one after the other;
 // delivering never blocks: what writes or waits runs on the pool, in order per
@@ -53,6 +54,8 @@ class SessionManager final : public AgentCommands {
   // Before the first session; all must outlive this.
   void Bind(UploadManager* uploads, Tombstones* tombstones,
             Inventory* inventory);
+  // Before the first session; must outlive this.
+  void BindScrubs(ScrubKeeper* scrubs) { scrubs_ = scrubs; }
   // Called on the pool whenever a mount has attached and is trusted.
   void OnTrusted(std::function<void(const Uuid&)> trusted);
 
@@ -120,6 +123,11 @@ class SessionManager final : public AgentCommands {
 
   void HandleHeartbeat(const SessionPtr& session,
                        const control::v1::Heartbeat& heartbeat);
+  // What scrubs and reads found, and scrubs' progress: in their order.
+  void PostFindings(const SessionPtr& session,
+                    const control::v1::CopyFaults& faults);
+  void PostProgress(const SessionPtr& session, const Uuid& mount_uid,
+                    const control::v1::Heartbeat& heartbeat);
   void HandleResult(const SessionPtr& session,
                     const control::v1::CommandResult& result);
   void HandlePublished(const SessionPtr& session,
@@ -137,6 +145,7 @@ class SessionManager final : public AgentCommands {
   UploadManager* uploads_ = nullptr;          // constant after Bind
   Tombstones* tombstones_ = nullptr;          // constant after Bind
   Inventory* inventory_ = nullptr;            // constant after Bind
+  ScrubKeeper* scrubs_ = nullptr;             // constant after BindScrubs
   std::function<void(const Uuid&)> trusted_;  // constant after OnTrusted
 
   Mutex mu_;

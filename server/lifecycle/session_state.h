@@ -20,7 +20,7 @@ namespace predella::server {
 
 struct SessionManager::Session {
   Session(std::shared_ptr<AgentSession> s, Executor* pool)
-      : session(std::move(s)), control(pool) {
+      : session(std::move(s)), control(pool), findings(pool) {
     for (std::unique_ptr<Strand>& strand : reports) {
       strand = std::make_unique<Strand>(pool);
     }
@@ -37,6 +37,7 @@ struct SessionManager::Session {
 
   const std::shared_ptr<AgentSession> session;  // shared with the service
   Strand control;
+  Strand findings;  // of copies, and the progress behind them
   std::array<std::unique_ptr<Strand>, 16> reports;
 
   // Taken for numbering and sending a command, so that numbers rise on the

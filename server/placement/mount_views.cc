@@ -177,6 +177,12 @@ void MountRegistry::UpdateStateLocked(size_t i, absl::Duration now) const {
                       ? static_cast<v1::Health>(info.reported_health.health())
                       : v1::HEALTH_UNKNOWN;
   }
+  // It showed errors: what the probes say now is not enough.
+  if (info.row.scrub_required_since_us() != 0 &&
+      (info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW ||
+       info.health == v1::HEALTH_READ_ONLY)) {
+    info.health = v1::HEALTH_SUSPECT;
+  }
   view.health = info.health;
   if (info.health != before) {
     info.health_time_us = clock_->NowMicros();
@@ -248,6 +254,14 @@ std::string MountRegistry::HealthDetailLocked(const Entry& entry) const {
       return entry.ever_heard
                  ? "its agent has registered and not yet said how it is"
                  : "not yet heard of since the coordinator started";
+    case v1::HEALTH_SUSPECT:
+      if (entry.info.reported_health.health() != v1::HEALTH_SUSPECT) {
+        return absl::StrCat("it showed errors (",
+                            entry.info.row.scrub_required_reason(),
+                            ") and takes new images again when a scrub that "
+                            "began since has finished");
+      }
+      return entry.info.reported_health.detail();
     default:
       return entry.info.reported_health.detail();
   }

@@ -63,4 +63,19 @@ grpc::ServerUnaryReactor* MountServiceImpl::ExplainImpact(
       [this, request] { return mounts_->ExplainImpact(*request); });
 }
 
+grpc::ServerUnaryReactor* MountServiceImpl::ScrubMount(
+    grpc::CallbackServerContext* context, const v1::ScrubMountRequest* request,
+    v1::Mount* response) {
+  return runner_->Run<v1::Mount>(
+      context, response, [this, request] { return mounts_->Scrub(*request); });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::PauseScrub(
+    grpc::CallbackServerContext* context, const v1::PauseScrubRequest* request,
+    v1::Mount* response) {
+  return runner_->Run<v1::Mount>(context, response, [this, request] {
+    return mounts_->PauseScrub(*request);
+  });
+}
+
 }  // namespace predella::server

@@ -43,6 +43,13 @@ class MountServiceImpl final : public v1::MountService::CallbackService {
       const v1::ExplainImpactRequest* request,
       v1::ExplainImpactResponse* response) override;
 
+  grpc::ServerUnaryReactor* ScrubMount(grpc::CallbackServerContext* context,
+                                       const v1::ScrubMountRequest* request,
+                                       v1::Mount* response) override;
+  grpc::ServerUnaryReactor* PauseScrub(grpc::CallbackServerContext* context,
+                                       const v1::PauseScrubRequest* request,
+                                       v1::Mount* response) override;
+
  private:
   CallRunner* const runner_;
   MountAdmin* const mounts_;

@@ -74,7 +74,8 @@ void FakeAgent::Connect(server::SessionManager* manager) {
       hello->set_mount_uid(behaviour_.hello_uid.bytes());
     }
     hello->set_incarnation(behaviour_.incarnation);
-    hello->set_host("host-of-" + name_);
+    hello->set_host(behaviour_.host.empty() ? "host-of-" + name_
+                                            : behaviour_.host);
     hello->set_pid(4711);
     hello->set_path("/mnt/" + name_);
     hello->set_priority(behaviour_.priority);
@@ -396,10 +397,21 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
         behaviour_.health);
     message.mutable_heartbeat()->mutable_health()->set_error(
         behaviour_.health_error);
+    message.mutable_heartbeat()->mutable_health()->set_detail(
+        behaviour_.health_detail);
+    if (behaviour_.scrub.has_value()) {
+      *message.mutable_heartbeat()->mutable_scrub() = *behaviour_.scrub;
+    }
     for (const std::string& id : live_upload_ids) {
       message.mutable_heartbeat()->add_live_upload_ids(id);
     }
   }
+  Send(message);
+}
+
+void FakeAgent::ReportFindings(const control::v1::CopyFaults& faults) {
+  control::v1::AgentMessage message;
+  *message.mutable_copy_faults() = faults;
   Send(message);
 }
 

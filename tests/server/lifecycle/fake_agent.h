@@ -61,6 +61,7 @@ class FakeAgent {
   void Report(const control::v1::Published& published);
   void ReportFull(const Uuid& upload_id, int64_t received);
   void ReportLost(const control::v1::UploadLost& lost);
+  void ReportFindings(const control::v1::CopyFaults& faults);
 
   // What came back; absent: nothing yet.
   std::optional<control::v1::PublishedAck> ack(const Uuid& upload_id);
@@ -101,6 +102,10 @@ class FakeAgent {
     std::vector<storage::v1::FenceEntry> extra_known;
     int health = 2;  // ONLINE
     std::string health_error;
+    std::string health_detail;
+    std::string host;  // empty: one of its own
+    // What heartbeats say of a scrub.
+    std::optional<control::v1::ScrubProgress> scrub;
   };
   void Behave(const std::function<void(Behaviour*)>& change);
 

@@ -1,0 +1,143 @@
+// ScrubKeeper: findings of damaged copies become rows.
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/logging.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/scrub_keeper.h"
+
+namespace predella::server {
+namespace {
+
+// Of one mount and an hour; the rows of all findings are listed anyway.
+constexpr int kMostEvents = 100;
+
+absl::string_view EventKind(storage::v1::CopyFault fault) {
+  switch (fault) {
+    case storage::v1::COPY_FAULT_MISSING:
+      return "copy_missing";
+    case storage::v1::COPY_FAULT_UNSPECIFIED:
+      return "copy_whole_again";
+    default:
+      return "copy_damaged";
+  }
+}
+
+bool HoldsCopy(const storage::v1::ImageRow& image, const Uuid& mount_uid) {
+  return std::any_of(image.copies().begin(), image.copies().end(),
+                     [&](const storage::v1::CopyRow& copy) {
+                       return copy.mount_uid() == mount_uid.bytes();
+                     });
+}
+
+}  // namespace
+
+void ScrubKeeper::OnFindings(const Uuid& mount_uid, int64_t session,
+                             const control::v1::CopyFaults& faults) {
+  for (const control::v1::CopyFinding& finding : faults.findings()) {
+    const absl::Status applied = Apply(mount_uid, finding);
+    if (applied.ok()) {
+      continue;
+    }
+    LogIfError(applied, "the scrub goes back to where it was");
+    MutexLock lock(&mu_);
+    Pass& pass = passes_[mount_uid];
+    if (pass.session == session) {
+      // Its progress would be ahead of what is written down.
+      pass.run_id.clear();
+      pass.next_ask = deps_.clock->Boot() + absl::Seconds(10);
+    }
+  }
+}
+
+absl::Status ScrubKeeper::Apply(const Uuid& mount_uid,
+                                const control::v1::CopyFinding& finding) {
+  const Uuid image_id = Uuid::FromBytesOrNone(finding.image_id());
+  for (int i = 0; i < kMaxCommitTries; ++i) {
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
+                     deps_.index->GetImage(image_id));
+    // Removed, moved or replaced meanwhile, or never ours.
+    if (!image.has_value() || !HoldsCopy(*image, mount_uid) ||
+        (finding.has_generation() &&
+         Generation::FromProto(finding.generation()) !=
+             Generation::FromProto(image->generation()))) {
+      return absl::OkStatus();
+    }
+    const absl::Status applied = TryApply(mount_uid, *image, finding);
+    if (!absl::IsAborted(applied)) {
+      return applied;
+    }
+  }
+  return TooManyConflicts(image_id.ToString());
+}
+
+absl::Status ScrubKeeper::TryApply(const Uuid& mount_uid,
+                                   const storage::v1::ImageRow& image,
+                                   const control::v1::CopyFinding& finding) {
+  const Uuid image_id = Uuid::FromBytesOrNone(finding.image_id());
+  const bool whole = finding.fault() == storage::v1::COPY_FAULT_UNSPECIFIED;
+  const std::optional<storage::v1::FaultRow> known =
+      deps_.index->FaultOf(image, mount_uid);
+  const bool news =
+      whole ? known.has_value()
+            : !known.has_value() || known->fault() != finding.fault();
+  if (news) {
+    RETURN_IF_ERROR(CheckWritable(*deps_.index));
+    IndexTxn txn = deps_.index->Begin();
+    txn.RequireImage(image);
+    if (whole) {
+      txn.DeleteFault(mount_uid, image_id);
+    } else {
+      storage::v1::FaultRow row;
+      row.set_mount_uid(mount_uid.bytes());
+      row.set_image_id(finding.image_id());
+      *row.mutable_generation() = image.generation();
+      row.set_fault(finding.fault());
+      row.set_detail(finding.detail());
+      row.set_found_time_us(deps_.clock->NowMicros());
+      txn.PutFault(row);
+    }
+    PutFindingEvent(mount_uid, finding, &txn);
+    RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+    LogWarning(EventKind(finding.fault()), {{"image", image_id.ToString()},
+                                            {"mount", mount_uid.ToString()},
+                                            {"detail", finding.detail()}});
+  }
+  MutexLock lock(&mu_);
+  Pass& pass = passes_[mount_uid];
+  if (!whole && pass.row.state() == storage::v1::SCRUB_STATE_RUNNING &&
+      image_id > Uuid::FromBytesOrNone(pass.row.last_image_id())) {
+    pass.ahead.insert(image_id);
+    pass.found.insert(image_id);
+  }
+  return absl::OkStatus();
+}
+
+void ScrubKeeper::PutFindingEvent(const Uuid& mount_uid,
+                                  const control::v1::CopyFinding& finding,
+                                  IndexTxn* txn) {
+  {
+    MutexLock lock(&mu_);
+    Pass& pass = passes_[mount_uid];
+    const absl::Duration now = deps_.clock->Boot();
+    if (now - pass.events_since > absl::Hours(1)) {
+      pass.events_since = now;
+      pass.events = 0;
+    }
+    if (++pass.events > kMostEvents) {
+      return;
+    }
+  }
+  storage::v1::EventRow event =
+      EventOf(mount_uid, EventKind(finding.fault()), finding.detail());
+  event.set_image_id(finding.image_id());
+  event.set_affected_images(1);
+  txn->PutEvent(event);
+}
+
+}  // namespace predella::server
