@@ -29,6 +29,8 @@ namespace {
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 // A task that has not come back by then hangs.
 constexpr std::chrono::seconds kDiskTimeout(10);
+// Where the mount is known to hang.
+constexpr std::chrono::seconds kHungDiskTimeout(1);
 constexpr char kChunkServiceName[] = "predella.v1.ChunkService";
 
 std::string HostName() {
@@ -66,7 +68,7 @@ struct OpenedStore {
 };
 
 absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
-    const AgentOptions& options) {
+    const AgentOptions& options, const MountMemory& memory) {
   if (options.require_mountpoint) {
     const absl::Status mounted = CheckMountpoint(options.path);
     if (!mounted.ok()) {
@@ -82,6 +84,7 @@ absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
   store_options.mount_name = options.name;
   store_options.file_mode = options.file_mode_bits;
   store_options.file_group = options.file_group_id;
+  store_options.memory = memory;
   store_options.holder = absl::StrCat("predella-agent ", options.name, " on ",
                                       HostName(), ", pid ", getpid());
   absl::StatusOr<std::unique_ptr<ImageStore>> store =
@@ -124,7 +127,13 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk)
   seams.peer = &peer_;
   seams.idle_io = SetIdleIo;
   seams.scrub.bytes_per_second = options_.scrub_bytes_per_second;
-  seams.open_store = [this] { return OpenStore(options_); };
+  seams.health.slow_above = options_.slow_above;
+  seams.open_store = [this](const MountMemory& memory) {
+    return OpenStore(options_, memory);
+  };
+  seams.look_again = [this] {
+    return watcher_ == nullptr ? 0 : watcher_->LookAgain();
+  };
   seams.fatal = [](const absl::Status& status) {
     std::fprintf(stderr, "predella-agent: %s\n",
                  std::string(status.message()).c_str());
@@ -140,6 +149,7 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Start(
     const AgentOptions& options, std::unique_ptr<DiskThreads> disk) {
   StartNetworkThreads();
   std::unique_ptr<Agent> agent(new Agent(options, std::move(disk)));
+  agent->StartWatcher();
   ServerOptions server;
   server.listen = options.listen_addresses;
   server.health_listen = options.health_addresses;
@@ -162,6 +172,25 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Start(
   agent->ticks_ = std::thread([raw = agent.get()] { raw->RunTicks(); });
   agent->session_->Start();
   return agent;
+}
+
+void Agent::StartWatcher() {
+  absl::StatusOr<std::unique_ptr<MountTable>> table = OpenMountTable();
+  if (!table.ok()) {
+    LogWarning("mount_table_unreadable",
+               {{"error", table.status().ToString()},
+                {"meaning",
+                 "an unmount is noticed by the probe alone, which a hung mount "
+                 "holds up"}});
+    return;
+  }
+  watcher_ = std::make_shared<MountWatcher>(
+      *std::move(table), options_.path,
+      [core = core_.get()](const MountSighting& seen) {
+        core->OnMountSeen(seen);
+      });
+  // Left behind at the end, should it read links in a directory that hangs.
+  std::thread([watcher = watcher_] { watcher->Run(); }).detach();
 }
 
 std::string Agent::StatusLine() {
@@ -202,6 +231,9 @@ bool Agent::Stop(absl::Duration drain) {
     cv_.SignalAll();
   }
   ticks_.join();
+  if (watcher_ != nullptr) {
+    watcher_->Stop();
+  }
   core_->Stop([] {});
   // Joined on a thread of its own: a call that hangs in the kernel is not
   // waited for for ever. Shared with that thread, which may outlive this.
@@ -217,9 +249,11 @@ bool Agent::Stop(absl::Duration drain) {
     waiter->done = true;
     waiter->cv.SignalAll();
   }).detach();
+  const bool hung = core_->View().health == v1::HEALTH_HUNG;
   MutexLock lock(&waiter->mu);
   while (!waiter->done) {
-    if (!waiter->cv.WaitFor(&waiter->mu, kDiskTimeout)) {
+    if (!waiter->cv.WaitFor(&waiter->mu,
+                            hung ? kHungDiskTimeout : kDiskTimeout)) {
       return waiter->done;
     }
   }
@@ -229,6 +263,9 @@ bool Agent::Stop(absl::Duration drain) {
 Agent::~Agent() {
   if (ticks_.joinable()) {
     Stop(absl::ZeroDuration());
+  }
+  if (watcher_ != nullptr) {
+    watcher_->Stop();
   }
   server_.reset();
   // Joined while the core is there for their last tasks.

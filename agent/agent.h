@@ -12,6 +12,7 @@
 
 #include "agent/control/agent_core.h"
 #include "agent/control/disk_executor.h"
+#include "agent/health/mount_watcher.h"
 #include "agent/options.h"
 #include "agent/service/chunk_service.h"
 #include "agent/service/grpc_coordinator_session.h"
@@ -39,6 +40,7 @@ class Agent {
 
  private:
   Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk);
+  void StartWatcher();
   void RunTicks();
 
   const AgentOptions options_;
@@ -46,6 +48,8 @@ class Agent {
   std::unique_ptr<DiskThreads> disk_;
   GrpcPeerWriter peer_;
   std::unique_ptr<AgentCore> core_;
+  // Shared with its thread. Set before the first tick, constant afterwards.
+  std::shared_ptr<MountWatcher> watcher_;
   std::unique_ptr<ChunkServiceImpl> chunks_;
   std::unique_ptr<ServerRunner> server_;
   std::unique_ptr<GrpcCoordinatorSession> session_;

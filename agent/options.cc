@@ -70,6 +70,9 @@ void AgentOptions::AddTo(Config* config) {
               "Allow unencrypted traffic on addresses of the network");
   config->Add("require-mountpoint", &require_mountpoint,
               "Serve the directory only while something is mounted on it");
+  config->AddDuration("slow-above", &slow_above,
+                      "SLOW when 95 of 100 probes take longer for a minute; "
+                      "3s suits a network file system");
   config->AddDuration("drain-timeout", &drain_timeout,
                       "How long open streams may go on after SIGTERM");
   config->Add("parent-watch-fd", &parent_watch_fd,
@@ -94,6 +97,9 @@ absl::Status AgentOptions::Validate() {
   }
   if (disk_threads < 1 || disk_threads > 256) {
     return Wrong("disk-threads", "between 1 and 256");
+  }
+  if (slow_above <= absl::ZeroDuration() || slow_above >= absl::Seconds(8)) {
+    return Wrong("slow-above", "more than 0s and less than 8s, when it hangs");
   }
   if (!reserve.empty()) {
     absl::StatusOr<int64_t> bytes = ParseSize(reserve);

@@ -44,6 +44,11 @@ void AgentCore::OnCommand(uint64_t session,
     command_number_ = std::max(command_number_, command.number());
   }
   const int64_t number = command.number();
+  if (const MountView view = machine_.View(); view.health == v1::HEALTH_HUNG) {
+    // At once: behind what is stuck it would wait for nobody knows how long.
+    AnswerStatus(session, number, NotServing(view));
+    return;
+  }
   switch (command.command_case()) {
     case control::v1::Command::kPrepareUpload:
       RunPrepareCommand(session, command);

@@ -13,30 +13,11 @@
 namespace predella::agent {
 namespace {
 
-constexpr absl::Duration kOpenRetry = absl::Seconds(2);
 constexpr absl::Duration kSpaceEvery = absl::Seconds(2);
 // Publishes and removals within this share one heartbeat.
 constexpr absl::Duration kSoonest = absl::Milliseconds(200);
 // Well within the second that the fence may be behind.
 constexpr absl::Duration kFenceDelay = absl::Milliseconds(500);
-
-absl::Status NotServing(const MountView& view) {
-  if (view.health == v1::HEALTH_READ_ONLY) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     reason::kMountReadOnly, view.detail);
-  }
-  if (view.health == v1::HEALTH_HUNG) {
-    return MakeError(absl::StatusCode::kUnavailable, reason::kMountStalled,
-                     view.detail);
-  }
-  if (view.health == v1::HEALTH_ABSENT || view.health == v1::HEALTH_FAILED) {
-    return MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed,
-                     view.detail);
-  }
-  return MakeError(
-      absl::StatusCode::kUnavailable, reason::kNotReady,
-      view.detail.empty() ? "the mount is not ready" : view.detail);
-}
 
 }  // namespace
 
@@ -47,7 +28,7 @@ AgentCore::AgentCore(AgentIdentity identity,
       incarnation_(seams_.ids->RandomBytes(16)),
       session_(seams_.clock),
       ledger_(reserve_bytes),
-      machine_(seams_.clock),
+      machine_(seams_.clock, seams_.health),
       prober_(seams_.probe, seams_.clock, &machine_),
       scrubber_(ScrubSeamsOf(), seams_.scrub),
       table_(seams_.disk, seams_.clock, &session_, &ledger_, &machine_,
@@ -70,6 +51,7 @@ void AgentCore::Tick() {
     if (store_ != nullptr && machine_.View().health == v1::HEALTH_ABSENT) {
       LoseStoreLocked();
     }
+    NoticeHealthLocked();
     TryOpenLocked();
     RefreshSpaceLocked();
     FreshenLocked();
@@ -78,84 +60,6 @@ void AgentCore::Tick() {
   }
   table_.Tick();
   scrubber_.Tick();
-}
-
-void AgentCore::TryOpenLocked() {
-  const absl::Duration now = seams_.clock->Boot();
-  if (store_ != nullptr || opening_ || now < next_open_) {
-    return;
-  }
-  opening_ = true;
-  machine_.OpenStarted();
-  seams_.disk->Post([this] { RunOpen(); });
-}
-
-void AgentCore::RunOpen() {
-  absl::StatusOr<std::shared_ptr<ImageStore>> opened = seams_.open_store();
-  storage::v1::MountLabel label;
-  std::vector<storage::v1::FenceEntry> known;
-  absl::Status status = opened.status();
-  if (opened.ok()) {
-    label = (*opened)->label();
-    known = (*opened)->Known();
-    status = ReadSpace(opened->get()).status();
-  }
-  machine_.OpenDone(status);
-  bool fatal = false;
-  {
-    MutexLock lock(&mu_);
-    opening_ = false;
-    next_open_ = seams_.clock->Boot() + kOpenRetry;
-    if (stopped_) {
-      return;
-    }
-    if (status.ok()) {
-      store_ = *opened;
-      label_ = label;
-      for (const storage::v1::FenceEntry& entry : known) {
-        KnowEpochLocked(entry.epoch(), entry.nonce());
-      }
-      garbage_collected_ = false;
-      table_.SetStore(store_);
-      prober_.SetStore(store_);
-      LogInfo("mount_opened",
-              {{"mount", identity_.mount_name},
-               {"path", identity_.path},
-               {"uid", Uuid::FromBytesOrNone(label.mount_uid()).ToString()},
-               {"images", store_->image_count()}});
-      if (phase_ == Phase::kWelcomed) {
-        ReportLocked(session_.current());
-      } else if (phase_ == Phase::kReporting || phase_ == Phase::kReported) {
-        session_.Disconnect(session_.current(),
-                            "the mount came back and registers again");
-      }
-      opened_once_ = true;
-      open_error_.clear();
-    } else {
-      fatal = !opened_once_ && HasReason(status, reason::kMountInUse);
-      if (status.message() != open_error_) {
-        LogWarning("mount_not_opened", {{"mount", identity_.mount_name},
-                                        {"error", status.ToString()}});
-        open_error_ = std::string(status.message());
-      }
-    }
-  }
-  if (fatal) {
-    seams_.fatal(status);
-  }
-}
-
-void AgentCore::LoseStoreLocked() {
-  const MountView view = machine_.View();
-  LogError("mount_lost", {{"mount", identity_.mount_name},
-                          {"path", identity_.path},
-                          {"detail", view.detail}});
-  prober_.SetStore(nullptr);
-  scrubber_.End();
-  table_.DropStore(NotServing(view));
-  seams_.disk->Post([store = std::move(store_)] {});
-  store_ = nullptr;
-  next_open_ = seams_.clock->Boot() + kOpenRetry;
 }
 
 control::v1::Space AgentCore::SpaceProto(const SpaceLedger::Snapshot& snapshot,
@@ -169,6 +73,14 @@ control::v1::Space AgentCore::SpaceProto(const SpaceLedger::Snapshot& snapshot,
   out.set_available_inodes(snapshot.space.available_inodes);
   out.set_size_inodes(snapshot.space.size_inodes);
   out.set_command_number(command_number);
+  return out;
+}
+
+control::v1::MountHealth HealthProto(const MountView& view) {
+  control::v1::MountHealth out;
+  out.set_health(view.health);
+  out.set_detail(view.detail);
+  out.set_error(view.error);
   return out;
 }
 
@@ -199,7 +111,9 @@ void AgentCore::FreshenLocked() {
 absl::StatusOr<SpaceInfo> AgentCore::ReadSpace(ImageStore* store) {
   const SpaceLedger::Reading reading = ledger_.StartReading();
   absl::StatusOr<SpaceInfo> space = store->Space();
-  if (space.ok()) {
+  MutexLock lock(&mu_);
+  // A call that hung for long may be of what was mounted here before.
+  if (space.ok() && (store_ == nullptr || store_.get() == store)) {
     ledger_.SetSpace(*space, reading);
   }
   return space;
@@ -229,11 +143,19 @@ void AgentCore::SyncFenceLocked() {
   fence_dirty_since_.reset();
   fence_syncing_ = true;
   seams_.disk->Post([this, store = store_] {
+    Generation written;
+    {
+      MutexLock lock(&mu_);
+      written = store_ == store ? fence_written_ : Generation();
+    }
     const absl::Status status = store->SyncFence();
     machine_.CallDone(status);
     LogIfError(status, "the fence is synced again with the next pair");
     MutexLock lock(&mu_);
     fence_syncing_ = false;
+    if (status.ok() && store_ == store) {
+      FenceSyncedLocked(written);
+    }
   });
 }
 
@@ -246,12 +168,25 @@ void AgentCore::HearLocked(const storage::v1::Generation& pair) {
   if (store_ == nullptr || heard.none() || heard == last_heard_) {
     return;
   }
+  if (machine_.View().health == v1::HEALTH_HUNG) {
+    return;  // said again with every heartbeat; nothing is queued meanwhile
+  }
   last_heard_ = heard;
   session_strand_.Post([this, heard, store = store_] {
     const absl::Status status = store->Hear(heard);
     machine_.CallDone(status);
     LogIfError(status, "the fence is written again with the next pair");
+    MutexLock lock(&mu_);
+    if (status.ok() && store_ == store) {
+      fence_written_ = heard;
+    }
   });
+}
+
+void AgentCore::FenceSyncedLocked(const Generation& pair) {
+  if (pair.After(memory_.fence)) {
+    memory_.fence = pair;
+  }
 }
 
 void AgentCore::HeartbeatLocked() {
@@ -270,8 +205,8 @@ void AgentCore::HeartbeatLocked() {
     *beat->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
   }
   const MountView view = machine_.View();
-  beat->mutable_health()->set_health(view.health);
-  beat->mutable_health()->set_detail(view.detail);
+  *beat->mutable_health() = HealthProto(view);
+  sent_health_ = view.health;
   for (const Uuid& id : table_.TakeLive()) {
     beat->add_live_upload_ids(id.bytes());
   }

@@ -23,6 +23,7 @@
 #include "agent/health/mount_prober.h"
 #include "agent/health/mount_state_machine.h"
 #include "agent/scrub/scrubber.h"
+#include "agent/health/mount_watcher.h"
 #include "agent/store/image_store.h"
 #include "common/capability.h"
 #include "common/clock.h"
@@ -49,10 +50,11 @@ struct AgentIdentity {
   std::string failure_domain;
 };
 
-// Opens the directory; called on a disk thread, again whenever it was lost.
+// Opens the directory; called on a disk thread, again whenever it was lost,
+// and then with what is remembered of it.
 // The store takes everything it needs along: it is let go on a disk thread.
-using StoreFactory =
-    std::function<absl::StatusOr<std::shared_ptr<ImageStore>>()>;
+using StoreFactory = std::function<absl::StatusOr<std::shared_ptr<ImageStore>>(
+    const MountMemory& memory)>;
 
 // All must outlive the core and every task it posted.
 struct AgentSeams {
@@ -65,6 +67,9 @@ struct AgentSeams {
   // Gives the calling thread's I/O the lowest priority, or takes that back.
   std::function<void(bool idle)> idle_io = [](bool) {};
   ScrubOptions scrub;
+  HealthLimits health;
+  // As MountWatcher::LookAgain; may be empty. Called with the core's lock held.
+  std::function<uint64_t()> look_again;
   // Called once when going on makes no sense (another agent has the
   // directory); the process shall print the sentence and exit.
   std::function<void(const absl::Status&)> fatal;
@@ -76,6 +81,10 @@ struct ReadGrant {
   Uuid image_id;
   Generation generation;
 };
+
+// Why calls are refused in that state.
+absl::Status NotServing(const MountView& view);
+control::v1::MountHealth HealthProto(const MountView& view);
 
 // Registers before the disk has answered, reports the mount when it has, and
 // keeps what the coordinator named. Opening is tried again every 2 s; nothing
@@ -94,6 +103,10 @@ class AgentCore {
   // Drives everything that depends on time; the first call begins to open the
   // directory. Four times a second.
   void Tick();
+
+  // The watcher's: another mount than the one that was opened is ABSENT at
+  // once, also while every disk thread hangs.
+  void OnMountSeen(const MountSighting& seen);
 
   // ---- the session's adapter. `link` is shared with it.
   uint64_t OnConnected(std::shared_ptr<CoordinatorLink> link);
@@ -125,10 +138,19 @@ class AgentCore {
  private:
   enum class Phase { kNone, kHello, kWelcomed, kReporting, kReported };
 
-  // agent_core.cc
+  // agent_mount.cc
   void TryOpenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void RunOpen();
+  void RunOpen(const MountMemory& memory);
+  void TakeStoreLocked(std::shared_ptr<ImageStore> store,
+                       const storage::v1::MountLabel& label,
+                       const std::vector<storage::v1::FenceEntry>& known)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NotOpenedLocked(const absl::Status& status)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LoseStoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoticeHealthLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // agent_core.cc
   void HeartbeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RefreshSpaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Reads the space and sends a heartbeat, at most every kSoonest.
@@ -139,6 +161,8 @@ class AgentCore {
   control::v1::Space SpaceProto(const SpaceLedger::Snapshot& snapshot,
                                 int64_t command_number) const;
   void HearLocked(const storage::v1::Generation& pair)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FenceSyncedLocked(const Generation& pair)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckStream(absl::string_view mount_uid, absl::string_view token,
                            Capability want, bool write);
@@ -217,10 +241,18 @@ class AgentCore {
   bool garbage_collected_ ABSL_GUARDED_BY(mu_) = false;
   bool listing_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration next_open_ ABSL_GUARDED_BY(mu_);
+  // What was seen before this counts for nothing: the store is newer.
+  uint64_t store_ticket_ ABSL_GUARDED_BY(mu_) = 0;
+  std::optional<int64_t> seen_mount_ ABSL_GUARDED_BY(mu_);
+  MountMemory memory_ ABSL_GUARDED_BY(mu_);
+  // The last that was logged, and the last that the coordinator heard.
+  v1::Health told_health_ ABSL_GUARDED_BY(mu_) = v1::HEALTH_UNKNOWN;
+  v1::Health sent_health_ ABSL_GUARDED_BY(mu_) = v1::HEALTH_UNKNOWN;
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(mu_);
   int64_t highest_epoch_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t highest_nonce_ ABSL_GUARDED_BY(mu_) = 0;  // of that epoch
   Generation last_heard_ ABSL_GUARDED_BY(mu_);
+  Generation fence_written_ ABSL_GUARDED_BY(mu_);  // and not synced, perhaps
   std::string mount_key_ ABSL_GUARDED_BY(mu_);
 
   Phase phase_ ABSL_GUARDED_BY(mu_) = Phase::kNone;

@@ -238,8 +238,8 @@ void AgentCore::RunReport(uint64_t session,
   *report->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
   report->set_device(space->device);
   const MountView view = machine_.View();
-  report->mutable_health()->set_health(view.health);
-  report->mutable_health()->set_detail(view.detail);
+  *report->mutable_health() = HealthProto(view);
+  sent_health_ = view.health;
   phase_ = Phase::kReported;
   session_.Send(session, std::move(message));
 }
@@ -282,7 +282,10 @@ void AgentCore::RunAttach(uint64_t session,
   }
   const absl::Status status = PrepareAttach(store.get(), attach, cluster_uid);
   machine_.CallDone(status);
-  if (!status.ok()) {
+  // Images of a mount that takes no writes are to be read. It can publish
+  // nothing, so nobody hears of a pair that its fence does not know.
+  const bool read_only = HasReason(status, reason::kMountReadOnly);
+  if (!status.ok() && !read_only) {
     MutexLock lock(&mu_);
     RefuseLocked(session, Annotate(status, "the mount could not be attached"));
     return;
@@ -293,6 +296,10 @@ void AgentCore::RunAttach(uint64_t session,
       return;
     }
     label_ = store->label();
+    memory_.cluster_uid = label_.cluster_uid();
+    if (!read_only) {
+      FenceSyncedLocked(Generation::FromProto(attach.heard()));
+    }
     KnowEpochLocked(attach.heard().epoch(), attach.heard().nonce());
   }
   table_.ReplaceList(

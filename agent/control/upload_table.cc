@@ -292,6 +292,17 @@ void UploadTable::Tick() {
   for (const auto& [id, entry] : entries_) {
     all.push_back(entry);
   }
+  const MountView view = health_->View();
+  if (view.health == v1::HEALTH_HUNG) {
+    // Their clients hear of it now and keep their bytes; what is stuck goes on
+    // when the mount answers, and so do they, on the same upload.
+    const absl::Status stalled = MakeError(absl::StatusCode::kUnavailable,
+                                           reason::kMountStalled, view.detail);
+    for (const EntryPtr& entry : all) {
+      FinishStreamsLocked(entry, stalled);
+    }
+    return;  // nothing more is queued behind what is stuck
+  }
   for (const EntryPtr& entry : all) {
     MaybePublishLocked(entry);
     MaybeCopyLocked(entry);

@@ -1,6 +1,9 @@
 #include "agent/fs/errno_status.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <iterator>
 #include <string>
 #include <system_error>
 
@@ -76,7 +79,22 @@ absl::Status ErrnoStatus(int error, absl::string_view what) {
   if (c.reason.empty()) {
     return absl::Status(c.code, message);
   }
-  return MakeError(c.code, c.reason, message);
+  // No name for one that glibc does not know.
+  const char* const name = strerrorname_np(error);
+  return MakeError(
+      c.code, c.reason, message,
+      name == nullptr ? ErrorMetadata() : ErrorMetadata{{"errno", name}});
+}
+
+std::string ErrorName(const absl::Status& status) {
+  return MetadataOf(status)["errno"];
+}
+
+bool MeansGone(const absl::Status& status) {
+  static constexpr absl::string_view kGone[] = {
+      "ENOTCONN", "ESTALE", "ENODEV", "ENXIO", "ENOMEDIUM", "ESHUTDOWN"};
+  return std::find(std::begin(kGone), std::end(kGone), ErrorName(status)) !=
+         std::end(kGone);
 }
 
 }  // namespace predella::agent

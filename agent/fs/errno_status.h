@@ -3,13 +3,23 @@
 #ifndef PREDELLA_AGENT_FS_ERRNO_STATUS_H_
 #define PREDELLA_AGENT_FS_ERRNO_STATUS_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace predella::agent {
 
-// `what` says what was attempted on what: "write 4096 bytes at 0 of x in y".
+// With a reason comes the metadata errno ("EIO"). `what` says what was
+// attempted on what: "write 4096 bytes at 0 of x in y".
 absl::Status ErrnoStatus(int error, absl::string_view what);
+
+// "EIO"; empty where the status bears none.
+std::string ErrorName(const absl::Status& status);
+
+// A FUSE server that died, an NFS export that is another one now, a device
+// that was pulled: what was opened there never answers again.
+bool MeansGone(const absl::Status& status);
 
 }  // namespace predella::agent
 

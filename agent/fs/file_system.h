@@ -118,6 +118,9 @@ class FileSystem {
   // Whether root() still names the directory that was pinned; a mount that
   // went away or came over it is FAILED_PRECONDITION, MOUNT_IDENTITY_MISMATCH.
   virtual absl::Status CheckRoot() { return absl::OkStatus(); }
+  // The kernel's number of the mount that the pinned root lies on; it is not
+  // given to another one while this is open. Absent where it has none.
+  virtual std::optional<int64_t> MountId() { return std::nullopt; }
   // The directory as it was named, for messages.
   virtual std::string root() const = 0;
 };

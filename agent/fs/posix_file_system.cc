@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -363,6 +364,16 @@ absl::StatusOr<SpaceInfo> PosixFileSystem::Space() {
   space.available_inodes = static_cast<int64_t>(vfs.f_favail);
   space.device = static_cast<int64_t>(st.st_dev);
   return space;
+}
+
+std::optional<int64_t> PosixFileSystem::MountId() {
+  struct statx stx {};
+  if (::statx(fd_, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID,
+              &stx) != 0 ||
+      (stx.stx_mask & STATX_MNT_ID) == 0) {
+    return std::nullopt;
+  }
+  return static_cast<int64_t>(stx.stx_mnt_id);
 }
 
 absl::Status PosixFileSystem::CheckRoot() {

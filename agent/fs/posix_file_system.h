@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -48,6 +49,7 @@ class PosixFileSystem final : public FileSystem {
       absl::string_view path, absl::string_view holder) override;
   absl::StatusOr<SpaceInfo> Space() override;
   absl::Status CheckRoot() override;
+  std::optional<int64_t> MountId() override;
   std::string root() const override { return root_; }
 
  private:

@@ -7,6 +7,8 @@ namespace {
 
 constexpr absl::Duration kIdentityEvery = absl::Seconds(1);
 constexpr absl::Duration kProbeEvery = absl::Seconds(2);
+// A mount that hung is back within seconds once it answers.
+constexpr absl::Duration kProbeEveryHung = absl::Milliseconds(500);
 constexpr int kMostSkipped = 4;
 
 }  // namespace
@@ -21,45 +23,79 @@ void MountProber::SetStore(std::shared_ptr<ImageStore> store) {
     executor_->Post([old = std::move(store_)] {});
   }
   store_ = std::move(store);
-  skipped_ = 0;
+  ++number_;
+  running_ = false;
+  // Of a directory just opened nothing is known: it is probed at once.
+  skipped_ = kMostSkipped;
+  next_identity_ = next_probe_ = clock_->Boot();
+}
+
+bool MountProber::CurrentLocked(uint64_t number) const {
+  return number == number_;
 }
 
 void MountProber::Tick() {
   std::shared_ptr<ImageStore> store;
   bool with_probe = false;
+  uint64_t number = 0;
   {
     MutexLock lock(&mu_);
     const absl::Duration now = clock_->Boot();
-    if (store_ == nullptr || running_ || now < next_identity_) {
+    if (store_ == nullptr || running_) {
+      return;
+    }
+    const v1::Health health = machine_->View().health;
+    const bool hung = health == v1::HEALTH_HUNG;
+    if (hung ? now < probed_ + kProbeEveryHung : now < next_identity_) {
       return;
     }
     next_identity_ = now + kIdentityEvery;
-    if (now >= next_probe_) {
+    if (hung || now >= next_probe_) {
       next_probe_ = now + kProbeEvery;
-      with_probe = skipped_ >= kMostSkipped ||
-                   machine_->View().health != v1::HEALTH_ONLINE ||
+      probed_ = now;
+      with_probe = skipped_ >= kMostSkipped || health != v1::HEALTH_ONLINE ||
                    !machine_->FreshTraffic(kProbeEvery);
       skipped_ = with_probe ? 0 : skipped_ + 1;
     }
     running_ = true;
+    number = number_;
     store = store_;
+    machine_->ProbeStarted();
   }
-  machine_->ProbeStarted();
-  executor_->Post(
-      [this, with_probe, store = std::move(store)] { Run(store, with_probe); });
+  executor_->Post([this, with_probe, number, store = std::move(store)] {
+    Run(store, with_probe, number);
+  });
 }
 
-void MountProber::Run(const std::shared_ptr<ImageStore>& store,
-                      bool with_probe) {
+void MountProber::Run(const std::shared_ptr<ImageStore>& store, bool with_probe,
+                      uint64_t number) {
   const absl::Status identity = store->CheckIdentity();
-  machine_->IdentityChecked(identity);
-  if (with_probe && identity.ok()) {
-    machine_->ProbeDone(store->Probe());
+  bool wanted = false;
+  {
+    MutexLock lock(&mu_);
+    wanted = CurrentLocked(number);
+    if (wanted) {
+      machine_->IdentityChecked(identity);
+    }
+  }
+  ProbeOutcome probe;
+  // An identity that can not be read for an I/O error is no reason not to
+  // look closer.
+  const bool probes =
+      wanted && with_probe && !MountStateMachine::MeansAbsent(identity);
+  if (probes) {
+    probe = store->Probe();
+  }
+  MutexLock lock(&mu_);
+  if (!CurrentLocked(number)) {
+    return;
+  }
+  running_ = false;
+  if (probes) {
+    machine_->ProbeDone(probe);
   } else {
     machine_->CheckOnlyDone();
   }
-  MutexLock lock(&mu_);
-  running_ = false;
 }
 
 }  // namespace predella::agent

@@ -2,6 +2,7 @@
 #ifndef PREDELLA_AGENT_HEALTH_MOUNT_PROBER_H_
 #define PREDELLA_AGENT_HEALTH_MOUNT_PROBER_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -16,7 +17,8 @@
 namespace predella::agent {
 
 // The identity every second, a real write and cold read every two; the latter
-// is left out while data calls succeed, at most four times in a row. One call
+// is left out while data calls succeed, at most four times in a row, and made
+// twice a second while the mount hangs and until it is back. One call
 // at a time: a hung one is not followed by others. Thread-safe.
 class MountProber {
  public:
@@ -29,17 +31,23 @@ class MountProber {
   void Tick();
 
  private:
-  void Run(const std::shared_ptr<ImageStore>& store, bool with_probe);
+  void Run(const std::shared_ptr<ImageStore>& store, bool with_probe,
+           uint64_t number);
+  // Whether calls of that store still count; what hung in it for long may
+  // come back when another one is open.
+  bool CurrentLocked(uint64_t number) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Executor* const executor_;
   Clock* const clock_;
   MountStateMachine* const machine_;
   Mutex mu_;
   std::shared_ptr<ImageStore> store_ ABSL_GUARDED_BY(mu_);
+  uint64_t number_ ABSL_GUARDED_BY(mu_) = 0;  // of the store
   bool running_ ABSL_GUARDED_BY(mu_) = false;
   int skipped_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Duration next_identity_ ABSL_GUARDED_BY(mu_);
   absl::Duration next_probe_ ABSL_GUARDED_BY(mu_);
+  absl::Duration probed_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::agent

@@ -1,23 +1,51 @@
 #include "agent/health/mount_state_machine.h"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 
+#include "agent/fs/errno_status.h"
 #include "common/errors.h"
 
 namespace predella::agent {
 namespace {
 
+// Probes in the window before their latency says anything.
+constexpr size_t kLeastLatencies = 5;
+constexpr size_t kProbesLookedAt = 3;
+constexpr int kProbesThatFail = 2;
+
 bool IsFull(const absl::Status& status) {
   return HasReason(status, reason::kMountFull);
+}
+
+// Of this process's own want, which says nothing of the mount.
+bool IsOurs(const absl::Status& status) {
+  return HasReason(status, reason::kAgentOverloaded);
 }
 
 }  // namespace
 
 MountStateMachine::MountStateMachine(Clock* clock, HealthLimits limits)
     : clock_(clock), limits_(limits) {}
+
+bool MountStateMachine::MeansAbsent(const absl::Status& status) {
+  return HasReason(status, reason::kMountIdentityMismatch) ||
+         absl::IsNotFound(status) || MeansGone(status);
+}
+
+MountStateMachine::Seen MountStateMachine::Because(const absl::Status& status) {
+  return {true, std::string(status.message()), ErrorName(status)};
+}
+
+void MountStateMachine::ClearLocked() {
+  if (hung_.now) {
+    latencies_.clear();  // a hang is not slowness
+  }
+  hung_ = failed_ = suspect_ = read_only_ = Seen();
+}
 
 void MountStateMachine::OpenStarted() {
   MutexLock lock(&mu_);
@@ -30,21 +58,23 @@ void MountStateMachine::OpenDone(const absl::Status& status) {
   hung_ = Seen();
   if (status.ok()) {
     open_ = true;
-    absent_ = failed_ = suspect_ = read_only_ = Seen();
-    clean_ = 0;
+    ClearLocked();
+    absent_ = slow_ = Seen();
+    clean_ = fast_ = 0;
     last_probes_.clear();
     latencies_.clear();
     return;
   }
   open_ = false;
-  const std::string why(status.message());
-  if (HasReason(status, reason::kMountIdentityMismatch) ||
-      absl::IsNotFound(status)) {
-    absent_ = {true, why};
+  if (MeansAbsent(status)) {
+    absent_ = Because(status);
     failed_ = Seen();
+  } else if (absent_.now && HasReason(status, reason::kMountInUse)) {
+    // Calls of before it went away still hold what came back.
+    absent_ = Because(status);
   } else {
     absent_ = Seen();
-    failed_ = {true, why};
+    failed_ = Because(status);
   }
 }
 
@@ -53,32 +83,40 @@ void MountStateMachine::ProbeStarted() {
   call_started_ = clock_->Boot();
 }
 
-void MountStateMachine::ProbeDone(const absl::Status& status) {
+void MountStateMachine::ProbeDone(const ProbeOutcome& outcome) {
   MutexLock lock(&mu_);
   CheckHungLocked();
-  if (call_started_.has_value()) {
-    latencies_.push_back(clock_->Boot() - *call_started_);
-    if (latencies_.size() > static_cast<size_t>(limits_.slow_probes)) {
-      latencies_.pop_front();
-    }
-  }
+  NoteLatencyLocked();
   call_started_.reset();
-  const bool good = status.ok() || IsFull(status);
-  last_probes_.push_back(good);
-  if (last_probes_.size() > 3) {
+  if (IsOurs(outcome.write) || IsOurs(outcome.read)) {
+    return;
+  }
+  const bool wrote = outcome.write.ok() || IsFull(outcome.write);
+  last_probes_.push_back({wrote, outcome.read.ok()});
+  if (last_probes_.size() > kProbesLookedAt) {
     last_probes_.pop_front();
   }
-  if (!good) {
-    clean_ = 0;
-    NoteErrorLocked(status);
-    if (!HasReason(status, reason::kMountReadOnly) &&
-        std::count(last_probes_.begin(), last_probes_.end(), false) >= 2) {
-      failed_ = {true, std::string(status.message())};
+  if (wrote && outcome.read.ok()) {
+    if (++clean_ >= limits_.clean_probes) {
+      ClearLocked();
     }
     return;
   }
-  if (++clean_ >= limits_.clean_probes) {
-    hung_ = failed_ = suspect_ = read_only_ = Seen();
+  clean_ = 0;
+  NoteErrorLocked(outcome.write);
+  NoteErrorLocked(outcome.read);
+  if (absl::IsDataLoss(outcome.read)) {
+    suspect_ = Because(outcome.read);
+  }
+  const auto failed = [this](auto which) {
+    return std::count_if(last_probes_.begin(), last_probes_.end(), which) >=
+           kProbesThatFail;
+  };
+  if (!outcome.read.ok() && failed([](Halves h) { return !h.read; })) {
+    failed_ = Because(outcome.read);
+  }
+  if (!wrote && failed([](Halves h) { return !h.write && h.read; })) {
+    read_only_ = Because(outcome.write);
   }
 }
 
@@ -90,11 +128,8 @@ void MountStateMachine::CheckOnlyDone() {
 
 void MountStateMachine::IdentityChecked(const absl::Status& status) {
   MutexLock lock(&mu_);
-  if (status.ok()) {
-    absent_ = Seen();
-  } else if (HasReason(status, reason::kMountIdentityMismatch) ||
-             absl::IsNotFound(status)) {
-    absent_ = {true, std::string(status.message())};
+  if (MeansAbsent(status)) {
+    absent_ = Because(status);
   } else {
     NoteErrorLocked(status);
   }
@@ -115,16 +150,16 @@ void MountStateMachine::StatDone(const absl::Status& status) {
 void MountStateMachine::DamageSeen(absl::string_view what) {
   MutexLock lock(&mu_);
   clean_ = 0;
-  suspect_ = {true, std::string(what)};
+  suspect_ = {true, std::string(what), ""};
 }
 
 void MountStateMachine::NoteErrorLocked(const absl::Status& status) {
   if (HasReason(status, reason::kMountReadOnly)) {
     clean_ = 0;
-    read_only_ = {true, std::string(status.message())};
+    read_only_ = Because(status);
   } else if (HasReason(status, reason::kMountFailed)) {
     clean_ = 0;
-    suspect_ = {true, std::string(status.message())};
+    suspect_ = Because(status);
   }
 }
 
@@ -141,54 +176,78 @@ void MountStateMachine::CheckHungLocked() {
     if (!hung_.now) {
       clean_ = 0;
     }
-    hung_ = {true, absl::StrCat("a call to the mount has not returned for ",
-                                absl::ToInt64Seconds(age), " s")};
+    hung_ = {true,
+             absl::StrCat("a call to the mount has not returned for ",
+                          absl::ToInt64Seconds(age), " s"),
+             ""};
   }
 }
 
-bool MountStateMachine::SlowLocked(std::string* why) {
-  if (latencies_.size() < static_cast<size_t>(limits_.slow_probes)) {
-    return false;
+void MountStateMachine::NoteLatencyLocked() {
+  if (!call_started_.has_value()) {
+    return;
   }
-  std::vector<absl::Duration> sorted(latencies_.begin(), latencies_.end());
+  const absl::Duration now = clock_->Boot();
+  const absl::Duration took = now - *call_started_;
+  latencies_.push_back({now, took});
+  // One that is older stays: the window is full.
+  while (latencies_.size() > 1 && latencies_[1].at <= now - limits_.slow_for) {
+    latencies_.pop_front();
+  }
+  fast_ = took <= limits_.slow_above ? fast_ + 1 : 0;
+  if (slow_.now && fast_ >= limits_.clean_probes) {
+    slow_ = Seen();
+    latencies_.clear();
+    return;
+  }
+  if (latencies_.size() < kLeastLatencies ||
+      latencies_.front().at > now - limits_.slow_for) {
+    return;
+  }
+  std::vector<absl::Duration> sorted;
+  for (const Latency& latency : latencies_) {
+    sorted.push_back(latency.took);
+  }
   std::sort(sorted.begin(), sorted.end());
-  const absl::Duration p95 = sorted[sorted.size() * 95 / 100];
-  if (p95 <= limits_.slow_above) {
-    return false;
+  // Never the slowest alone: among few probes it is the 95th percentile.
+  const absl::Duration p95 =
+      sorted[std::min(sorted.size() * 95 / 100, sorted.size() - 2)];
+  if (p95 > limits_.slow_above) {
+    slow_ = {true,
+             absl::StrCat("95 of 100 probes took up to ",
+                          absl::ToInt64Milliseconds(p95), " ms; the limit is ",
+                          absl::ToInt64Milliseconds(limits_.slow_above), " ms"),
+             ""};
   }
-  *why = absl::StrCat("95 of 100 probes took up to ",
-                      absl::ToInt64Milliseconds(p95), " ms; the limit is ",
-                      absl::ToInt64Milliseconds(limits_.slow_above), " ms");
-  return true;
 }
 
 MountView MountStateMachine::View() {
   MutexLock lock(&mu_);
   CheckHungLocked();
-  MountView out;
-  out.serves_reads = open_;
-  out.serves_writes = open_;
-  std::string slow;
-  if (absent_.now) {
-    out = {v1::HEALTH_ABSENT, absent_.why, false, false};
-  } else if (hung_.now) {
-    out = {v1::HEALTH_HUNG, hung_.why, false, false};
-  } else if (failed_.now) {
-    out = {v1::HEALTH_FAILED, failed_.why, open_, false};
-  } else if (suspect_.now) {
-    out = {v1::HEALTH_SUSPECT, suspect_.why, open_, open_};
-  } else if (read_only_.now) {
-    out = {v1::HEALTH_READ_ONLY, read_only_.why, open_, false};
-  } else if (!open_) {
-    out.health = v1::HEALTH_UNKNOWN;
-    out.detail = "the directory has not been opened yet";
-  } else if (SlowLocked(&slow)) {
-    out.health = v1::HEALTH_SLOW;
-    out.detail = slow;
-  } else {
-    out.health = v1::HEALTH_ONLINE;
+  const struct {
+    const Seen& seen;
+    v1::Health health;
+    bool reads;
+    bool writes;
+  } states[] = {
+      {absent_, v1::HEALTH_ABSENT, false, false},
+      {hung_, v1::HEALTH_HUNG, false, false},
+      {failed_, v1::HEALTH_FAILED, open_, false},
+      {suspect_, v1::HEALTH_SUSPECT, open_, open_ && !read_only_.now},
+      {read_only_, v1::HEALTH_READ_ONLY, open_, false},
+  };
+  for (const auto& state : states) {
+    if (state.seen.now) {
+      return {state.health, state.seen.why, state.seen.error, state.reads,
+              state.writes};
+    }
   }
-  return out;
+  if (!open_) {
+    return {v1::HEALTH_UNKNOWN, "the directory has not been opened yet", "",
+            false, false};
+  }
+  return slow_.now ? MountView{v1::HEALTH_SLOW, slow_.why, "", true, true}
+                   : MountView{v1::HEALTH_ONLINE, "", "", true, true};
 }
 
 bool MountStateMachine::FreshTraffic(absl::Duration within) {

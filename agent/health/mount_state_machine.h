@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
+#include "agent/store/image_store.h"
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "predella/v1/image_service.pb.h"
@@ -21,6 +22,8 @@ struct MountView {
   v1::Health health = v1::HEALTH_UNKNOWN;
   // Why it is not ONLINE, as a sentence.
   std::string detail;
+  // Name of the errno behind it ("EIO"); empty without one.
+  std::string error;
   // Whether streams may be taken and images read at all.
   bool serves_reads = false;
   bool serves_writes = false;
@@ -29,9 +32,9 @@ struct MountView {
 struct HealthLimits {
   // A call older than this, with no data call completed since, hangs.
   absl::Duration hung_after = absl::Seconds(8);
-  // SLOW when the 95th percentile of the last `slow_probes` is above.
+  // SLOW when the 95th percentile of the probes of `slow_for` is above.
   absl::Duration slow_above = absl::Seconds(1);
-  int slow_probes = 30;
+  absl::Duration slow_for = absl::Seconds(60);
   // Clean probes in a row that bring a mount back to ONLINE.
   int clean_probes = 5;
 };
@@ -40,15 +43,18 @@ struct HealthLimits {
 // row succeeded; several things may hold, the worst is shown, in the order
 // ABSENT, HUNG, FAILED, SUSPECT, READ_ONLY, SLOW:
 //
-//   ABSENT     identity missing or foreign; until it is right again
+//   ABSENT     identity missing or foreign, or the mount behind it went away;
+//              until it was opened again
 //   HUNG       a probe or open call runs longer than the limit, and no data
 //              call completed meanwhile
-//   FAILED     two of the last three probes failed
-//   SUSPECT    one I/O error, a failed sync, a bad checksum on a read
-//   READ_ONLY  a write said so
-//   SLOW       latency of probes
+//   FAILED     cold reads of two of the last three probes failed
+//   SUSPECT    one I/O error, a failed sync, a bad checksum on a cold read
+//   READ_ONLY  a call said so, or writes of two of the last three probes
+//              failed and their cold reads did not
+//   SLOW       latency of probes, until as many in a row were fast
 //
-// A full mount is none of these. Thread-safe; never touches the disk.
+// A full mount is none of these, nor is a lack of memory or descriptors in
+// this process. Thread-safe; never touches the disk.
 class MountStateMachine {
  public:
   // `clock` must outlive this.
@@ -56,13 +62,17 @@ class MountStateMachine {
   explicit MountStateMachine(Clock* clock)
       : MountStateMachine(clock, HealthLimits()) {}
 
+  // Whether what belongs here is not here: nothing of it can be read before
+  // it was opened anew.
+  static bool MeansAbsent(const absl::Status& status);
+
   // Opening the directory: health is UNKNOWN until it ends, then HUNG.
   void OpenStarted();
   // OK: ONLINE, with nothing remembered of before.
   void OpenDone(const absl::Status& status);
 
   void ProbeStarted();
-  void ProbeDone(const absl::Status& status);
+  void ProbeDone(const ProbeOutcome& outcome);
   // The call since ProbeStarted looked at the identity only.
   void CheckOnlyDone();
   void IdentityChecked(const absl::Status& status);
@@ -82,11 +92,18 @@ class MountStateMachine {
   struct Seen {
     bool now = false;
     std::string why;
+    std::string error;  // name of an errno
   };
+  struct Latency {
+    absl::Duration at;
+    absl::Duration took;
+  };
+  static Seen Because(const absl::Status& status);
   void NoteErrorLocked(const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CheckHungLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool SlowLocked(std::string* why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteLatencyLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ClearLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Clock* const clock_;
   const HealthLimits limits_;
@@ -97,9 +114,15 @@ class MountStateMachine {
   Seen failed_ ABSL_GUARDED_BY(mu_);
   Seen suspect_ ABSL_GUARDED_BY(mu_);
   Seen read_only_ ABSL_GUARDED_BY(mu_);
+  Seen slow_ ABSL_GUARDED_BY(mu_);
   int clean_ ABSL_GUARDED_BY(mu_) = 0;
-  std::deque<bool> last_probes_ ABSL_GUARDED_BY(mu_);
-  std::deque<absl::Duration> latencies_ ABSL_GUARDED_BY(mu_);
+  int fast_ ABSL_GUARDED_BY(mu_) = 0;
+  struct Halves {
+    bool write;
+    bool read;
+  };
+  std::deque<Halves> last_probes_ ABSL_GUARDED_BY(mu_);
+  std::deque<Latency> latencies_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> call_started_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> data_done_ ABSL_GUARDED_BY(mu_);
 };

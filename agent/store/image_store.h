@@ -173,14 +173,32 @@ struct ListEntry {
   int64_t size_bytes = 0;
 };
 
+// What is known of a mount from when it was open last.
+struct MountMemory {
+  std::string mount_uid;
+  std::string cluster_uid;  // empty: it had none
+  // The highest pair that was synced in its fence.
+  Generation fence;
+};
+
 struct StoreOptions {
   // Whose label the directory has to bear; empty: anybody's.
   std::string mount_name;
   uint32_t file_mode = 0640;
   // Group of image files; absent: the directory's.
   std::optional<uint32_t> file_group;
+  // A directory that is not the one remembered, or an earlier copy of it, is
+  // refused (MOUNT_IDENTITY_MISMATCH) before anything of it is touched.
+  MountMemory memory;
   // Whom the sentence names when the directory is in use.
   std::string holder = "predella-agent";
+};
+
+// The halves of a probe: full, read-only and dying disks differ in them.
+struct ProbeOutcome {
+  absl::Status write;  // overwritten and synced
+  absl::Status read;   // read cold; DATA_LOSS: not what was synced
+  bool ok() const { return write.ok() && read.ok(); }
 };
 
 // Thread-safe, per image id in the order of design part 4: publish and
@@ -269,8 +287,11 @@ class ImageStore {
   virtual int64_t image_count() = 0;
 
   virtual absl::StatusOr<SpaceInfo> Space() = 0;
+  // As FileSystem::MountId, when it was opened.
+  virtual std::optional<int64_t> mount_id() const = 0;
   // A real write + fdatasync + cold read of the pre-allocated probe file.
-  virtual absl::Status Probe() = 0;
+  // Where the write failed its bytes are read all the same, whatever they are.
+  virtual ProbeOutcome Probe() = 0;
 };
 
 // `predella mount init`: writes label, directories and the 4 MiB of zeros for

@@ -273,17 +273,31 @@ absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
   return outcome;
 }
 
-absl::Status ImageStoreImpl::Probe() {
-  ASSIGN_OR_RETURN(const auto file,
-                   core_.fs->Open(layout::kProbe, OpenMode::kReadWrite));
+ProbeOutcome ImageStoreImpl::Probe() {
+  ProbeOutcome out;
   std::string sent = ids_->RandomBytes(32);
   sent.resize(static_cast<size_t>(layout::kProbeBytes), sent[0]);
-  RETURN_IF_ERROR(file->Pwrite(0, sent));
-  RETURN_IF_ERROR(file->Datasync());
+  auto file = core_.fs->Open(layout::kProbe, OpenMode::kReadWrite);
+  out.write = file.status();
+  if (file.ok()) {
+    out.write = (*file)->Pwrite(0, sent);
+  }
+  if (out.write.ok()) {
+    out.write = (*file)->Datasync();
+  }
+  if (!file.ok()) {
+    file = core_.fs->Open(layout::kProbe, OpenMode::kRead);
+  }
+  out.read = file.ok() ? ReadProbe(file->get(), out.write.ok() ? sent : "")
+                       : file.status();
+  return out;
+}
+
+absl::Status ImageStoreImpl::ReadProbe(File* file, absl::string_view sent) {
   RETURN_IF_ERROR(file->DropCache(0, layout::kProbeBytes));
-  std::string back(sent.size(), '\0');
+  std::string back(static_cast<size_t>(layout::kProbeBytes), '\0');
   ASSIGN_OR_RETURN(const size_t got, file->Pread(0, back.size(), back.data()));
-  if (got != back.size() || back != sent) {
+  if (got != back.size() || (!sent.empty() && back != sent)) {
     return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                      absl::StrCat("the probe of ", core_.fs->root(),
                                   " read back other bytes than were synced"));

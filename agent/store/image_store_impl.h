@@ -72,16 +72,21 @@ class ImageStoreImpl final : public ImageStore {
       const std::function<void(const ListEntry&)>& entry) override;
   int64_t image_count() override { return core_.registry.images(); }
   absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
-  absl::Status Probe() override;
+  std::optional<int64_t> mount_id() const override { return mount_id_; }
+  ProbeOutcome Probe() override;
 
  private:
   // Start's steps (store_start.cc).
+  absl::Status CheckMemory(const storage::v1::MountLabel& label);
   absl::Status SyncDirectories();
   absl::Status ClearLeftovers();
   absl::Status ReadInflight();
   absl::Status ReadRecords();
   void ReadOneInflight(const Uuid& upload_id);
   bool HasName(const FileInfo& info, const Uuid& image_id);
+
+  // `sent` empty: any bytes will do.
+  absl::Status ReadProbe(File* file, absl::string_view sent);
 
   // The caller holds the image's lock.
   absl::Status DiscardLocked(const Uuid& upload_id);
@@ -97,6 +102,7 @@ class ImageStoreImpl final : public ImageStore {
   StoreCore core_;
   IdGenerator* const ids_;  // must outlive this
   std::unique_ptr<FileLock> lock_;
+  std::optional<int64_t> mount_id_;  // constant once opened
 
   Mutex label_mu_;
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(label_mu_);

@@ -1,6 +1,7 @@
 #include "agent/store/slot_file.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "agent/store/bytes.h"
 #include "common/crc32c.h"
@@ -69,12 +71,12 @@ absl::StatusOr<std::unique_ptr<SlotFile>> SlotFile::Open(FileSystem* fs,
 
 absl::Status SlotFile::Load() {
   auto opened = fs_->Open(path_, OpenMode::kReadWrite);
-  const bool read_only = HasReason(opened.status(), reason::kMountReadOnly);
-  if (read_only) {  // reads of a mount that became read-only go on
+  read_only_ = HasReason(opened.status(), reason::kMountReadOnly);
+  if (read_only_) {  // reads of a mount that became read-only go on
     opened = fs_->Open(path_, OpenMode::kRead);
   }
   ASSIGN_OR_RETURN(file_, std::move(opened));
-  if (!read_only) {
+  if (!read_only_) {
     RETURN_IF_ERROR(file_->Datasync());
   }
   LogIfError(file_->DropCache(0, slots_ * slot_bytes_),
@@ -134,11 +136,14 @@ absl::Status SlotFile::Write(absl::string_view content) {
         absl::StrCat(path_, " holds at most ", capacity(), " bytes, and ",
                      content.size(), " are to be kept"));
   }
-  if (!broken_.ok()) {
+  if (!broken_.ok() || read_only_) {
     written_slot_ = slots_ - 1;
     synced_slot_ = slots_;
     RETURN_IF_ERROR(Load());
     broken_ = absl::OkStatus();
+  }
+  if (read_only_) {  // still
+    return ErrnoStatus(EROFS, absl::StrCat("write ", path_));
   }
   int next = (written_slot_ + 1) % slots_;
   if (next == synced_slot_) {

@@ -74,6 +74,7 @@ class SlotFile {
   int written_slot_;
   int synced_slot_;  // slots_: none
   absl::Status broken_;
+  bool read_only_ = false;  // the file system was, when it was opened
 };
 
 }  // namespace predella::agent

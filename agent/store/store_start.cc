@@ -69,6 +69,8 @@ absl::Status ImageStoreImpl::Start() {
         absl::StrCat(fs->root(), " bears the label of the mount '",
                      label->mount_name(), "', not of '", wanted, "'"));
   }
+  RETURN_IF_ERROR(CheckMemory(*label));
+  mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
   {
     const MutexLock lock(&label_mu_);
@@ -89,6 +91,38 @@ absl::Status ImageStoreImpl::Start() {
   RETURN_IF_ERROR(ClearLeftovers());
   RETURN_IF_ERROR(ReadInflight());
   return ReadRecords();
+}
+
+// A disk of another cluster, and an old copy of this one, bear labels that
+// look right. Nothing is written, and nothing but label and fence is read.
+absl::Status ImageStoreImpl::CheckMemory(const storage::v1::MountLabel& label) {
+  const MountMemory& memory = core_.options.memory;
+  const std::string root = core_.fs->root();
+  if (!memory.cluster_uid.empty() && !label.cluster_uid().empty() &&
+      label.cluster_uid() != memory.cluster_uid) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+        absl::StrCat(root, " belongs to the cluster ",
+                     Uuid::FromBytesOrNone(label.cluster_uid()).ToString(),
+                     " now; what was mounted there belonged to ",
+                     Uuid::FromBytesOrNone(memory.cluster_uid).ToString()));
+  }
+  if (label.mount_uid() != memory.mount_uid || memory.fence.none()) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const auto fence, FenceFile::Open(core_.fs));
+  for (const storage::v1::FenceEntry& entry : fence->table().Entries()) {
+    if (entry.epoch() == memory.fence.epoch &&
+        entry.nonce() == memory.fence.nonce &&
+        entry.max_n() >= memory.fence.n) {
+      return absl::OkStatus();
+    }
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+      absl::StrCat(root, " is an earlier copy of the mount ",
+                   label.mount_name(), ": its fence does not know of ",
+                   memory.fence.ToString(), ", which was synced there"));
 }
 
 absl::Status ImageStoreImpl::SyncDirectories() {

@@ -74,6 +74,14 @@ class FaultFileSystem final : public agent::FileSystem {
       absl::string_view path, absl::string_view holder) override;
   absl::StatusOr<agent::SpaceInfo> Space() override;
   absl::Status CheckRoot() override { return base_->CheckRoot(); }
+  std::optional<int64_t> MountId() override ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(&mu_);
+    return mount_id_;
+  }
+  void SetMountId(std::optional<int64_t> id) ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(&mu_);
+    mount_id_ = id;
+  }
   std::string root() const override { return base_->root(); }
 
   // How a call is to end. For FaultFile.
@@ -97,6 +105,7 @@ class FaultFileSystem final : public agent::FileSystem {
   std::set<std::string> skipped_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> log_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> trace_ ABSL_GUARDED_BY(mu_);
+  std::optional<int64_t> mount_id_ ABSL_GUARDED_BY(mu_);
   bool tracing_ ABSL_GUARDED_BY(mu_) = false;
 };
 

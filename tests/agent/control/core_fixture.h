@@ -111,14 +111,18 @@ class CoreTest : public ::testing::Test {
     seams.disk = &disk;
     seams.probe = &probe;
     seams.peer = &peer;
-    seams.open_store = [this]() -> absl::StatusOr<std::shared_ptr<ImageStore>> {
+    seams.open_store = [this](const MountMemory& memory)
+        -> absl::StatusOr<std::shared_ptr<ImageStore>> {
+      StoreOptions options;
+      options.memory = memory;
       absl::StatusOr<std::unique_ptr<ImageStore>> store =
-          ImageStore::Open(&fs, &clock, &ids, StoreOptions());
+          ImageStore::Open(&fs, &clock, &ids, options);
       if (!store.ok()) {
         return store.status();
       }
       return std::shared_ptr<ImageStore>(std::move(*store));
     };
+    seams.look_again = [this] { return ++looks; };
     seams.fatal = [this](const absl::Status& status) { fatal = status; };
     return seams;
   }
@@ -384,6 +388,7 @@ class CoreTest : public ::testing::Test {
   int64_t number = 0;
   std::vector<std::shared_ptr<FakeStream>> streams;
   std::optional<absl::Status> fatal;
+  uint64_t looks = 0;
   AgentCore core{Identity(), std::nullopt, Seams()};
 };
 

@@ -92,7 +92,8 @@ TEST_F(AttachTest, AStreamHearsThatItsBytesAreBeingVerified) {
   ASSERT_OK(core.OpenWrite(Header(), streams.back()));
   for (int i = 1; i <= 3; ++i) {
     clock.Advance(kProgressEvery);
-    core.Tick();  // the disk is not done
+    core.Tick();  // the disk is not done, and it does not hang
+    probe.RunAll();
     ASSERT_EQ(stream->sent.size(), static_cast<size_t>(i));
     EXPECT_TRUE(stream->progress().verifying());
     EXPECT_EQ(stream->progress().safe_offset(), 0);

@@ -70,7 +70,9 @@ class TestAgent {
     seams.disk = &disk_;
     seams.probe = &probe_;
     seams.peer = &peer_;
-    seams.open_store = [this]() -> absl::StatusOr<std::shared_ptr<ImageStore>> {
+    seams.open_store =
+        [this](
+            const MountMemory&) -> absl::StatusOr<std::shared_ptr<ImageStore>> {
       absl::StatusOr<std::unique_ptr<ImageStore>> store =
           ImageStore::Open(&mem, RealClock(), RandomIds(), StoreOptions());
       if (!store.ok()) {

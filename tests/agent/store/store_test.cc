@@ -311,7 +311,7 @@ TEST_F(StoreTest, TombstonesAndRosterWorkOnAFullDisk) {
   ASSERT_OK(w_.store->StoreRoster({entry}));
   ASSERT_OK(w_.store->Hear({1, 2, 3}));
   ASSERT_OK(w_.store->SyncFence());
-  ASSERT_OK(w_.store->Probe());
+  ASSERT_TRUE(w_.store->Probe().ok());
   ASSERT_OK(w_.Open());
   ASSERT_EQ(w_.store->Tombstones().size(), 1U);
   ASSERT_EQ(w_.store->Roster().size(), 1U);
@@ -351,11 +351,15 @@ TEST_F(StoreTest, TheLabelIsClaimedOnceAndWatched) {
 }
 
 TEST_F(StoreTest, TheProbeSeesAReadThatIsNotWhatWasWritten) {
-  ASSERT_OK(w_.store->Probe());
+  EXPECT_TRUE(w_.store->Probe().ok());
   w_.mem.FailNextDatasync("probe");
-  EXPECT_THAT(w_.store->Probe(), HasReason(reason::kMountFailed));
+  const ProbeOutcome failed = w_.store->Probe();
+  EXPECT_THAT(failed.write, HasReason(reason::kMountFailed));
+  EXPECT_OK(failed.read);
   w_.fault.Skip("pwrite");
-  EXPECT_THAT(w_.store->Probe(), HasReason(reason::kChecksumMismatch));
+  const ProbeOutcome forgot = w_.store->Probe();
+  EXPECT_OK(forgot.write);
+  EXPECT_THAT(forgot.read, HasReason(reason::kChecksumMismatch));
 }
 
 TEST_F(StoreTest, PublishAndRemovalOfOneIdExcludeEachOther) {

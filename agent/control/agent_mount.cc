@@ -1,0 +1,188 @@
+// Opening the directory, losing it, and what is seen of it: a part of
+// AgentCore.
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "agent/control/agent_core.h"
+#include "common/errors.h"
+#include "common/logging.h"
+
+namespace predella::agent {
+namespace {
+
+constexpr absl::Duration kOpenRetry = absl::Seconds(2);
+
+}  // namespace
+
+absl::Status NotServing(const MountView& view) {
+  if (view.health == v1::HEALTH_READ_ONLY) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     reason::kMountReadOnly, view.detail);
+  }
+  if (view.health == v1::HEALTH_HUNG) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kMountStalled,
+                     view.detail);
+  }
+  if (view.health == v1::HEALTH_ABSENT || view.health == v1::HEALTH_FAILED) {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed,
+                     view.detail);
+  }
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kNotReady,
+      view.detail.empty() ? "the mount is not ready" : view.detail);
+}
+
+void AgentCore::TryOpenLocked() {
+  const absl::Duration now = seams_.clock->Boot();
+  if (store_ != nullptr || opening_ || now < next_open_) {
+    return;
+  }
+  opening_ = true;
+  machine_.OpenStarted();
+  seams_.disk->Post([this, memory = memory_] { RunOpen(memory); });
+}
+
+void AgentCore::RunOpen(const MountMemory& memory) {
+  absl::StatusOr<std::shared_ptr<ImageStore>> opened =
+      seams_.open_store(memory);
+  storage::v1::MountLabel label;
+  std::vector<storage::v1::FenceEntry> known;
+  absl::Status status = opened.status();
+  if (opened.ok()) {
+    label = (*opened)->label();
+    known = (*opened)->Known();
+    status = ReadSpace(opened->get()).status();
+  }
+  machine_.OpenDone(status);
+  bool fatal = false;
+  {
+    MutexLock lock(&mu_);
+    opening_ = false;
+    next_open_ = seams_.clock->Boot() + kOpenRetry;
+    if (stopped_) {
+      return;
+    }
+    if (status.ok()) {
+      TakeStoreLocked(*std::move(opened), label, known);
+    } else {
+      fatal = !opened_once_ && HasReason(status, reason::kMountInUse);
+      NotOpenedLocked(status);
+    }
+  }
+  if (fatal) {
+    seams_.fatal(status);
+  }
+}
+
+void AgentCore::TakeStoreLocked(
+    std::shared_ptr<ImageStore> store, const storage::v1::MountLabel& label,
+    const std::vector<storage::v1::FenceEntry>& known) {
+  store_ = std::move(store);
+  label_ = label;
+  if (memory_.mount_uid != label.mount_uid()) {
+    memory_ = MountMemory();
+    memory_.mount_uid = label.mount_uid();
+  }
+  memory_.cluster_uid = label.cluster_uid();
+  for (const storage::v1::FenceEntry& entry : known) {
+    KnowEpochLocked(entry.epoch(), entry.nonce());
+  }
+  garbage_collected_ = false;
+  table_.SetStore(store_);
+  prober_.SetStore(store_);
+  LogInfo("mount_opened",
+          {{"mount", identity_.mount_name},
+           {"path", identity_.path},
+           {"uid", Uuid::FromBytesOrNone(label.mount_uid()).ToString()},
+           {"images", store_->image_count()}});
+  // Something may have been mounted over it while it was being opened.
+  if (seams_.look_again) {
+    store_ticket_ = seams_.look_again();
+  }
+  if (phase_ == Phase::kWelcomed) {
+    ReportLocked(session_.current());
+  } else if (phase_ == Phase::kReporting || phase_ == Phase::kReported) {
+    session_.Disconnect(session_.current(),
+                        "the mount came back and registers again");
+  }
+  opened_once_ = true;
+  open_error_.clear();
+}
+
+void AgentCore::NotOpenedLocked(const absl::Status& status) {
+  if (status.message() != open_error_) {
+    LogWarning("mount_not_opened",
+               {{"mount", identity_.mount_name}, {"error", status.ToString()}});
+    open_error_ = std::string(status.message());
+  }
+}
+
+void AgentCore::LoseStoreLocked() {
+  const MountView view = machine_.View();
+  LogError("mount_lost", {{"mount", identity_.mount_name},
+                          {"path", identity_.path},
+                          {"detail", view.detail}});
+  prober_.SetStore(nullptr);
+  scrubber_.End();
+  table_.DropStore(NotServing(view));
+  seams_.disk->Post([store = std::move(store_)] {});
+  store_ = nullptr;
+  next_open_ = seams_.clock->Boot() + kOpenRetry;
+}
+
+void AgentCore::OnMountSeen(const MountSighting& seen) {
+  MutexLock lock(&mu_);
+  if (stopped_) {
+    return;
+  }
+  const bool other = seen.mount_id != seen_mount_;
+  seen_mount_ = seen.mount_id;
+  if (store_ == nullptr) {
+    if (other) {
+      next_open_ = seams_.clock->Boot();
+    }
+    return;
+  }
+  const std::optional<int64_t> opened = store_->mount_id();
+  if (seen.ticket < store_ticket_ || !opened.has_value() ||
+      !seen.mount_id.has_value() || *opened == *seen.mount_id) {
+    return;
+  }
+  machine_.IdentityChecked(MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
+      absl::StrCat("what was mounted on ", identity_.path,
+                   " when it was opened is not there any more; there is ",
+                   seen.what, " now")));
+  LoseStoreLocked();
+  next_open_ = seams_.clock->Boot();  // it may be the right one
+  NoticeHealthLocked();
+}
+
+void AgentCore::NoticeHealthLocked() {
+  const MountView view = machine_.View();
+  if (view.health == told_health_) {
+    return;
+  }
+  const std::string from = v1::Health_Name(told_health_);
+  told_health_ = view.health;
+  if (view.health == v1::HEALTH_ONLINE) {
+    LogInfo("mount_health", {{"mount", identity_.mount_name},
+                             {"from", from},
+                             {"to", v1::Health_Name(view.health)}});
+  } else {
+    LogWarning("mount_health", {{"mount", identity_.mount_name},
+                                {"from", from},
+                                {"to", v1::Health_Name(view.health)},
+                                {"error", view.error},
+                                {"detail", view.detail}});
+  }
+  // The coordinator hears of it now, not with the next heartbeat.
+  if (sent_health_ != view.health) {
+    next_heartbeat_ = seams_.clock->Boot();
+    HeartbeatLocked();
+  }
+}
+
+}  // namespace predella::agent
