@@ -227,7 +227,8 @@ void AgentCore::SyncFenceLocked() {
   fence_syncing_ = true;
   seams_.disk->Post([this, store = store_] {
     const absl::Status status = store->SyncFence();
-    machine_.CallDone(status);
+    // Nothing to sync is no sign of life of the disk.
+    machine_.StatDone(status);
     LogIfError(status, "the fence is synced again with the next pair");
     MutexLock lock(&mu_);
     fence_syncing_ = false;
@@ -246,7 +247,7 @@ void AgentCore::HearLocked(const storage::v1::Generation& pair) {
   last_heard_ = heard;
   session_strand_.Post([this, heard, store = store_] {
     const absl::Status status = store->Hear(heard);
-    machine_.CallDone(status);
+    machine_.StatDone(status);
     LogIfError(status, "the fence is written again with the next pair");
   });
 }
