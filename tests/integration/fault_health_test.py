@@ -68,6 +68,8 @@ class Unmounted(Case):
         return 1
 
     def heal(self, test):
+        # What its agent still writes goes to the file system that was there.
+        test.assertEqual(os.listdir(self.mount.path), [])
         self.mount = FaultMount(test, self.mount.backing,
                                 path=self.mount.path)
 
