@@ -149,7 +149,8 @@ void AgentCore::SyncFenceLocked() {
       written = store_ == store ? fence_written_ : Generation();
     }
     const absl::Status status = store->SyncFence();
-    machine_.CallDone(status);
+    // Nothing to sync is no sign of life of the disk.
+    machine_.StatDone(status);
     LogIfError(status, "the fence is synced again with the next pair");
     MutexLock lock(&mu_);
     fence_syncing_ = false;
@@ -174,7 +175,7 @@ void AgentCore::HearLocked(const storage::v1::Generation& pair) {
   last_heard_ = heard;
   session_strand_.Post([this, heard, store = store_] {
     const absl::Status status = store->Hear(heard);
-    machine_.CallDone(status);
+    machine_.StatDone(status);
     LogIfError(status, "the fence is written again with the next pair");
     MutexLock lock(&mu_);
     if (status.ok() && store_ == store) {

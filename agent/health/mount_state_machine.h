@@ -78,8 +78,9 @@ class MountStateMachine {
   void IdentityChecked(const absl::Status& status);
   // A call for data or metadata came back, well or not.
   void CallDone(const absl::Status& status);
-  // A call that the kernel may answer while the disk hangs (statfs): its error
-  // counts, its success says nothing.
+  // A call that may succeed while the disk hangs (statfs is answered by the
+  // kernel, a fence that is synced already by nobody): its error counts, its
+  // success says nothing.
   void StatDone(const absl::Status& status);
   // A read found bytes that do not agree with their record.
   void DamageSeen(absl::string_view what);

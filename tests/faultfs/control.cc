@@ -19,8 +19,20 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 
+#include "common/status_macros.h"
+
 namespace predella::faultfs {
 namespace {
+
+absl::Status SetAddress(const std::string& path, sockaddr_un* address) {
+  address->sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address->sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the path of a Unix socket has at most 107 bytes: ", path));
+  }
+  std::copy(path.begin(), path.end(), address->sun_path);
+  return absl::OkStatus();
+}
 
 void SendAll(int fd, absl::string_view data) {
   while (!data.empty()) {
@@ -68,12 +80,7 @@ void Accept(int listener, RuleTable* rules) {
 
 absl::Status StartControl(const std::string& path, RuleTable* rules) {
   sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the path of a Unix socket has at most 107 bytes: ", path));
-  }
-  std::copy(path.begin(), path.end(), address.sun_path);
+  RETURN_IF_ERROR(SetAddress(path, &address));
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0 ||
       ::bind(fd, reinterpret_cast<const sockaddr*>(&address),
@@ -83,6 +90,27 @@ absl::Status StartControl(const std::string& path, RuleTable* rules) {
   }
   std::thread([fd, rules] { Accept(fd, rules); }).detach();
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> TellControl(const std::string& path,
+                                        const std::string& line) {
+  sockaddr_un address{};
+  RETURN_IF_ERROR(SetAddress(path, &address));
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&address),
+                          sizeof(address)) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("connect to ", path));
+  }
+  SendAll(fd, absl::StrCat(line, "\n"));
+  ::shutdown(fd, SHUT_WR);  // one command: the answer ends with the connection
+  std::string answer;
+  char buffer[4096];
+  ssize_t n = 0;
+  while ((n = ::recv(fd, buffer, sizeof(buffer), 0)) > 0) {
+    answer.append(buffer, static_cast<size_t>(n));
+  }
+  ::close(fd);
+  return answer;
 }
 
 std::string AnswerCommand(const std::string& line, RuleTable* rules) {

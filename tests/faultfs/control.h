@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "tests/faultfs/rules.h"
 
@@ -22,6 +23,10 @@ namespace predella::faultfs {
 //
 // The thread that answers lives as long as the process, and so must `rules`.
 absl::Status StartControl(const std::string& socket_path, RuleTable* rules);
+
+// Sends one line to such a socket; returns the whole answer.
+absl::StatusOr<std::string> TellControl(const std::string& socket_path,
+                                        const std::string& line);
 
 // The answer to one line, without its newline.
 std::string AnswerCommand(const std::string& line, RuleTable* rules);

@@ -1,10 +1,12 @@
 // faultfs BACKING MOUNTPOINT CONTROL-SOCKET [--direct]
+// faultfs tell CONTROL-SOCKET COMMAND...
 //
 // Shows the directory BACKING at MOUNTPOINT and fails as it is told on the
 // socket (control.h, rules.h). Needs root or fusermount3. Says READY when the
 // mount is there, ends when it is unmounted, and ends with the thread that
 // started it: a test that dies leaves a dead mount, not a live one. With
-// --direct the kernel caches no pages of it.
+// --direct the kernel caches no pages of it. `tell` sends one command and
+// prints the answer.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -66,15 +68,32 @@ int Run(const std::string& backing, const std::string& mountpoint,
   std::_Exit(result == 0 ? 0 : 1);
 }
 
+int Tell(const std::string& socket, int words, char** word) {
+  std::string command;
+  for (int i = 0; i < words; ++i) {
+    command += (i == 0 ? "" : " ") + std::string(word[i]);
+  }
+  const absl::StatusOr<std::string> answer = TellControl(socket, command);
+  if (!answer.ok()) {
+    return Fail(std::string(answer.status().message()).c_str());
+  }
+  std::fputs(answer->c_str(), stdout);
+  return answer->find("error ") == std::string::npos ? 0 : 1;
+}
+
 }  // namespace
 }  // namespace predella::faultfs
 
 int main(int argc, char** argv) {
+  if (argc >= 4 && std::strcmp(argv[1], "tell") == 0) {
+    return predella::faultfs::Tell(argv[2], argc - 3, argv + 3);
+  }
   const bool direct = argc == 5 && std::strcmp(argv[4], "--direct") == 0;
   if (argc != 4 && !direct) {
     std::fprintf(stderr,
                  "usage: faultfs BACKING MOUNTPOINT CONTROL-SOCKET "
-                 "[--direct]\n");
+                 "[--direct]\n       faultfs tell CONTROL-SOCKET "
+                 "COMMAND...\n");
     return 2;
   }
   return predella::faultfs::Run(argv[1], argv[2], argv[3], direct);

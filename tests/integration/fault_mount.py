@@ -26,13 +26,13 @@ def need_faultfs(test):
 class FaultMount:
     """`path` shows `backing`; rules are those of tests/faultfs/rules.h."""
 
-    def __init__(self, test, backing=None, direct=False):
+    def __init__(self, test, backing=None, direct=False, path=None):
         # Short: the control socket's path has at most 107 bytes.
         self.top = tempfile.mkdtemp(prefix='ff-', dir='/tmp')
-        self.path = os.path.join(self.top, 'm')
+        self.path = path or os.path.join(self.top, 'm')
         self.backing = backing or os.path.join(self.top, 'b')
         self.control = os.path.join(self.top, 'c')
-        os.mkdir(self.path)
+        os.makedirs(self.path, exist_ok=True)
         os.makedirs(self.backing, exist_ok=True)
         # It dies with the thread that starts it: the test's own.
         self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Small file systems for tests of full disks; see run_in_namespace.sh."""
+"""Small file systems for tests of disks; see run_in_namespace.sh."""
 import os
 import subprocess
 import tempfile
@@ -26,6 +26,26 @@ def make_tmpfs(test, *sizes_mib, inodes=None):
         test.addCleanup(subprocess.run, ['umount', '-l', path], check=False)
         paths.append(path)
     return paths
+
+
+def make_ext4(test, mib, *options):
+    """A small ext4 on a loop device, both gone when the test ends."""
+    top = tempfile.mkdtemp(prefix='pf-', dir='/tmp')
+    test.addCleanup(os.rmdir, top)
+    image, path = os.path.join(top, 'image'), os.path.join(top, 'm')
+    with open(image, 'wb') as f:
+        f.truncate(mib << 20)
+    test.addCleanup(os.unlink, image)
+    os.mkdir(path)
+    test.addCleanup(os.rmdir, path)
+    subprocess.run(['mkfs.ext4', '-q', '-F', *options, image], check=True)
+    # -o loop: the device goes with the mount.
+    mounted = subprocess.run(['mount', '-o', 'loop', image, path], check=False,
+                             capture_output=True)
+    if mounted.returncode != 0:
+        test.skipTest('no loop mounts here: ' + mounted.stderr.decode())
+    test.addCleanup(subprocess.run, ['umount', '-l', path], check=False)
+    return path
 
 
 def fill(path, leave=0):

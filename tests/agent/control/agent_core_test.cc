@@ -456,6 +456,22 @@ TEST_F(CoreTest, InflightBytesOfAnEarlierProcessAreGarbageUnlessNamed) {
   EXPECT_FALSE(mem.Exists(".predella/inflight/" + garbage.ToString()));
 }
 
+// Every answer of the coordinator has the fence synced, which does nothing
+// when nothing was heard: that is no sign of life of the disk.
+TEST_F(CoreTest, AFenceWithNothingToSyncHidesNoHang) {
+  Register();
+  for (int i = 0; i < 8; ++i) {
+    clock.Advance(absl::Seconds(2));
+    core.Tick();
+    control::v1::CoordinatorMessage message;
+    message.mutable_heartbeat_ack()->set_coordinator_time_us(clock.NowMicros());
+    core.OnMessage(session, message);
+    disk.RunAll();  // the probe hangs
+  }
+  EXPECT_EQ(core.View().health, v1::HEALTH_HUNG);
+  Run();
+}
+
 TEST_F(CoreTest, HeartbeatsBearSpaceAndLiveUploads) {
   Register();
   Prepare(10 * kBlockBytes);
