@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
+#include "common/ids.h"
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "tests/server/lifecycle/lifecycle_fixture.h"
@@ -343,8 +344,9 @@ class OneHistory final : public HistoryTest {
 TEST(HistoriesTest, WhatWasAcknowledgedHolds) {
   SetLogLevel("off");
   const int64_t histories = FromEnvironment("PREDELLA_HISTORIES", 60);
-  const int64_t first = FromEnvironment(
-      "PREDELLA_HISTORY_SEED", static_cast<int64_t>(std::random_device()()));
+  const int64_t first =
+      FromEnvironment("PREDELLA_HISTORY_SEED",
+                      static_cast<int64_t>(RandomIds()->NextUint64() >> 32));
   std::map<std::string, int> totals;
   int64_t done = 0;
   for (; done < histories && !::testing::Test::HasFailure(); ++done) {
@@ -365,7 +367,7 @@ TEST(HistoriesTest, WhatWasAcknowledgedHolds) {
               totals["mounts left"] + totals["kills"] + totals["rollbacks"]);
   for (const char* kind :
        {"puts", "deletes", "mounts left", "kills", "rollbacks"}) {
-    EXPECT_GE(totals[kind], done / 2) << kind;
+    EXPECT_GE(totals[kind], done / 4) << kind;
   }
 }
 
