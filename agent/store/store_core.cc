@@ -69,8 +69,12 @@ absl::StatusOr<NameState> Look(StoreCore* core, const Uuid& image_id) {
   state.unsure = core->registry.Unsure(image_id);
   state.image =
       state.name && state.info.regular && state.record && !state.damaged;
-  if (state.image &&
-      core->registry.FindInflight(state.upload_id()).has_value()) {
+  const auto open = state.image ? core->registry.FindInflight(state.upload_id())
+                                : std::nullopt;
+  // The same upload may have begun again under another generation, after the
+  // index was lost: that says nothing about the image that is here.
+  if (open.has_value() &&
+      (open->generation.none() || open->generation == state.generation())) {
     // The record came and its bytes did not: the name is another's, unless
     // both names are one file.
     const auto inflight =

@@ -105,6 +105,8 @@ class Tombstones {
     bool known = false;  // the index has this very tombstone
     std::optional<storage::v1::ImageRow> image;
     std::vector<storage::v1::ConflictRow> conflicts;
+    // The highest of the generations that it leaves beside `image`.
+    std::optional<storage::v1::ConflictRow> successor;
     std::vector<storage::v1::UploadRow> uploads;
     bool nothing() const {
       return !image.has_value() && conflicts.empty() && uploads.empty();

@@ -90,8 +90,13 @@ absl::StatusOr<Tombstones::Ruled> Tombstones::WhatItRules(
   ASSIGN_OR_RETURN(std::vector<storage::v1::ConflictRow> conflicts,
                    deps_.index->ConflictsOf(image_id));
   for (storage::v1::ConflictRow& row : conflicts) {
-    if (!Generation::FromProto(row.image().generation()).After(generation)) {
+    const Generation own = Generation::FromProto(row.image().generation());
+    if (!own.After(generation)) {
       ruled.conflicts.push_back(std::move(row));
+    } else if (!ruled.successor.has_value() ||
+               own.After(Generation::FromProto(
+                   ruled.successor->image().generation()))) {
+      ruled.successor = std::move(row);
     }
   }
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
@@ -122,10 +127,33 @@ absl::Status Tombstones::CommitMerge(const Uuid& mount_uid,
                                  Generation::FromProto(copy.generation());
     written.push_back(Make(image_id, image.generation(), holders));
   };
+  std::vector<storage::v1::ImageRow> images;
   if (ruled.image.has_value()) {
     bury(*ruled.image);
+    images.push_back(*ruled.image);
     txn.RequireImage(*ruled.image);
     txn.DeleteImage(*ruled.image);
+  }
+  std::vector<storage::v1::UploadRow> ended;
+  if (ruled.image.has_value() && ruled.successor.has_value()) {
+    // Nothing is left to choose from, or the others stay beside it.
+    txn.RequireConflict(*ruled.successor);
+    txn.DeleteConflict(*ruled.successor);
+    txn.PutImage(ruled.successor->image());
+    images.push_back(ruled.successor->image());
+    ASSIGN_OR_RETURN(std::optional<storage::v1::UploadRow> winner,
+                     deps_.index->GetUpload(Uuid::FromBytesOrNone(
+                         ruled.successor->image().upload_id())));
+    if (winner.has_value() &&
+        Generation::FromProto(winner->generation()) ==
+            Generation::FromProto(ruled.successor->image().generation())) {
+      txn.RequireUpload(*winner);
+      winner->set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+      winner->clear_outcome_reason();
+      winner->clear_outcome_detail();
+      txn.PutUpload(*winner);
+      ended.push_back(*std::move(winner));
+    }
   }
   for (const storage::v1::ConflictRow& conflict : ruled.conflicts) {
     bury(conflict.image());
@@ -152,16 +180,17 @@ absl::Status Tombstones::CommitMerge(const Uuid& mount_uid,
         ImageName(image_id), " was deleted: a mount brought the tombstone"));
     upload.set_outcome_reason(std::string(reason::kUploadDeleted));
     txn.PutUpload(upload);
+    ended.push_back(upload);
   }
   RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
   for (const storage::v1::TombstoneRow& row : written) {
     Committed(row, pair, /*written_here=*/false);
   }
-  for (const storage::v1::UploadRow& upload : ruled.uploads) {
+  for (const storage::v1::UploadRow& upload : ended) {
     uploads_->Put(upload, pair, deps_.clock->Boot());
   }
-  if (ruled.image.has_value()) {
-    for (const storage::v1::CopyRow& held : ruled.image->copies()) {
+  for (const storage::v1::ImageRow& touched : images) {
+    for (const storage::v1::CopyRow& held : touched.copies()) {
       const Uuid uid = Uuid::FromBytesOrNone(held.mount_uid());
       deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
     }

@@ -21,7 +21,7 @@ from power_disks import Disk, need_disks, skip_syncs
 SECONDS = int(os.environ.get('PREDELLA_CUT_SECONDS', '0'))
 SEED = int(os.environ.get('PREDELLA_CUT_SEED') or
            random.SystemRandom().randrange(1 << 32))
-CUTS = 5  # of each test, where no time was asked for
+CUTS = 4  # of each test, where no time was asked for
 ACKS_PER_CUT = 4
 WORKERS = 4
 # A variant without its syncs must be noticed within so many cuts.

@@ -160,6 +160,22 @@ TEST_F(StoreTest, PublishingTwiceIsOneImageOnlyForTheSameUpload) {
   EXPECT_EQ(*ReadAll(w_.store.get(), later), "other");
 }
 
+// V4 of the protocol's model: the index was lost, and a client tries the same
+// upload again under a new generation. Not "done already": no read would serve
+// what lies here under the row's generation.
+TEST_F(StoreTest, TheSameUploadUnderAnotherGenerationIsNotDone) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  UploadSpec again = spec_;
+  again.generation.epoch += 1;
+  const auto taken = Upload(w_.store.get(), again, bytes_);
+  EXPECT_THAT(taken, HasReason(reason::kNameTaken));
+  EXPECT_EQ(MetadataOf(taken.status())["generation"],
+            spec_.generation.ToString());
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, again.generation),
+              HasReason(reason::kGenerationMismatch));
+  EXPECT_EQ(*ReadAll(w_.store.get(), spec_), bytes_);
+}
+
 TEST_F(StoreTest, AForeignFileIsNeverTouched) {
   const std::string name = spec_.image_id.ToString();
   ASSERT_OK(w_.mem.PutFile(name, "theirs"));

@@ -525,5 +525,33 @@ TEST_F(ConflictTest, ATombstoneRulesOverBoth) {
   EXPECT_TRUE(b_->Has(image_));
 }
 
+// What remains then is the image; there is nothing to choose from.
+TEST_F(ConflictTest, ATombstoneOfTheRowLeavesTheOther) {
+  a_ = AddConnected("a", 1);
+  b_ = AddConnected("b", 2);
+  Upload(a_, image_, upload_);
+  old_ = kv_->Contents();
+  b_->Lose();
+  ASSERT_OK(Delete(image_));
+  a_->Lose();
+  Connect(b_);
+  Upload(b_, image_, second_);
+  present_ = GenerationOf(image_);
+  RestartFrom(old_);
+  Connect(b_);
+  List();
+  ASSERT_OK_AND_ASSIGN(v1::Image image, lifecycle_->images().Get(image_));
+  ASSERT_EQ(image.conflicts_size(), 1);
+  EXPECT_EQ(image.conflicts(0).generation(), present_.ToString());
+  Connect(a_);
+  List();
+  ASSERT_OK_AND_ASSIGN(image, lifecycle_->images().Get(image_));
+  EXPECT_TRUE(image.conflicts().empty());
+  EXPECT_EQ(image.generation(), present_.ToString());
+  Tick();
+  EXPECT_FALSE(a_->Has(image_));
+  EXPECT_TRUE(b_->Has(image_));
+}
+
 }  // namespace
 }  // namespace predella::testing
