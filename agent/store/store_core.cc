@@ -1,6 +1,7 @@
 #include "agent/store/store_core.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>

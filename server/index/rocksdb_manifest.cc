@@ -1,7 +1,6 @@
 #include "server/index/rocksdb_manifest.h"
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,7 +13,6 @@
 #include "absl/strings/strip.h"
 #include "rocksdb/db.h"
 #include "rocksdb/env.h"
-#include "rocksdb/options.h"
 #include "rocksdb/status.h"
 
 #include "common/crc32c.h"
