@@ -49,6 +49,8 @@ struct Context {
 void AddImageCommands(CLI::App* app, Context* context);
 void AddUploadCommands(CLI::App* app, Context* context);
 void AddMountCommands(CLI::App* app, Context* context);
+// `mount scrub`, to the noun's command.
+void AddMountScrubCommand(CLI::App* mount, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);

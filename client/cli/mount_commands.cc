@@ -243,6 +243,8 @@ void AddMountCommands(CLI::App* app, Context* context) {
   add_change(maintenance);
   maintenance->callback(run(Maintain));
 
+  AddMountScrubCommand(mount, context);
+
   CLI::App* retire =
       mount->add_subcommand("retire", "Give a mount up for good.");
   retire->footer(
