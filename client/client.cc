@@ -173,6 +173,24 @@ absl::StatusOr<v1::Mount> Client::MaintainMount(absl::string_view mount,
   return connection_->MaintainMount(request);
 }
 
+absl::StatusOr<v1::Mount> Client::ScrubMount(absl::string_view mount,
+                                             int64_t bytes_per_second,
+                                             bool restart) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::ScrubMountRequest request;
+  request.set_name(MountName(name));
+  request.set_bytes_per_second(bytes_per_second);
+  request.set_restart(restart);
+  return connection_->ScrubMount(request);
+}
+
+absl::StatusOr<v1::Mount> Client::PauseScrub(absl::string_view mount) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::PauseScrubRequest request;
+  request.set_name(MountName(name));
+  return connection_->PauseScrub(request);
+}
+
 absl::StatusOr<v1::Mount> Client::RetireMount(absl::string_view mount,
                                               int64_t accept_lost_image_count,
                                               absl::string_view reason,

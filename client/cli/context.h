@@ -52,6 +52,8 @@ void AddMountCommands(CLI::App* app, Context* context);
 // Of the noun `mount`: what is lost with mounts.
 void AddMountLossCommands(CLI::App* mount, Context* context);
 void AddEventCommands(CLI::App* app, Context* context);
+// `mount scrub`, to the noun's command.
+void AddMountScrubCommand(CLI::App* mount, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);

@@ -216,6 +216,7 @@ void AddMountCommands(CLI::App* app, Context* context) {
   add_change(maintenance);
   maintenance->callback(run(Maintain));
 
+  AddMountScrubCommand(mount, context);
   AddMountLossCommands(mount, context);
 }
 

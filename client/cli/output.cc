@@ -378,6 +378,7 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
   facts.Add("images", absl::StrCat(mount.image_count(), " (",
                                    FormatSize(mount.image_bytes()), ")"));
   facts.Add("missing or damaged", absl::StrCat(mount.fault_count()));
+  facts.Add("scrub", ScrubLine(mount));
   facts.Add("removals pending", absl::StrCat(mount.pending_removal_count()));
   facts.Add("trusted", mount.trusted() ? "yes" : "no");
   facts.Add("registered", Moment(mount.create_time()));

@@ -72,6 +72,8 @@ void PrintUploads(const v1::ListUploadsResponse& uploads, bool wide,
 void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
                  absl::Time now, std::ostream* out);
 void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out);
+// How far the scrub of a mount is, as a line.
+std::string ScrubLine(const v1::Mount& mount);
 void PrintCluster(const v1::Cluster& cluster, absl::Time now,
                   std::ostream* out);
 void PrintDecision(const v1::PlacementDecision& decision, bool wide,

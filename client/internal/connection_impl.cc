@@ -98,6 +98,14 @@ class ConnectionImpl final : public Connection {
       const v1::MaintainMountRequest& request) override {
     return stub_->MaintainMount(request);
   }
+  absl::StatusOr<v1::Mount> ScrubMount(
+      const v1::ScrubMountRequest& request) override {
+    return stub_->ScrubMount(request);
+  }
+  absl::StatusOr<v1::Mount> PauseScrub(
+      const v1::PauseScrubRequest& request) override {
+    return stub_->PauseScrub(request);
+  }
   absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) override {
     return stub_->RetireMount(request);

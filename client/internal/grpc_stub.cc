@@ -85,6 +85,14 @@ class GrpcStub final : public Stub {
     return Change(mounts_.get(), &v1::MountService::Stub::MaintainMount,
                   request);
   }
+  absl::StatusOr<v1::Mount> ScrubMount(
+      const v1::ScrubMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::ScrubMount, request);
+  }
+  absl::StatusOr<v1::Mount> PauseScrub(
+      const v1::PauseScrubRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::PauseScrub, request);
+  }
   absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) override {
     return Change(mounts_.get(), &v1::MountService::Stub::RetireMount, request);

@@ -92,6 +92,10 @@ class Stub {
   virtual absl::Status WatchEvents(
       const v1::WatchEventsRequest& request,
       const std::function<bool(const v1::Event&)>& event) = 0;
+  virtual absl::StatusOr<v1::Mount> ScrubMount(
+      const v1::ScrubMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> PauseScrub(
+      const v1::PauseScrubRequest& request) = 0;
   virtual absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(

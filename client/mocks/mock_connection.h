@@ -66,6 +66,10 @@ class MockConnection : public Connection {
               (const v1::UncordonMountRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, MaintainMount,
               (const v1::MaintainMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, ScrubMount,
+              (const v1::ScrubMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, PauseScrub,
+              (const v1::PauseScrubRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, RetireMount,
               (const v1::RetireMountRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, ReplaceMount,

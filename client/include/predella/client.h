@@ -101,6 +101,12 @@ class Client {
                                           absl::Time until,
                                           absl::string_view reason = "",
                                           bool validate_only = false);
+  // Begins to read all images of a mount cold and to check them, or goes on
+  // with a scrub that is paused. `bytes_per_second` 0: as before.
+  absl::StatusOr<v1::Mount> ScrubMount(absl::string_view mount,
+                                       int64_t bytes_per_second = 0,
+                                       bool restart = false);
+  absl::StatusOr<v1::Mount> PauseScrub(absl::string_view mount);
   absl::StatusOr<v1::Mount> RetireMount(absl::string_view mount,
                                         int64_t accept_lost_image_count,
                                         absl::string_view reason = "",

@@ -55,6 +55,10 @@ class Connection {
       const v1::MaintainMountRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> ScrubMount(
+      const v1::ScrubMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> PauseScrub(
+      const v1::PauseScrubRequest& request) = 0;
 
   virtual absl::StatusOr<v1::Mount> ReplaceMount(
       const v1::ReplaceMountRequest& request) = 0;
