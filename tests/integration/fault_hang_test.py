@@ -220,7 +220,7 @@ class FaultHangTest(unittest.TestCase):
         if not agent.running():
             # Its predecessor still held the lock. Whoever supervises it
             # starts it again, and so does this.
-            self.assertIn('another agent', agent.log())
+            self.assertIn('MOUNT_IN_USE', agent.log())
             agent.start()
         return self.health() == 'HEALTH_ONLINE'
 
