@@ -99,6 +99,7 @@ int RunCli(int argc, const char* const* argv, Context* context) {
   AddUploadCommands(&app, context);
   AddMountCommands(&app, context);
   AddClusterCommands(&app, context);
+  AddIndexCommands(&app, context);
   AddDoctorCommand(&app, context);
   AddMiscCommands(&app, context);
   try {

@@ -50,6 +50,7 @@ void AddImageCommands(CLI::App* app, Context* context);
 void AddUploadCommands(CLI::App* app, Context* context);
 void AddMountCommands(CLI::App* app, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
+void AddIndexCommands(CLI::App* app, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);
 

@@ -152,6 +152,14 @@ absl::StatusOr<int> Retire(const MountArguments& a, const Context& context) {
                 "stop its agent and take it out of the configuration");
 }
 
+absl::StatusOr<int> Confirm(const MountArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   client.ConfirmMount(a.name, a.dry_run));
+  return Report(context, a.dry_run, "taken in, all mounts are listed", mount,
+                "predella cluster status says RECOVERING until they are");
+}
+
 }  // namespace
 
 std::string SiblingBinary(const std::string& name) {
@@ -242,6 +250,17 @@ void AddMountCommands(CLI::App* app, Context* context) {
   add_reason(maintenance);
   add_change(maintenance);
   maintenance->callback(run(Maintain));
+
+  CLI::App* confirm = mount->add_subcommand(
+      "confirm", "Take in a mount that was away when the index was rebuilt.");
+  confirm->footer(
+      "Its images are taken in, but for those that are known to be deleted;\n"
+      "its agent must be there.\n"
+      "Example:\n"
+      "  predella mount confirm store-3");
+  add_name(confirm);
+  add_change(confirm);
+  confirm->callback(run(Confirm));
 
   CLI::App* retire =
       mount->add_subcommand("retire", "Give a mount up for good.");

@@ -67,9 +67,12 @@ class MockConnection : public Connection {
               (const v1::MaintainMountRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, RetireMount,
               (const v1::RetireMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, ConfirmMount,
+              (const v1::ConfirmMountRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Cluster>, GetCluster, (), (override));
   MOCK_METHOD(absl::StatusOr<v1::PlacementDecision>, ExplainPlacement,
               (const v1::ExplainPlacementRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::IndexBackup>, BackupIndex, (), (override));
 };
 
 }  // namespace predella

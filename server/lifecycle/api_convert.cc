@@ -222,6 +222,7 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
   mount.set_pending_removal_count(pending_removals);
   mount.set_trusted(info.trusted);
   mount.set_admin_reason(info.row.admin_reason());
+  mount.set_unconfirmed(info.row.unconfirmed());
   return mount;
 }
 

@@ -220,8 +220,19 @@ absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
         }
         const Uuid mount_uid = Uuid::FromBytesOrNone(row->mount_uid());
         const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
-        if (info.has_value() && !inventory_->Listed(*info) &&
-            !request.accept_unlisted()) {
+        if (row->unconfirmed() && !request.accept_unlisted()) {
+          const std::string name = MountName(row->mount_name());
+          return MakeError(
+              absl::StatusCode::kFailedPrecondition, reason::kRecovering,
+              absl::StrCat(
+                  name,
+                  " was away when the index was rebuilt: what is on it is not "
+                  "known, and would be lost without a name; take it in "
+                  "(ConfirmMount) first, or accept that (accept_unlisted)"),
+              {{"mount", name}});
+        }
+        if (info.has_value() && !row->unconfirmed() &&
+            !inventory_->Listed(*info) && !request.accept_unlisted()) {
           const std::string name = MountName(row->mount_name());
           return MakeError(
               absl::StatusCode::kFailedPrecondition, reason::kRecovering,
@@ -249,6 +260,7 @@ absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
                {"image_bytes", absl::StrCat(totals.bytes)}});
         }
         row->set_admin_state(storage::v1::ADMIN_STATE_RETIRED);
+        row->clear_unconfirmed();
         row->clear_maintenance_until_us();
         row->set_admin_reason(request.reason());
         return absl::OkStatus();

@@ -38,6 +38,10 @@ class MountAdmin {
   // exact number, that of generations which wait for a choice included; nor
   // in RECOVERING before it was listed, unless that is accepted too.
   absl::StatusOr<v1::Mount> Retire(const v1::RetireMountRequest& request);
+  // Takes in a mount that was away when the index was rebuilt: RECOVERING
+  // begins, every mount is listed, and what lies there is taken in by its
+  // rules. FAILED_PRECONDITION, AGENT_UNREACHABLE when it is not there.
+  absl::StatusOr<v1::Mount> Confirm(const v1::ConfirmMountRequest& request);
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);

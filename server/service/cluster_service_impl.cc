@@ -21,4 +21,10 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ExplainPlacement(
       [this, request] { return cluster_->Explain(*request); });
 }
 
+grpc::ServerUnaryReactor* ClusterServiceImpl::BackupIndex(
+    grpc::CallbackServerContext* context,
+    const v1::BackupIndexRequest* /*request*/, v1::IndexBackup* response) {
+  return runner_->Run<v1::IndexBackup>(context, response, backup_);
+}
+
 }  // namespace predella::server

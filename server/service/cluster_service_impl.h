@@ -4,6 +4,11 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+
 #include "predella/v1/cluster_service.grpc.pb.h"
 #include "server/lifecycle/cluster_view.h"
 #include "server/service/call_runner.h"
@@ -12,9 +17,12 @@ namespace predella::server {
 
 class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
  public:
-  // Both must outlive the server this is registered with.
-  ClusterServiceImpl(CallRunner* runner, ClusterView* cluster)
-      : runner_(runner), cluster_(cluster) {}
+  using Backup = std::function<absl::StatusOr<v1::IndexBackup>()>;
+
+  // Both must outlive the server this is registered with. `backup` makes a
+  // copy of the index.
+  ClusterServiceImpl(CallRunner* runner, ClusterView* cluster, Backup backup)
+      : runner_(runner), cluster_(cluster), backup_(std::move(backup)) {}
 
   grpc::ServerUnaryReactor* GetCluster(grpc::CallbackServerContext* context,
                                        const v1::GetClusterRequest* request,
@@ -23,10 +31,14 @@ class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::ExplainPlacementRequest* request,
       v1::PlacementDecision* response) override;
+  grpc::ServerUnaryReactor* BackupIndex(grpc::CallbackServerContext* context,
+                                        const v1::BackupIndexRequest* request,
+                                        v1::IndexBackup* response) override;
 
  private:
   CallRunner* const runner_;
   ClusterView* const cluster_;
+  const Backup backup_;
 };
 
 }  // namespace predella::server

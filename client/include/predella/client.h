@@ -103,11 +103,16 @@ class Client {
                                         absl::string_view reason = "",
                                         bool validate_only = false,
                                         bool accept_unlisted = false);
+  // Takes in a mount that was away when the index was rebuilt.
+  absl::StatusOr<v1::Mount> ConfirmMount(absl::string_view mount,
+                                         bool validate_only = false);
 
   absl::StatusOr<v1::Cluster> GetCluster();
   // `size_bytes` absent: unknown size. `image` may be empty.
   absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       std::optional<int64_t> size_bytes, absl::string_view image = "");
+  // Copies the coordinator's index beside it.
+  absl::StatusOr<v1::IndexBackup> BackupIndex();
 
   const std::shared_ptr<Connection>& connection() const { return connection_; }
 

@@ -54,10 +54,13 @@ class Connection {
       const v1::MaintainMountRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> RetireMount(
       const v1::RetireMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> ConfirmMount(
+      const v1::ConfirmMountRequest& request) = 0;
 
   virtual absl::StatusOr<v1::Cluster> GetCluster() = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       const v1::ExplainPlacementRequest& request) = 0;
+  virtual absl::StatusOr<v1::IndexBackup> BackupIndex() = 0;
 };
 
 // Nothing is dialled before the first call. INVALID_ARGUMENT when the
