@@ -13,10 +13,12 @@
 #include "absl/strings/strip.h"
 
 #include "agent/fs/posix_file_system.h"
+#include "agent/store/describe.h"
 #include "agent/store/image_store.h"
 #include "common/clock.h"
 #include "common/config/config.h"
 #include "common/ids.h"
+#include "common/mount_description.h"
 #include "common/resource_name.h"
 
 namespace predella::agent {
@@ -79,15 +81,19 @@ absl::StatusOr<storage::v1::MountLabel> Init(FileSystem* fs,
 
 std::optional<int> RunSubCommand(int argc, const char* const* argv) {
   const absl::string_view command = argc > 1 ? argv[1] : "";
-  if (command != "init" && command != "label") {
+  if (command != "init" && command != "label" && command != "describe") {
     return std::nullopt;
   }
   const bool init = command == "init";
+  const bool describe = command == "describe";
   std::string path;
   std::string name;
   Config config(absl::StrCat("predella-agent ", command),
-                init ? "Labels an empty directory as a mount of Predella."
-                     : "Prints the label of a directory.",
+                init       ? "Labels an empty directory as a mount of Predella."
+                : describe ? "Prints what a mount knows of its cluster, for "
+                             "predella index rebuild --descriptions; reads "
+                             "only."
+                           : "Prints the label of a directory.",
                 "");
   config.Add("path", &path, "The directory");
   if (init) {
@@ -115,6 +121,15 @@ std::optional<int> RunSubCommand(int argc, const char* const* argv) {
     std::fprintf(stderr, "predella-agent: %s\n",
                  std::string(fs.status().message()).c_str());
     return 1;
+  }
+  if (describe) {
+    const absl::StatusOr<MountDescription> description =
+        DescribeMount(fs->get());
+    if (!description.ok()) {
+      return Fail(description.status());
+    }
+    std::fputs(EncodeDescription(*description).c_str(), stdout);
+    return std::fflush(stdout) == 0 ? 0 : 1;
   }
   absl::StatusOr<storage::v1::MountLabel> label =
       init ? Init(fs->get(), path, std::move(name)) : ReadLabel(fs->get());

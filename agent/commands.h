@@ -1,4 +1,4 @@
-// predella-agent init and predella-agent label.
+// predella-agent init, label and describe.
 #ifndef PREDELLA_AGENT_COMMANDS_H_
 #define PREDELLA_AGENT_COMMANDS_H_
 
@@ -12,6 +12,7 @@ namespace predella::agent {
 //
 //   init --path DIR [--name NAME]   labels an empty directory; 1 on error
 //   label --path DIR                prints the label; 3 when there is none
+//   describe --path DIR             prints a MountDescription instead of JSON
 std::optional<int> RunSubCommand(int argc, const char* const* argv);
 
 }  // namespace predella::agent

@@ -34,7 +34,7 @@ int main(int argc, char** argv) {
   predella::agent::AgentOptions options;
   predella::Config config("predella-agent",
                           "Serves one mounted directory as a store of images. "
-                          "Sub-commands: init, label.",
+                          "Sub-commands: init, label, describe.",
                           "/etc/predella/agent.yaml");
   options.AddTo(&config);
   const absl::StatusOr<predella::Config::Outcome> parsed =

@@ -234,6 +234,19 @@ absl::StatusOr<v1::ExplainImpactResponse> Client::ExplainImpact(
   return connection_->ExplainImpact(request);
 }
 
+absl::StatusOr<v1::Mount> Client::ConfirmMount(absl::string_view mount,
+                                               bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::ConfirmMountRequest request;
+  request.set_name(MountName(name));
+  request.set_validate_only(validate_only);
+  return connection_->ConfirmMount(request);
+}
+
+absl::StatusOr<v1::IndexBackup> Client::BackupIndex() {
+  return connection_->BackupIndex();
+}
+
 absl::StatusOr<v1::Cluster> Client::GetCluster() {
   return connection_->GetCluster();
 }

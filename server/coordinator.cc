@@ -1,17 +1,13 @@
 #include "server/coordinator.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 
 #include "common/clock.h"
 #include "common/errors.h"
@@ -38,21 +34,6 @@ absl::Status SystemError(absl::string_view what, const std::string& path) {
       absl::StrCat(what, " ", path, ": ", std::strerror(errno)));
 }
 
-// Makes the directory and those above it that are missing.
-absl::Status MakeDirectories(const std::string& path) {
-  for (size_t slash = path.find('/', 1); slash != std::string::npos;
-       slash = path.find('/', slash + 1)) {
-    const std::string parent = path.substr(0, slash);
-    if (mkdir(parent.c_str(), 0755) != 0 && errno != EEXIST) {
-      return SystemError("cannot make the directory", parent);
-    }
-  }
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-    return SystemError("cannot make the state directory", path);
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::vector<Address>> ParseAddresses(
     const std::vector<std::string>& texts, bool insecure) {
   std::vector<Address> out;
@@ -66,50 +47,21 @@ absl::StatusOr<std::vector<Address>> ParseAddresses(
 
 }  // namespace
 
-// flock on <state-dir>/lock for as long as it lives; our pid is in the file.
-class Coordinator::StateLock {
- public:
-  static absl::StatusOr<std::unique_ptr<StateLock>> Take(
-      const std::string& state_dir) {
-    const std::string path = absl::StrCat(state_dir, "/lock");
-    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) {
-      return SystemError("cannot open", path);
-    }
-    // Owned from here on.
-    std::unique_ptr<StateLock> lock(new StateLock(fd));
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-      char holder[32] = {};
-      const ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);
-      return absl::FailedPreconditionError(
-          absl::StrCat("the state directory ", state_dir,
-                       " is in use by the coordinator with pid ",
-                       got > 0 ? absl::StripAsciiWhitespace(holder)
-                               : absl::string_view("(unknown)"),
-                       ": two coordinators never share one"));
-    }
-    const std::string pid = absl::StrCat(getpid(), "\n");
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) !=
-                                     static_cast<ssize_t>(pid.size())) {
-      // Only the other's sentence would lack the pid.
-      LogWarning("lock_file_not_written", {{"path", path}});
-    }
-    return lock;
-  }
-  ~StateLock() { close(fd_); }
-  StateLock(const StateLock&) = delete;
-  StateLock& operator=(const StateLock&) = delete;
-
- private:
-  explicit StateLock(int fd) : fd_(fd) {}
-  const int fd_;
-};
-
 absl::Status Coordinator::Validate(const CoordinatorOptions& options) {
   if (options.state_dir.empty() || options.state_dir[0] != '/') {
     return absl::InvalidArgumentError(
         absl::StrCat("--state-dir is \"", options.state_dir,
                      "\": it has to be an absolute path"));
+  }
+  if (!options.backup_dir.empty() && options.backup_dir[0] != '/') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--backup-dir is \"", options.backup_dir,
+                     "\": it has to be an absolute path"));
+  }
+  if (options.backup_keep < 1 ||
+      options.backup_interval < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        "--backup-keep has to be 1 or more, --backup-interval 0s or longer");
   }
   if (options.listen.empty()) {
     return absl::InvalidArgumentError(
@@ -170,6 +122,14 @@ absl::Status Coordinator::Open() {
   ASSIGN_OR_RETURN(
       index_, PlacementIndex::Open(kv_.get(), epoch_file_.get(), RealClock(),
                                    RandomIds(), open));
+  BackupOptions backup;
+  backup.index = index;
+  backup.directory = options_.backup_dir.empty()
+                         ? absl::StrCat(options_.state_dir, "/backups")
+                         : options_.backup_dir;
+  backup.interval = options_.backup_interval;
+  backup.keep = options_.backup_keep;
+  backups_ = std::make_unique<IndexBackups>(kv_.get(), RealClock(), backup);
   registry_ = std::make_unique<MountRegistry>(RealClock(), RandomIds(),
                                               options_.registry);
   pool_ = std::make_unique<ThreadPool>("coordinator", kPoolThreads);
@@ -192,8 +152,8 @@ absl::Status Coordinator::Serve() {
   mounts_ =
       std::make_unique<MountServiceImpl>(runner_.get(), &lifecycle_->mounts());
   cluster_ = std::make_unique<ClusterServiceImpl>(
-      runner_.get(), &lifecycle_->cluster(), &lifecycle_->events(),
-      pool_.get());
+      runner_.get(), &lifecycle_->cluster(), &lifecycle_->events(), pool_.get(),
+      [this] { return backups_->Make(); });
   sessions_ = std::make_unique<AgentSessionServiceImpl>(
       runner_.get(), &lifecycle_->sessions(), pool_.get());
   ServerOptions server;
@@ -237,6 +197,12 @@ void Coordinator::TickUntilStopped() {
     mu_.Unlock();
     lifecycle_->Tick();
     CheckIndex();
+    if (backups_->Due()) {
+      pool_->Post([this] {
+        LogIfError(backups_->Make().status(),
+                   "the next one is made after the interval");
+      });
+    }
     mu_.Lock();
   }
 }

@@ -21,6 +21,7 @@
 #include "common/rpc/server_runner.h"
 #include "server/index/kv_store.h"
 #include "server/index/placement_index.h"
+#include "server/index_backups.h"
 #include "server/lifecycle/lifecycle.h"
 #include "server/placement/mount_registry.h"
 #include "server/service/agent_session_service_impl.h"
@@ -28,6 +29,7 @@
 #include "server/service/cluster_service_impl.h"
 #include "server/service/image_service_impl.h"
 #include "server/service/mount_service_impl.h"
+#include "server/state_dir.h"
 
 namespace predella::server {
 
@@ -41,6 +43,11 @@ struct CoordinatorOptions {
   RegistryOptions registry;
   LifecycleOptions lifecycle;
   absl::Duration drain = absl::Seconds(30);
+  // Empty: <state-dir>/backups.
+  std::string backup_dir;
+  // Zero: only when it is asked for.
+  absl::Duration backup_interval = absl::Hours(1);
+  int backup_keep = 24;
 };
 
 class Coordinator {
@@ -63,8 +70,6 @@ class Coordinator {
   void Stop();
 
  private:
-  class StateLock;
-
   Coordinator(const CoordinatorOptions& options, std::function<void()> failed);
   absl::Status Open();
   absl::Status Serve();
@@ -82,6 +87,7 @@ class Coordinator {
   std::unique_ptr<EpochFile> epoch_file_;
   std::unique_ptr<PlacementIndex> index_;
   std::unique_ptr<MountRegistry> registry_;
+  std::unique_ptr<IndexBackups> backups_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Lifecycle> lifecycle_;
   std::unique_ptr<CallRunner> runner_;

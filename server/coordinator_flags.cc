@@ -1,8 +1,5 @@
 #include "server/coordinator_flags.h"
 
-#include <unistd.h>
-
-#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -11,16 +8,10 @@
 #include "absl/time/time.h"
 
 #include "common/status_macros.h"
+#include "server/state_dir.h"
 
 namespace predella::server {
 namespace {
-
-std::string DefaultStateDir() {
-  const char* const home = std::getenv("HOME");
-  return geteuid() == 0 || home == nullptr
-             ? "/var/lib/predella"
-             : absl::StrCat(home, "/.local/state/predella");
-}
 
 absl::Status NotOneOf(absl::string_view flag, const std::string& value,
                       absl::string_view values) {
@@ -73,6 +64,15 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
                      "when it is asked for, or showed errors");
   config.AddDuration("unreachable-after", &options.registry.unreachable_after,
                      "An agent silent for this long is UNREACHABLE");
+  config.Add("backup-dir", &options.backup_dir,
+             "Directory for copies of the index");
+  config.DescribeDefault("backup-dir", "backups in the state directory");
+  config.AddDuration("backup-interval", &options.backup_interval,
+                     "How often the index is copied there; 0s: only when "
+                     "predella index backup asks");
+  config.Add("backup-keep", &options.backup_keep,
+             "How many copies are kept; the oldest goes when a newer one is "
+             "whole");
   config.Add("insecure-plaintext-on-network",
              &options.insecure_plaintext_on_network,
              "Allow addresses that are not loopback without TLS");

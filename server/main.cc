@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -17,6 +18,7 @@
 #include "common/rpc/server_runner.h"
 #include "server/coordinator.h"
 #include "server/coordinator_flags.h"
+#include "server/index_commands.h"
 
 namespace {
 
@@ -41,6 +43,10 @@ std::string StatusLine(const predella::server::Coordinator& coordinator) {
 
 int main(int argc, char** argv) {
   predella::TuneProcess();
+  if (const std::optional<int> code =
+          predella::server::RunSubCommand(argc, argv)) {
+    return *code;
+  }
   predella::BlockStopSignals();
   predella::server::CoordinatorFlags flags;
   auto outcome = predella::server::ParseCoordinatorFlags(argc, argv, &flags);

@@ -100,6 +100,7 @@ int RunCli(int argc, const char* const* argv, Context* context) {
   AddMountCommands(&app, context);
   AddClusterCommands(&app, context);
   AddEventCommands(&app, context);
+  AddIndexCommands(&app, context);
   AddDoctorCommand(&app, context);
   AddMiscCommands(&app, context);
   try {

@@ -55,6 +55,7 @@ void AddEventCommands(CLI::App* app, Context* context);
 // `mount scrub`, to the noun's command.
 void AddMountScrubCommand(CLI::App* mount, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
+void AddIndexCommands(CLI::App* app, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);
 

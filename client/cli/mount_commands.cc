@@ -125,6 +125,14 @@ absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
                    " when it is back before that"));
 }
 
+absl::StatusOr<int> Confirm(const MountArguments& a, const Context& context) {
+  ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   client.ConfirmMount(a.name, a.dry_run));
+  return Report(context, a.dry_run, "taken in, all mounts are listed", mount,
+                "predella cluster status says RECOVERING until they are");
+}
+
 }  // namespace
 
 std::string SiblingBinary(const std::string& name) {
@@ -215,6 +223,17 @@ void AddMountCommands(CLI::App* app, Context* context) {
   add_reason(maintenance);
   add_change(maintenance);
   maintenance->callback(run(Maintain));
+
+  CLI::App* confirm = mount->add_subcommand(
+      "confirm", "Take in a mount that was away when the index was rebuilt.");
+  confirm->footer(
+      "Its images are taken in, but for those that are known to be deleted;\n"
+      "its agent must be there.\n"
+      "Example:\n"
+      "  predella mount confirm store-3");
+  add_name(confirm);
+  add_change(confirm);
+  confirm->callback(run(Confirm));
 
   AddMountScrubCommand(mount, context);
   AddMountLossCommands(mount, context);

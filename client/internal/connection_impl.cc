@@ -127,12 +127,19 @@ class ConnectionImpl final : public Connection {
       const std::function<bool(const v1::Event&)>& event) override {
     return stub_->WatchEvents(request, event);
   }
+  absl::StatusOr<v1::Mount> ConfirmMount(
+      const v1::ConfirmMountRequest& request) override {
+    return stub_->ConfirmMount(request);
+  }
   absl::StatusOr<v1::Cluster> GetCluster() override {
     return stub_->GetCluster(v1::GetClusterRequest());
   }
   absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       const v1::ExplainPlacementRequest& request) override {
     return stub_->ExplainPlacement(request);
+  }
+  absl::StatusOr<v1::IndexBackup> BackupIndex() override {
+    return stub_->BackupIndex(v1::BackupIndexRequest());
   }
 
  private:

@@ -22,6 +22,9 @@
 namespace predella::client_internal {
 namespace {
 
+// It reads all of the index once.
+constexpr absl::Duration kBackupTimeout = absl::Minutes(10);
+
 class GrpcStub final : public Stub {
  public:
   explicit GrpcStub(const ClientOptions& options)
@@ -129,6 +132,11 @@ class GrpcStub final : public Stub {
     reader->Finish();  // cancelled by us
     return absl::OkStatus();
   }
+  absl::StatusOr<v1::Mount> ConfirmMount(
+      const v1::ConfirmMountRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::ConfirmMount,
+                  request);
+  }
   absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) override {
     return Get(cluster_.get(), &v1::ClusterService::Stub::GetCluster, request);
@@ -137,6 +145,11 @@ class GrpcStub final : public Stub {
       const v1::ExplainPlacementRequest& request) override {
     return Get(cluster_.get(), &v1::ClusterService::Stub::ExplainPlacement,
                request);
+  }
+  absl::StatusOr<v1::IndexBackup> BackupIndex(
+      const v1::BackupIndexRequest& request) override {
+    return Call(cluster_.get(), &v1::ClusterService::Stub::BackupIndex, request,
+                kBackupTimeout);
   }
 
   std::unique_ptr<WriteStream> OpenWrite(const std::string& address) override {

@@ -96,10 +96,14 @@ class Stub {
       const v1::ScrubMountRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> PauseScrub(
       const v1::PauseScrubRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> ConfirmMount(
+      const v1::ConfirmMountRequest& request) = 0;
   virtual absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       const v1::ExplainPlacementRequest& request) = 0;
+  virtual absl::StatusOr<v1::IndexBackup> BackupIndex(
+      const v1::BackupIndexRequest& request) = 0;
 
   virtual std::unique_ptr<WriteStream> OpenWrite(
       const std::string& address) = 0;

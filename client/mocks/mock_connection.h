@@ -82,9 +82,12 @@ class MockConnection : public Connection {
               (const v1::WatchEventsRequest& request,
                const std::function<bool(const v1::Event&)>& event),
               (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, ConfirmMount,
+              (const v1::ConfirmMountRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Cluster>, GetCluster, (), (override));
   MOCK_METHOD(absl::StatusOr<v1::PlacementDecision>, ExplainPlacement,
               (const v1::ExplainPlacementRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::IndexBackup>, BackupIndex, (), (override));
 };
 
 }  // namespace predella

@@ -27,6 +27,8 @@ inline constexpr absl::string_view kCluster = "meta/cluster";
 inline constexpr absl::string_view kEpochs = "meta/epochs";
 inline constexpr absl::string_view kClean = "meta/clean";
 inline constexpr absl::string_view kRecovering = "meta/recovering";
+// RecoveringRow: the index was rebuilt from the mounts; never removed.
+inline constexpr absl::string_view kRebuilt = "meta/rebuilt";
 
 inline constexpr absl::string_view kImages = "image/";
 inline constexpr absl::string_view kByMount = "by-mount/";

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 namespace predella::server {
@@ -60,6 +61,14 @@ class KvStore {
 
   // Why commits fail; empty while they work.
   virtual std::string write_error() = 0;
+
+  // Copies everything that is committed, as it is at one moment, into the
+  // directory `path`, which must not exist and is synced when this returns OK.
+  // UNIMPLEMENTED where a store keeps no files.
+  virtual absl::Status Checkpoint(const std::string& path) {
+    return absl::UnimplementedError(
+        absl::StrCat("this store makes no copy at ", path));
+  }
 };
 
 }  // namespace predella::server

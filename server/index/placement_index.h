@@ -155,6 +155,8 @@ class PlacementIndex {
   const storage::v1::ClusterRow& cluster() const { return cluster_; }
   // Whether this start made the cluster.
   bool created() const { return created_; }
+  // Rebuilt from the mounts, once: one that was away then may come back.
+  bool rebuilt() const { return rebuilt_; }
   int64_t epoch() const { return current_.epoch; }
   uint32_t epoch_nonce() const { return current_.nonce; }
   bool read_only() const { return !read_only_.empty(); }
@@ -282,6 +284,7 @@ class PlacementIndex {
   absl::Duration max_event_age_;
   storage::v1::ClusterRow cluster_;
   bool created_ = false;
+  bool rebuilt_ = false;
   std::optional<storage::v1::CleanMarker> clean_start_;
   Generation current_;  // n unused
   std::string read_only_;

@@ -98,8 +98,9 @@ absl::Status PlacementIndex::CheckEmpty(bool epoch_file_exists,
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kIndexUnavailable,
         "the index is empty, but the epoch file beside it shows that a cluster "
-        "ran here: the index was lost. Put back a copy of it; the images on "
-        "the mounts are not touched");
+        "ran here: the index was lost. The images on the mounts are not "
+        "touched: make it anew with predella index rebuild, or put back a "
+        "backup with predella index restore");
   }
   if (!create) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
@@ -129,6 +130,9 @@ absl::Status PlacementIndex::LoadMeta(storage::v1::EpochTable* table,
   last->epoch = table->current_epoch();
   last->nonce = table->current_nonce();
   ASSIGN_OR_RETURN(last->n, LastN(last->epoch, last->nonce));
+  ASSIGN_OR_RETURN(const std::optional<std::string> rebuilt,
+                   kv_->Get(keys::kRebuilt));
+  rebuilt_ = rebuilt.has_value();
   ASSIGN_OR_RETURN(const std::optional<std::string> clean,
                    kv_->Get(keys::kClean));
   if (clean.has_value()) {

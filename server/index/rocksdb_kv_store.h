@@ -49,6 +49,14 @@ struct RocksDbOptions {
   Clock* clock = RealClock();
 };
 
+struct KvSummary {
+  int64_t rows = 0;
+  int64_t images = 0;
+  // Values of meta/cluster and meta/epochs.
+  std::string cluster;
+  std::string epochs;
+};
+
 // Thread-safe.
 class RocksDbKvStore final : public KvStore {
  public:
@@ -74,6 +82,14 @@ class RocksDbKvStore final : public KvStore {
       override;
   absl::Status Commit(KvTransaction transaction) override;
   std::string write_error() override;
+  // Links the files that never change where `path` is on the same file system,
+  // copies all of them elsewhere.
+  absl::Status Checkpoint(const std::string& path) override;
+
+  // Opens a directory for reading alone and reads all rows of it, checksums
+  // verified, without a lock: for copies that nobody has open. DATA_LOSS when
+  // it is damaged, or is no index of Predella.
+  static absl::StatusOr<KvSummary> Inspect(const std::string& path);
 
  private:
   // A caller of Commit, on its stack. `done` under mu_; `result` is written by

@@ -118,12 +118,20 @@ void ClusterView::CheckMount(const MountInfo& info,
             absl::Substitute(text.next_step, info.row.mount_name())));
   }
   CheckCopies(info, cluster);
-  if (info.attached && !info.trusted && !trust_->recovering()) {
+  if (info.row.unconfirmed()) {
+    Add(cluster, "MOUNT_UNCONFIRMED", v1::CLUSTER_HEALTH_WARNING,
+        absl::StrCat(name, " was away when the index was rebuilt: ",
+                     info.attached ? "it is there now, and " : "",
+                     "its images are not in the index; until it is taken in "
+                     "or given up no image is said to be missing"),
+        absl::StrCat(info.attached ? "" : "start its agent, then ",
+                     "predella mount confirm ", info.row.mount_name(),
+                     "; if it never comes back: predella mount retire ",
+                     info.row.mount_name(), " --accept-unlisted"));
+  } else if (info.attached && !info.trusted && !trust_->recovering()) {
     Add(cluster, "MOUNT_UNTRUSTED", v1::CLUSTER_HEALTH_WARNING,
         absl::StrCat(name, " is not trusted: nothing on it is removed"),
-        info.row.unconfirmed()
-            ? "it was away when the index was rebuilt: look at what is on it"
-            : "it is compared again when its agent registers anew");
+        "it is compared again when its agent registers anew");
   }
   if (!info.has_space || info.space.size_bytes() <= 0) {
     return;
@@ -226,10 +234,9 @@ void ClusterView::CheckRecovery(v1::Cluster* cluster) const {
     const std::vector<std::string> awaited = inventory_->Awaited();
     Add(cluster, "RECOVERING", v1::CLUSTER_HEALTH_ERROR,
         absl::StrCat(
-            "mount ", trust_->cause(),
-            " knows of commits that the index does not have: the "
-            "index was put back from an older copy; every mount is "
-            "listed, and nothing is removed meanwhile; waiting for ",
+            trust_->why(),
+            "; every mount is listed, and nothing is removed meanwhile; "
+            "waiting for ",
             awaited.empty() ? "nobody any more" : absl::StrJoin(awaited, ", ")),
         "start the agents of these mounts (MAINTENANCE does not excuse one "
         "here); one that never comes back is given up by predella mount retire "

@@ -97,8 +97,7 @@ absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
     }
     return Unsure(
         image_id, reason::kRecovering, names,
-        absl::StrCat("the index is older than mount ", trust_->cause(),
-                     " and any of these may hold it"));
+        absl::StrCat(trust_->why(), ", and any of these may hold it"));
   }
   const std::vector<MountInfo> mounts = deps_.registry->List();
   if (mounts.empty()) {

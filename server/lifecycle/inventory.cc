@@ -38,6 +38,12 @@ storage::v1::UploadRow OutcomeOfRecord(const storage::v1::ReplicaRecord& record,
   return row;
 }
 
+// One that was given up, or that nobody took in after a rebuild, is not.
+bool IsAwaited(const MountInfo& info) {
+  return info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED &&
+         !info.row.unconfirmed();
+}
+
 }  // namespace
 
 storage::v1::ImageRow RowOfRecord(const storage::v1::ReplicaRecord& record,
@@ -91,6 +97,7 @@ void Inventory::RunTick() {
   if (!deps_.index->write_error().empty()) {
     return;
   }
+  const int64_t taken_in = trust_->taken_in();
   const std::vector<MountInfo> mounts = deps_.registry->List();
   if (!trust_->recovering()) {
     // One that registered just when RECOVERING ended was compared in it.
@@ -106,7 +113,7 @@ void Inventory::RunTick() {
   }
   bool all = true;
   for (const MountInfo& info : mounts) {
-    if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+    if (!IsAwaited(info)) {
       continue;
     }
     bool listed = false;
@@ -120,7 +127,7 @@ void Inventory::RunTick() {
     }
   }
   if (all) {
-    End();
+    End(taken_in);
   }
 }
 
@@ -192,10 +199,13 @@ void Inventory::Listed(const Uuid& mount_uid, const std::string& listing_id,
   Tick();
 }
 
-void Inventory::End() {
+void Inventory::End(int64_t taken_in) {
   std::vector<storage::v1::FenceEntry> known;
   for (const MountInfo& info : deps_.registry->List()) {
-    known.insert(known.end(), info.known.begin(), info.known.end());
+    // What one knows that nobody took in has not been looked at.
+    if (!info.row.unconfirmed()) {
+      known.insert(known.end(), info.known.begin(), info.known.end());
+    }
   }
   std::string detail;
   {
@@ -205,7 +215,7 @@ void Inventory::End() {
         conflicts_, " wait for a choice between two generations, ",
         unadopted_.size(), " files have no record that vouches for them");
   }
-  const absl::Status ended = trust_->End(known, detail);
+  const absl::Status ended = trust_->End(known, taken_in, detail);
   if (!ended.ok()) {
     LogIfError(ended, "RECOVERING goes on; the next tick ends it");
     return;
@@ -236,8 +246,7 @@ std::vector<std::string> Inventory::Awaited() const {
   const std::vector<MountInfo> mounts = deps_.registry->List();
   MutexLock lock(&mu_);
   for (const MountInfo& info : mounts) {
-    if (info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED &&
-        !ListedLocked(info)) {
+    if (IsAwaited(info) && !ListedLocked(info)) {
       names.push_back(info.row.mount_name());
     }
   }

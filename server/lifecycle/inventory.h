@@ -61,6 +61,9 @@ class Inventory {
   // FAILED_PRECONDITION for any other.
   absl::Status Take(const control::v1::InventoryPart& part);
 
+  // TrustKeeper::TakeIn, and the listings that follow from it.
+  absl::Status TakeIn(const storage::v1::MountRow& old);
+
   // Whether a mount was listed as it is now; true outside of RECOVERING.
   bool Listed(const MountInfo& info) const;
 
@@ -122,7 +125,7 @@ class Inventory {
   void Ask(const MountInfo& info);
   void Listed(const Uuid& mount_uid, const std::string& listing_id,
               const absl::Status& status);
-  void End();
+  void End(int64_t taken_in);
 
   // inventory_audit.cc
   void AskForAudits(const std::vector<MountInfo>& mounts);

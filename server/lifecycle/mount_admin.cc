@@ -259,7 +259,19 @@ absl::Status MountAdmin::CheckLossAccepted(const storage::v1::MountRow& row,
   const Uuid mount_uid = Uuid::FromBytesOrNone(row.mount_uid());
   const std::string name = MountName(row.mount_name());
   const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
-  if (info.has_value() && !inventory_->Listed(*info) && !accept_unlisted) {
+  if (row.unconfirmed() && !accept_unlisted) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kRecovering,
+        absl::StrCat(
+            name,
+            " was away when the index was rebuilt: what is on it is not "
+            "known, and would be lost without a name; take it in "
+            "(ConfirmMount) first, or accept that (accept_unlisted of "
+            "RetireMount)"),
+        {{"mount", name}});
+  }
+  if (info.has_value() && !row.unconfirmed() && !inventory_->Listed(*info) &&
+      !accept_unlisted) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kRecovering,
         absl::StrCat(
@@ -297,6 +309,7 @@ absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
                       CheckLossAccepted(*row, request.accept_lost_image_count(),
                                         request.accept_unlisted()));
                   row->set_admin_state(storage::v1::ADMIN_STATE_RETIRED);
+                  row->clear_unconfirmed();
                   row->clear_maintenance_until_us();
                   row->set_admin_reason(request.reason());
                   return absl::OkStatus();

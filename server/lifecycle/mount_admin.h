@@ -55,6 +55,10 @@ class MountAdmin {
   // none to pause; INVALID_ARGUMENT for a rate below 0.
   absl::StatusOr<v1::Mount> Scrub(const v1::ScrubMountRequest& request);
   absl::StatusOr<v1::Mount> PauseScrub(const v1::PauseScrubRequest& request);
+  // Takes in a mount that was away when the index was rebuilt: RECOVERING
+  // begins, every mount is listed, and what lies there is taken in by its
+  // rules. FAILED_PRECONDITION, AGENT_UNREACHABLE when it is not there.
+  absl::StatusOr<v1::Mount> Confirm(const v1::ConfirmMountRequest& request);
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);

@@ -110,8 +110,10 @@ class SessionManager final : public AgentCommands {
                            const control::v1::MountReport& report);
   absl::Status CheckEpoch(const control::v1::MountReport& report,
                           const std::string& name) const;
+  // `absent`: one without a row was away when the index was rebuilt.
   absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
-                                                       const std::string& name);
+                                                       const std::string& name,
+                                                       bool absent);
   absl::Status TakeInRoster(const control::v1::MountReport& report);
   void SendAttach(const SessionPtr& session, bool claim_label);
   void HandleAttachDone(const SessionPtr& session,

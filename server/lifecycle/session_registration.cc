@@ -279,7 +279,7 @@ absl::Status SessionManager::CheckEpoch(const control::v1::MountReport& report,
 }
 
 absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
-    const Uuid& mount_uid, const std::string& name) {
+    const Uuid& mount_uid, const std::string& name, bool absent) {
   const std::optional<MountInfo> known = deps_.registry->Find(mount_uid);
   if (known.has_value()) {
     return known->row;
@@ -291,6 +291,7 @@ absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
   row.set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
   row.set_create_time_us(deps_.clock->NowMicros());
   row.set_update_time_us(row.create_time_us());
+  row.set_unconfirmed(absent);
   storage::v1::EventRow event;
   event.set_time_us(row.create_time_us());
   event.set_kind("mount_registered");
@@ -301,7 +302,9 @@ absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
   txn.PutEvent(event);
   RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
   deps_.registry->SetRow(row);
-  LogInfo("mount_registered", {{"mount", name}, {"uid", mount_uid.ToString()}});
+  LogInfo("mount_registered", {{"mount", name},
+                               {"uid", mount_uid.ToString()},
+                               {"unconfirmed", absent ? 1 : 0}});
   return row;
 }
 
@@ -313,7 +316,11 @@ absl::Status SessionManager::TakeInRoster(
     const Uuid uid = Uuid::FromBytesOrNone(entry.mount_uid());
     if (!uid.none() && ValidateMountName(entry.mount_name()).ok() &&
         CheckBinding(*deps_.registry, entry.mount_name(), uid).ok()) {
-      RETURN_IF_ERROR(EnsureMountRow(uid, entry.mount_name()).status());
+      // Of a rebuilt index nobody but an operator takes in one it does not
+      // know.
+      RETURN_IF_ERROR(
+          EnsureMountRow(uid, entry.mount_name(), deps_.index->rebuilt())
+              .status());
     }
   }
   return absl::OkStatus();
@@ -347,7 +354,8 @@ void SessionManager::HandleReport(const SessionPtr& session,
            Annotate(compared, "RECOVERING could not be written"));
     return;
   }
-  const auto row = EnsureMountRow(uid, hello.mount_name());
+  const auto row =
+      EnsureMountRow(uid, hello.mount_name(), trust_->Absent(uid, known));
   if (!row.ok()) {
     Refuse(session.get(), row.status());
     return;

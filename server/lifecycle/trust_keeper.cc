@@ -42,8 +42,11 @@ absl::Status TrustKeeper::Load() {
   if (row.has_value()) {
     MutexLock lock(&mu_);
     recovering_ = true;
-    cause_ = MountText(*deps_.registry,
-                       Uuid::FromBytesOrNone(row->cause_mount_uid()));
+    by_command_ = row->by_command();
+    cause_ = row->cause_mount_uid().empty()
+                 ? ""
+                 : MountText(*deps_.registry,
+                             Uuid::FromBytesOrNone(row->cause_mount_uid()));
   }
   return absl::OkStatus();
 }
@@ -53,6 +56,9 @@ absl::Status TrustKeeper::Compare(
   // While an earlier finding is not synced nobody is told a pair: not even a
   // mount that knows nothing more.
   RETURN_IF_ERROR(WriteRow());
+  if (Absent(mount_uid, known)) {
+    return absl::OkStatus();
+  }
   const bool stranger =
       !known.empty() && !deps_.registry->Find(mount_uid).has_value();
   if (deps_.index->Covers(known) && !stranger) {
@@ -73,6 +79,7 @@ absl::Status TrustKeeper::Compare(
       return absl::OkStatus();  // written above, or at an earlier start
     }
     recovering_ = true;
+    by_command_ = false;
     cause_ = MountText(*deps_.registry, mount_uid);
     unwritten_.emplace();
     unwritten_->set_since_us(deps_.clock->NowMicros());
@@ -112,8 +119,64 @@ absl::Status TrustKeeper::WriteRow() {
   return absl::OkStatus();
 }
 
+bool TrustKeeper::Absent(
+    const Uuid& mount_uid,
+    absl::Span<const storage::v1::FenceEntry> known) const {
+  const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
+  return info.has_value() ? info->row.unconfirmed()
+                          : deps_.index->rebuilt() && !known.empty();
+}
+
+int64_t TrustKeeper::taken_in() const {
+  MutexLock lock(&mu_);
+  return taken_in_;
+}
+
+absl::StatusOr<storage::v1::MountRow> TrustKeeper::TakeIn(
+    const storage::v1::MountRow& old) {
+  MutexLock change(&change_mu_);
+  RETURN_IF_ERROR(WriteRow());
+  storage::v1::MountRow row = old;
+  row.set_unconfirmed(false);
+  row.set_update_time_us(deps_.clock->NowMicros());
+  storage::v1::EventRow event;
+  event.set_time_us(row.update_time_us());
+  event.set_kind("mount_confirmed");
+  event.set_mount_name(row.mount_name());
+  event.set_detail("it was away when the index was rebuilt");
+  IndexTxn txn = deps_.index->Begin();
+  txn.RequireMount(old);
+  txn.PutMount(row);
+  txn.PutEvent(event);
+  if (!recovering()) {
+    storage::v1::RecoveringRow recovering;
+    recovering.set_since_us(row.update_time_us());
+    recovering.set_cause_mount_uid(row.mount_uid());
+    recovering.set_by_command(true);
+    txn.PutRecovering(recovering);
+  }
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  {
+    MutexLock lock(&mu_);
+    ++taken_in_;
+    if (!recovering_) {
+      recovering_ = true;
+      by_command_ = true;
+      cause_ = row.mount_name();
+    }
+  }
+  Distrust();
+  deps_.registry->SetRow(row);
+  LogInfo("mount_confirmed", {{"mount", row.mount_name()}});
+  return row;
+}
+
 absl::Status TrustKeeper::End(absl::Span<const storage::v1::FenceEntry> known,
-                              const std::string& detail) {
+                              int64_t taken_in, const std::string& detail) {
+  MutexLock change(&change_mu_);
+  if (taken_in != this->taken_in()) {
+    return absl::AbortedError("a mount was taken in, and is listed first");
+  }
   RETURN_IF_ERROR(WriteRow());
   RETURN_IF_ERROR(deps_.index->RaiseTo(known));
   storage::v1::EventRow event;
@@ -154,6 +217,21 @@ bool TrustKeeper::recovering() const {
 std::string TrustKeeper::cause() const {
   MutexLock lock(&mu_);
   return cause_;
+}
+
+std::string TrustKeeper::why() const {
+  MutexLock lock(&mu_);
+  if (!by_command_) {
+    return absl::StrCat("mount ", cause_,
+                        " knows of commits that the index does not have: the "
+                        "index was put back from an older copy");
+  }
+  return cause_.empty()
+             ? "the index was made anew from the mounts, or put back from a "
+               "backup"
+             : absl::StrCat("mount ", cause_,
+                            ", which was away when the index was made anew, "
+                            "is taken in");
 }
 
 bool TrustKeeper::clean_start_counts() const {

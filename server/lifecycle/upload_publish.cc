@@ -55,7 +55,10 @@ storage::v1::ImageRow UploadManager::ImageOf(
   image.add_copies()->set_mount_uid(
       row.targets(row.targets_size() - 1).mount_uid());
   image.set_upload_id(row.upload_id());
-  image.set_create_time_us(deps_.clock->NowMicros());
+  // As the record has it, so that a rebuilt index says the same.
+  image.set_create_time_us(published.publish_time_us() != 0
+                               ? published.publish_time_us()
+                               : deps_.clock->NowMicros());
   *image.mutable_decision() = row.decision();
   return image;
 }
@@ -69,7 +72,7 @@ absl::Status UploadManager::CommitPublished(
   const Generation pair = txn.pair();
   storage::v1::UploadRow ended = row;
   ended.set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
-  ended.set_outcome_time_us(image.create_time_us());
+  ended.set_outcome_time_us(deps_.clock->NowMicros());
   txn.RequireUpload(row);
   txn.RequireNoImage(image_id);
   txn.RequireMount(mount);

@@ -28,4 +28,10 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ListEvents(
       context, response, [this, request] { return events_->List(*request); });
 }
 
+grpc::ServerUnaryReactor* ClusterServiceImpl::BackupIndex(
+    grpc::CallbackServerContext* context,
+    const v1::BackupIndexRequest* /*request*/, v1::IndexBackup* response) {
+  return runner_->Run<v1::IndexBackup>(context, response, backup_);
+}
+
 }  // namespace predella::server

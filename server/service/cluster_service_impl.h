@@ -4,6 +4,11 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+
 #include "common/executor.h"
 #include "predella/v1/cluster_service.grpc.pb.h"
 #include "server/lifecycle/cluster_view.h"
@@ -14,11 +19,17 @@ namespace predella::server {
 
 class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
  public:
+  using Backup = std::function<absl::StatusOr<v1::IndexBackup>()>;
+
   // All must outlive the server this is registered with; `pool` reads what
-  // those who watch are sent.
+  // those who watch are sent. `backup` makes a copy of the index.
   ClusterServiceImpl(CallRunner* runner, ClusterView* cluster, EventLog* events,
-                     Executor* pool)
-      : runner_(runner), cluster_(cluster), events_(events), pool_(pool) {}
+                     Executor* pool, Backup backup)
+      : runner_(runner),
+        cluster_(cluster),
+        events_(events),
+        pool_(pool),
+        backup_(std::move(backup)) {}
 
   grpc::ServerUnaryReactor* GetCluster(grpc::CallbackServerContext* context,
                                        const v1::GetClusterRequest* request,
@@ -35,12 +46,16 @@ class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
   grpc::ServerWriteReactor<v1::Event>* WatchEvents(
       grpc::CallbackServerContext* context,
       const v1::WatchEventsRequest* request) override;
+  grpc::ServerUnaryReactor* BackupIndex(grpc::CallbackServerContext* context,
+                                        const v1::BackupIndexRequest* request,
+                                        v1::IndexBackup* response) override;
 
  private:
   CallRunner* const runner_;
   ClusterView* const cluster_;
   EventLog* const events_;
   Executor* const pool_;
+  const Backup backup_;
 };
 
 }  // namespace predella::server

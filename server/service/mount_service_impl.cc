@@ -78,4 +78,12 @@ grpc::ServerUnaryReactor* MountServiceImpl::PauseScrub(
   });
 }
 
+grpc::ServerUnaryReactor* MountServiceImpl::ConfirmMount(
+    grpc::CallbackServerContext* context,
+    const v1::ConfirmMountRequest* request, v1::Mount* response) {
+  return runner_->Run<v1::Mount>(context, response, [this, request] {
+    return mounts_->Confirm(*request);
+  });
+}
+
 }  // namespace predella::server

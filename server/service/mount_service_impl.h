@@ -49,6 +49,9 @@ class MountServiceImpl final : public v1::MountService::CallbackService {
   grpc::ServerUnaryReactor* PauseScrub(grpc::CallbackServerContext* context,
                                        const v1::PauseScrubRequest* request,
                                        v1::Mount* response) override;
+  grpc::ServerUnaryReactor* ConfirmMount(grpc::CallbackServerContext* context,
+                                         const v1::ConfirmMountRequest* request,
+                                         v1::Mount* response) override;
 
  private:
   CallRunner* const runner_;

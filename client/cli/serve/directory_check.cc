@@ -218,7 +218,8 @@ absl::Status CheckLabels(const std::vector<LabelledDirectory>& directories,
           path, " belongs to the cluster ", label.cluster_uid,
           ", but the state directory ", state_dir,
           " holds no index: start with the --state-dir that belongs to that "
-          "cluster"));
+          "cluster; if the index is lost, predella index rebuild makes it anew "
+          "from the directories"));
     }
     if (!cluster_uid.empty() && label.cluster_uid != cluster_uid) {
       return mismatch(absl::StrCat(

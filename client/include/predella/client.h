@@ -112,6 +112,9 @@ class Client {
                                         absl::string_view reason = "",
                                         bool validate_only = false,
                                         bool accept_unlisted = false);
+  // Takes in a mount that was away when the index was rebuilt.
+  absl::StatusOr<v1::Mount> ConfirmMount(absl::string_view mount,
+                                         bool validate_only = false);
 
   // Gives the name of a mount to the directory whose label says `new_uid`;
   // empty: the one whose agent was refused last.
@@ -137,6 +140,8 @@ class Client {
   // `size_bytes` absent: unknown size. `image` may be empty.
   absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       std::optional<int64_t> size_bytes, absl::string_view image = "");
+  // Copies the coordinator's index beside it.
+  absl::StatusOr<v1::IndexBackup> BackupIndex();
 
   const std::shared_ptr<Connection>& connection() const { return connection_; }
 

@@ -64,6 +64,8 @@ class Connection {
       const v1::ReplaceMountRequest& request) = 0;
   virtual absl::StatusOr<v1::ExplainImpactResponse> ExplainImpact(
       const v1::ExplainImpactRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> ConfirmMount(
+      const v1::ConfirmMountRequest& request) = 0;
 
   virtual absl::StatusOr<v1::Cluster> GetCluster() = 0;
   virtual absl::StatusOr<v1::ListEventsResponse> ListEvents(
@@ -75,6 +77,7 @@ class Connection {
       const std::function<bool(const v1::Event&)>& event) = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       const v1::ExplainPlacementRequest& request) = 0;
+  virtual absl::StatusOr<v1::IndexBackup> BackupIndex() = 0;
 };
 
 // Nothing is dialled before the first call. INVALID_ARGUMENT when the

@@ -63,7 +63,10 @@ class ServicesTest : public ::testing::Test {
     mounts_ = std::make_unique<server::MountServiceImpl>(&runner_,
                                                          &lifecycle_->mounts());
     cluster_ = std::make_unique<server::ClusterServiceImpl>(
-        &runner_, &lifecycle_->cluster(), &lifecycle_->events(), &pool_);
+        &runner_, &lifecycle_->cluster(), &lifecycle_->events(), &pool_,
+        []() -> absl::StatusOr<v1::IndexBackup> {
+          return absl::UnimplementedError("no index on a disk");
+        });
     sessions_ = std::make_unique<server::AgentSessionServiceImpl>(
         &runner_, &lifecycle_->sessions(), &pool_);
     ServerOptions options;
