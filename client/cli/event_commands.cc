@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <ostream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"

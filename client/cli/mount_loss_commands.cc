@@ -1,5 +1,4 @@
 // What the loss of mounts means, and the commands that accept it.
-#include <algorithm>
 #include <memory>
 #include <ostream>
 #include <string>

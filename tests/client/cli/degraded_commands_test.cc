@@ -1,4 +1,6 @@
 // Commands about what is degraded, lost, or happened.
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <sstream>
 #include <string>
