@@ -189,8 +189,8 @@ absl::Status Coordinator::Serve() {
   runner_ = std::make_unique<CallRunner>(pool_.get());
   images_ = std::make_unique<ImageServiceImpl>(
       runner_.get(), &lifecycle_->images(), &lifecycle_->uploads());
-  mounts_ =
-      std::make_unique<MountServiceImpl>(runner_.get(), &lifecycle_->mounts());
+  mounts_ = std::make_unique<MountServiceImpl>(
+      runner_.get(), &lifecycle_->mounts(), &lifecycle_->orphans());
   cluster_ = std::make_unique<ClusterServiceImpl>(runner_.get(),
                                                   &lifecycle_->cluster());
   sessions_ = std::make_unique<AgentSessionServiceImpl>(

@@ -69,6 +69,10 @@ void AgentCore::OnCommand(uint64_t session,
     case control::v1::Command::kListMount:
       PostListCommand(session, command);
       break;
+    case control::v1::Command::kAdoptFile:
+    case control::v1::Command::kQuarantineFile:
+      PostOrphanCommand(session, command);
+      break;
     default:
       AnswerStatus(
           session, number,

@@ -73,6 +73,7 @@ void AgentCore::Tick() {
     RefreshSpaceLocked();
     FreshenLocked();
     SyncFenceLocked();
+    ExpireQuarantineLocked();
     HeartbeatLocked();
   }
   table_.Tick();

@@ -58,6 +58,7 @@ void AgentCore::OnDisconnected(uint64_t session) {
     LogWarning("session_lost", {{"mount", identity_.mount_name}});
   }
   session_.End(session);
+  may_collect_ = false;
   phase_ = Phase::kNone;
   early_.clear();
 }
@@ -333,6 +334,7 @@ void AgentCore::AttachAnswered(
 void AgentCore::CollectLocked(uint64_t session,
                               const std::shared_ptr<ImageStore>& store,
                               bool may_collect) {
+  may_collect_ = may_collect;
   if (!may_collect) {
     // What is not named now is kept, and is garbage once the mount is trusted.
     garbage_collected_ = false;

@@ -18,6 +18,8 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
               &tombstones_),
       inventory_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
                  &tombstones_, &changed_),
+      orphans_(deps, &sessions_, &trust_, &uploads_, &tombstones_, &inventory_,
+               &gate_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_,
               &inventory_),
       mounts_(deps, &reaper_, &inventory_, &changed_, &gate_),
@@ -26,6 +28,7 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
   sessions_.Bind(&upload_manager_, &tombstones_, &inventory_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });
+  inventory_.OnAudited([this] { orphans_.FollowMoves(); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }
 

@@ -15,6 +15,7 @@
 #include "server/lifecycle/mount_admin.h"
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
+#include "server/lifecycle/orphans.h"
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/session_manager.h"
 #include "server/lifecycle/tombstones.h"
@@ -40,6 +41,7 @@ class Lifecycle {
   ClusterView& cluster() { return cluster_; }
   Reaper& reaper() { return reaper_; }
   Inventory& inventory() { return inventory_; }
+  Orphans& orphans() { return orphans_; }
   TrustKeeper& trust() { return trust_; }
   Tombstones& tombstones() { return tombstones_; }
   UploadTable& upload_table() { return uploads_; }
@@ -66,6 +68,7 @@ class Lifecycle {
   UploadManager upload_manager_;
   Reaper reaper_;
   Inventory inventory_;
+  Orphans orphans_;
   ImageCatalog images_;
   MountAdmin mounts_;
   ClusterView cluster_;
