@@ -149,8 +149,8 @@ absl::Status Coordinator::Serve() {
   runner_ = std::make_unique<CallRunner>(pool_.get());
   images_ = std::make_unique<ImageServiceImpl>(
       runner_.get(), &lifecycle_->images(), &lifecycle_->uploads());
-  mounts_ =
-      std::make_unique<MountServiceImpl>(runner_.get(), &lifecycle_->mounts());
+  mounts_ = std::make_unique<MountServiceImpl>(
+      runner_.get(), &lifecycle_->mounts(), &lifecycle_->orphans());
   cluster_ = std::make_unique<ClusterServiceImpl>(
       runner_.get(), &lifecycle_->cluster(), &lifecycle_->events(), pool_.get(),
       [this] { return backups_->Make(); });

@@ -79,6 +79,10 @@ void AgentCore::OnCommand(uint64_t session,
     case control::v1::Command::kCheckCopy:
       RunScrubCommand(session, command);
       break;
+    case control::v1::Command::kAdoptFile:
+    case control::v1::Command::kQuarantineFile:
+      PostOrphanCommand(session, command);
+      break;
     default:
       AnswerStatus(
           session, number,

@@ -56,6 +56,7 @@ void AgentCore::Tick() {
     RefreshSpaceLocked();
     FreshenLocked();
     SyncFenceLocked();
+    ExpireQuarantineLocked();
     HeartbeatLocked();
   }
   table_.Tick();

@@ -217,6 +217,10 @@ class AgentCore {
   absl::Status ReportInventory(uint64_t session, ImageStore* store,
                                const std::string& listing_id);
 
+  // agent_orphans.cc
+  void PostOrphanCommand(uint64_t session, const control::v1::Command& command);
+  void ExpireQuarantineLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   const AgentIdentity identity_;
   const AgentSeams seams_;
   const std::string incarnation_;
@@ -240,6 +244,9 @@ class AgentCore {
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool garbage_collected_ ABSL_GUARDED_BY(mu_) = false;
   bool listing_ ABSL_GUARDED_BY(mu_) = false;
+  // As the last Attach said.
+  bool may_collect_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Duration next_expiry_ ABSL_GUARDED_BY(mu_);
   absl::Duration next_open_ ABSL_GUARDED_BY(mu_);
   // What was seen before this counts for nothing: the store is newer.
   uint64_t store_ticket_ ABSL_GUARDED_BY(mu_) = 0;

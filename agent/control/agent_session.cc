@@ -60,6 +60,7 @@ void AgentCore::OnDisconnected(uint64_t session) {
   }
   session_.End(session);
   scrubber_.End();
+  may_collect_ = false;
   phase_ = Phase::kNone;
   early_.clear();
 }
@@ -342,6 +343,7 @@ void AgentCore::AttachAnswered(
 void AgentCore::CollectLocked(uint64_t session,
                               const std::shared_ptr<ImageStore>& store,
                               bool may_collect) {
+  may_collect_ = may_collect;
   if (!may_collect) {
     // What is not named now is kept, and is garbage once the mount is trusted.
     garbage_collected_ = false;

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
@@ -279,6 +280,21 @@ class ImageStore {
   virtual absl::StatusOr<RemoveOutcome> Remove(const Uuid& image_id,
                                                const Generation& generation,
                                                const Uuid& upload_id) = 0;
+
+  // Moves a file that no row names into the quarantine, and its record with
+  // it; `generation` absent: a file without a record that fits it. NOT_FOUND
+  // without such a name; ABORTED, GENERATION_MISMATCH when it is another.
+  virtual absl::Status Quarantine(
+      const Uuid& image_id, const std::optional<Generation>& generation) = 0;
+  // Unlinks what was put there longer than `keep` ago, and returns how many
+  // files. FAILED_PRECONDITION, MOUNT_NOT_EMPTY when there are more than
+  // `most`: then none is.
+  virtual absl::StatusOr<int> ExpireQuarantine(absl::Duration keep,
+                                               int most) = 0;
+  // Makes an image of a file without record, durably, when its bytes are those
+  // of `record`: DATA_LOSS when they are not, and it stays as it is. All of it
+  // is read. An image of that generation already: OK.
+  virtual absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) = 0;
 
   // Calls `entry` for everything here, in no particular order.
   virtual absl::Status List(

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
@@ -68,6 +69,10 @@ class ImageStoreImpl final : public ImageStore {
   absl::StatusOr<RemoveOutcome> Remove(const Uuid& image_id,
                                        const Generation& generation,
                                        const Uuid& upload_id) override;
+  absl::Status Quarantine(const Uuid& image_id,
+                          const std::optional<Generation>& generation) override;
+  absl::StatusOr<int> ExpireQuarantine(absl::Duration keep, int most) override;
+  absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) override;
   absl::Status List(
       const std::function<void(const ListEntry&)>& entry) override;
   int64_t image_count() override { return core_.registry.images(); }

@@ -52,6 +52,8 @@ class Inventory {
             Notifier* changed);
   // Called on the pool when RECOVERING has ended and mounts are trusted.
   void OnEnded(std::function<void()> ended);
+  // Called on the pool when a mount was compared with the index.
+  void OnAudited(std::function<void()> audited);
 
   // Asks for the listings that are missing, and ends RECOVERING when there are
   // none. Posts its work; a second call while one runs does nothing.
@@ -94,6 +96,18 @@ class Inventory {
   // In the order of the ids, greater than `after` ("none": from the first).
   std::vector<Orphan> ListOrphans(const Uuid& mount_uid, const Uuid& after,
                                   int64_t limit) const;
+  std::optional<Orphan> FindOrphan(const Uuid& mount_uid,
+                                   const Uuid& image_id) const;
+  // It is gone, or a row names it.
+  void ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id);
+  // It is not what it seemed: `detail` says why.
+  void RefuseOrphan(const Uuid& mount_uid, const Uuid& image_id,
+                    std::string detail);
+  // Makes an image of it, as RECOVERING does. ABORTED when something changed
+  // meanwhile.
+  absl::Status AdoptOrphan(const Uuid& mount_uid,
+                           const storage::v1::ReplicaRecord& record);
+
   // Its last listing lacked more than is likely one by one; absent: no, or not
   // any more.
   struct Suspicion {
@@ -160,7 +174,8 @@ class Inventory {
   UploadManager* const upload_manager_;
   Tombstones* const tombstones_;
   Notifier* const changed_;
-  std::function<void()> ended_;  // constant after OnEnded
+  std::function<void()> ended_;         // constant after OnEnded
+  std::function<void()> audited_done_;  // constant after OnAudited
 
   mutable Mutex mu_;
   bool ticking_ ABSL_GUARDED_BY(mu_) = false;

@@ -9,6 +9,7 @@
 
 #include "common/errors.h"
 #include "common/logging.h"
+#include "common/status_macros.h"
 #include "server/lifecycle/inventory.h"
 
 namespace predella::server {
@@ -166,7 +167,57 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
   if (notify) {
     changed_->Notify();
   }
+  if (result.ok() && audited_done_) {
+    audited_done_();
+  }
   Tick();  // the next mount's turn
+}
+
+void Inventory::OnAudited(std::function<void()> audited) {
+  audited_done_ = std::move(audited);
+}
+
+std::optional<Orphan> Inventory::FindOrphan(const Uuid& mount_uid,
+                                            const Uuid& image_id) const {
+  MutexLock lock(&mu_);
+  const auto mount = audited_.find(mount_uid);
+  if (mount == audited_.end()) {
+    return std::nullopt;
+  }
+  const auto it = mount->second.orphans.find(image_id);
+  return it == mount->second.orphans.end() ? std::nullopt
+                                           : std::make_optional(it->second);
+}
+
+void Inventory::ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id) {
+  MutexLock lock(&mu_);
+  const auto mount = audited_.find(mount_uid);
+  if (mount != audited_.end()) {
+    mount->second.orphans.erase(image_id);
+  }
+}
+
+absl::Status Inventory::AdoptOrphan(const Uuid& mount_uid,
+                                    const storage::v1::ReplicaRecord& record) {
+  RETURN_IF_ERROR(Adopt(mount_uid, {record}));
+  // Not of a history that was lost: no other generation may displace it.
+  MutexLock lock(&mu_);
+  adopted_.erase(Uuid::FromBytesOrNone(record.image_id()));
+  return absl::OkStatus();
+}
+
+void Inventory::RefuseOrphan(const Uuid& mount_uid, const Uuid& image_id,
+                             std::string detail) {
+  MutexLock lock(&mu_);
+  const auto mount = audited_.find(mount_uid);
+  if (mount == audited_.end()) {
+    return;
+  }
+  const auto it = mount->second.orphans.find(image_id);
+  if (it != mount->second.orphans.end()) {
+    it->second.refused = true;
+    it->second.detail = std::move(detail);
+  }
 }
 
 bool Inventory::WasAudited(const Uuid& mount_uid) const {

@@ -19,6 +19,8 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
       inventory_(deps, &sessions_, &trust_, &uploads_, &upload_manager_,
                  &tombstones_, &changed_),
       scrubs_(deps, &sessions_, &changed_),
+      orphans_(deps, &sessions_, &trust_, &uploads_, &tombstones_, &inventory_,
+               &gate_, &changed_),
       images_(deps, &trust_, &uploads_, &upload_manager_, &tombstones_,
               &inventory_),
       mounts_(deps, &reaper_, &inventory_, &scrubs_, &changed_, &gate_,
@@ -31,6 +33,7 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
   sessions_.BindScrubs(&scrubs_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });
+  inventory_.OnAudited([this] { orphans_.FollowMoves(); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }
 

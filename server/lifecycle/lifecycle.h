@@ -18,6 +18,7 @@
 #include "server/lifecycle/mount_admin.h"
 #include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
+#include "server/lifecycle/orphans.h"
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/session_manager.h"
@@ -45,6 +46,7 @@ class Lifecycle {
   EventLog& events() { return events_; }
   Reaper& reaper() { return reaper_; }
   Inventory& inventory() { return inventory_; }
+  Orphans& orphans() { return orphans_; }
   TrustKeeper& trust() { return trust_; }
   Tombstones& tombstones() { return tombstones_; }
   ScrubKeeper& scrubs() { return scrubs_; }
@@ -76,6 +78,7 @@ class Lifecycle {
   Reaper reaper_;
   Inventory inventory_;
   ScrubKeeper scrubs_;
+  Orphans orphans_;
   ImageCatalog images_;
   MountAdmin mounts_;
   ClusterView cluster_;

@@ -36,6 +36,8 @@ struct Orphan {
   // Absent: a file without a record that fits it, which is nobody's (FOREIGN).
   std::optional<storage::v1::ReplicaRecord> record;
   std::string detail;
+  // Its bytes were looked at, and are not those of the image it might be.
+  bool refused = false;
 };
 
 // Whether the file is the image that its record says, as far as a listing

@@ -86,4 +86,26 @@ grpc::ServerUnaryReactor* MountServiceImpl::ConfirmMount(
   });
 }
 
+grpc::ServerUnaryReactor* MountServiceImpl::ListOrphans(
+    grpc::CallbackServerContext* context, const v1::ListOrphansRequest* request,
+    v1::ListOrphansResponse* response) {
+  return runner_->Run<v1::ListOrphansResponse>(
+      context, response, [this, request] { return orphans_->List(*request); });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::RemoveOrphan(
+    grpc::CallbackServerContext* context,
+    const v1::RemoveOrphanRequest* request, v1::Orphan* response) {
+  return runner_->Run<v1::Orphan>(context, response, [this, request] {
+    return orphans_->Remove(*request);
+  });
+}
+
+grpc::ServerUnaryReactor* MountServiceImpl::AdoptOrphan(
+    grpc::CallbackServerContext* context, const v1::AdoptOrphanRequest* request,
+    v1::Orphan* response) {
+  return runner_->Run<v1::Orphan>(
+      context, response, [this, request] { return orphans_->Adopt(*request); });
+}
+
 }  // namespace predella::server

@@ -6,15 +6,16 @@
 
 #include "predella/v1/mount_service.grpc.pb.h"
 #include "server/lifecycle/mount_admin.h"
+#include "server/lifecycle/orphans.h"
 #include "server/service/call_runner.h"
 
 namespace predella::server {
 
 class MountServiceImpl final : public v1::MountService::CallbackService {
  public:
-  // Both must outlive the server this is registered with.
-  MountServiceImpl(CallRunner* runner, MountAdmin* mounts)
-      : runner_(runner), mounts_(mounts) {}
+  // All must outlive the server this is registered with.
+  MountServiceImpl(CallRunner* runner, MountAdmin* mounts, Orphans* orphans)
+      : runner_(runner), mounts_(mounts), orphans_(orphans) {}
 
   grpc::ServerUnaryReactor* GetMount(grpc::CallbackServerContext* context,
                                      const v1::GetMountRequest* request,
@@ -52,10 +53,21 @@ class MountServiceImpl final : public v1::MountService::CallbackService {
   grpc::ServerUnaryReactor* ConfirmMount(grpc::CallbackServerContext* context,
                                          const v1::ConfirmMountRequest* request,
                                          v1::Mount* response) override;
+  grpc::ServerUnaryReactor* ListOrphans(
+      grpc::CallbackServerContext* context,
+      const v1::ListOrphansRequest* request,
+      v1::ListOrphansResponse* response) override;
+  grpc::ServerUnaryReactor* RemoveOrphan(grpc::CallbackServerContext* context,
+                                         const v1::RemoveOrphanRequest* request,
+                                         v1::Orphan* response) override;
+  grpc::ServerUnaryReactor* AdoptOrphan(grpc::CallbackServerContext* context,
+                                        const v1::AdoptOrphanRequest* request,
+                                        v1::Orphan* response) override;
 
  private:
   CallRunner* const runner_;
   MountAdmin* const mounts_;
+  Orphans* const orphans_;
 };
 
 }  // namespace predella::server

@@ -4,7 +4,7 @@ import os
 import unittest
 import uuid
 
-from cluster import ClusterTest, wait_until
+from cluster import MIB, ClusterTest, random_bytes, wait_until
 
 
 class InventoryTest(ClusterTest):
@@ -91,6 +91,46 @@ class InventoryTest(ClusterTest):
         for name in strangers:
             self.assertTrue(os.path.exists(self.path('store-1', name)), name)
         self.assertEqual(cluster.get(image), b'one of ours')
+
+    def move(self, image, source, target, record):
+        """As an operator with mv, while the daemons run."""
+        os.rename(self.path(source, image), self.path(target, image))
+        if record:
+            os.rename(self.record(source, image), self.record(target, image))
+
+    def test_the_row_follows_a_file_that_was_moved_by_hand(self):
+        cluster = self.cluster
+        data = {cluster.put(random_bytes(3 * MIB + i, i)): i for i in range(2)}
+        for image, i in data.items():
+            self.assertEqual(cluster.where(image), ['store-1'])
+            self.move(image, 'store-1', 'store-2', record=i == 1)
+        for name in ('store-1', 'store-2'):
+            self.restart(name)
+        for image, i in data.items():
+            wait_until('the row follows',
+                       lambda: cluster.where(image) == ['store-2'])
+            self.assert_same(cluster.get(image), random_bytes(3 * MIB + i, i),
+                             image)
+            self.assertTrue(os.path.exists(self.record('store-2', image)))
+        wait_until('nothing is wrong', lambda: not self.codes())
+        first = next(iter(data))
+        cluster.cli('image', 'rm', first)
+        wait_until('it is removed there',
+                   lambda: first not in cluster.files('store-2'))
+
+    def test_other_bytes_under_a_moved_name_stay_a_strangers(self):
+        cluster = self.cluster
+        image = cluster.put(b'the bytes of it')
+        os.remove(self.path('store-1', image))
+        with open(self.path('store-2', image), 'wb') as f:
+            f.write(b'quite others..!')
+        for name in ('store-1', 'store-2'):
+            self.restart(name)
+        wait_until('both are named', lambda: {'ORPHANS', 'COPIES_FAULTY'}
+                   <= self.codes())
+        self.assertEqual(cluster.where(image), ['store-1'])
+        self.assertFalse(os.path.exists(self.record('store-2', image)))
+        self.assertTrue(os.path.exists(self.path('store-2', image)))
 
     def test_an_empty_mount_that_had_images_is_an_alarm(self):
         cluster = self.cluster

@@ -362,6 +362,29 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
       inflight_.erase(remove.upload_id());
       break;
     }
+    case control::v1::Command::kAdoptFile: {
+      const storage::v1::ReplicaRecord& record = command.adopt_file().record();
+      const auto it = files_.find(record.image_id());
+      if (it == files_.end()) {
+        *result.mutable_error() = ToRpcStatus(absl::NotFoundError("no file"));
+      } else if (behaviour_.other_bytes) {
+        *result.mutable_error() = ToRpcStatus(absl::DataLossError("others"));
+      } else {
+        it->second.has_record = true;
+        it->second.generation = record.generation();
+        it->second.upload_id = record.upload_id();
+      }
+      break;
+    }
+    case control::v1::Command::kQuarantineFile: {
+      const auto it = files_.find(command.quarantine_file().image_id());
+      if (it == files_.end()) {
+        *result.mutable_error() = ToRpcStatus(absl::NotFoundError("no file"));
+      } else {
+        files_.erase(it);
+      }
+      break;
+    }
     case control::v1::Command::kStoreTombstone:
       if (!behaviour_.refuse_tombstone.ok()) {
         *result.mutable_error() = ToRpcStatus(behaviour_.refuse_tombstone);

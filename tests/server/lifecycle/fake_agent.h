@@ -90,6 +90,7 @@ class FakeAgent {
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
     absl::Status refuse_listing;
+    bool other_bytes = false;  // in files without record
     // Called when a listing was sent and before it is answered.
     std::function<void()> while_listing;
     bool records_readable = true;

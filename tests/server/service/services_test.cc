@@ -60,8 +60,8 @@ class ServicesTest : public ::testing::Test {
     lifecycle_ = *server::Lifecycle::Create(deps, server::PlacementOptions());
     images_ = std::make_unique<server::ImageServiceImpl>(
         &runner_, &lifecycle_->images(), &lifecycle_->uploads());
-    mounts_ = std::make_unique<server::MountServiceImpl>(&runner_,
-                                                         &lifecycle_->mounts());
+    mounts_ = std::make_unique<server::MountServiceImpl>(
+        &runner_, &lifecycle_->mounts(), &lifecycle_->orphans());
     cluster_ = std::make_unique<server::ClusterServiceImpl>(
         &runner_, &lifecycle_->cluster(), &lifecycle_->events(), &pool_,
         []() -> absl::StatusOr<v1::IndexBackup> {

@@ -1,0 +1,432 @@
+#include "server/lifecycle/orphans.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/generation.h"
+#include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/image_conflict.h"
+#include "server/lifecycle/page_token.h"
+
+namespace predella::server {
+namespace {
+
+constexpr absl::Duration kQuarantineTimeout = absl::Seconds(10);
+constexpr int64_t kPage = 1000;
+
+std::string GenerationText(const Orphan& orphan) {
+  return orphan.record.has_value()
+             ? Generation::FromProto(orphan.record->generation()).ToString()
+             : std::string();
+}
+
+// What lies at another mount stands for the row, byte for byte.
+storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
+  storage::v1::ReplicaRecord record;
+  record.set_image_id(row.image_id());
+  *record.mutable_generation() = row.generation();
+  record.set_upload_id(row.upload_id());
+  record.set_location_key(row.location_key());
+  record.set_size_bytes(row.size_bytes());
+  record.set_crc32c(row.crc32c());
+  *record.mutable_hashes() = row.hashes();
+  record.set_create_time_us(row.create_time_us());
+  record.set_publish_time_us(row.create_time_us());
+  *record.mutable_decision() = row.decision();
+  return record;
+}
+
+}  // namespace
+
+Orphans::Orphans(const LifecycleDeps& deps, AgentCommands* commands,
+                 TrustKeeper* trust, UploadTable* uploads,
+                 Tombstones* tombstones, Inventory* inventory, MountGate* gate,
+                 Notifier* changed)
+    : deps_(deps),
+      commands_(commands),
+      trust_(trust),
+      uploads_(uploads),
+      tombstones_(tombstones),
+      inventory_(inventory),
+      gate_(gate),
+      changed_(changed) {}
+
+absl::StatusOr<MountInfo> Orphans::FindMount(const std::string& name) const {
+  ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
+  std::optional<MountInfo> info = deps_.registry->FindByName(bare);
+  if (!info.has_value()) {
+    return MakeError(absl::StatusCode::kNotFound, reason::kMountNotFound,
+                     absl::StrCat("there is no ", MountName(bare)),
+                     {{"mount", MountName(bare)}});
+  }
+  return *std::move(info);
+}
+
+v1::Orphan Orphans::ToApi(const Orphan& orphan, const MountInfo& info) const {
+  v1::Orphan out;
+  out.set_mount(MountName(info.row.mount_name()));
+  out.set_image(ImageName(orphan.image_id));
+  out.set_generation(GenerationText(orphan));
+  out.set_size_bytes(orphan.size_bytes);
+  out.set_detail(orphan.detail);
+  return out;
+}
+
+absl::StatusOr<v1::ListOrphansResponse> Orphans::List(
+    const v1::ListOrphansRequest& request) {
+  ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
+  const std::string arguments = absl::StrCat("orphans\n", request.mount());
+  ASSIGN_OR_RETURN(const std::string last,
+                   DecodePageToken(arguments, request.page_token()));
+  // The last key: an image's id and the name of its mount.
+  const std::string last_mount = last.size() > 16 ? last.substr(16) : "";
+  const Uuid last_image = Uuid::FromBytesOrNone(last.substr(0, 16));
+  std::vector<MountInfo> mounts;
+  if (request.mount().empty()) {
+    mounts = deps_.registry->List();
+  } else {
+    ASSIGN_OR_RETURN(MountInfo info, FindMount(request.mount()));
+    mounts.push_back(std::move(info));
+  }
+  v1::ListOrphansResponse response;
+  std::string key;
+  for (const MountInfo& info : mounts) {
+    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    if (!inventory_->WasAudited(uid)) {
+      response.add_unlisted(MountName(info.row.mount_name()));
+    }
+    if (info.row.mount_name() < last_mount ||
+        !response.next_page_token().empty()) {
+      continue;
+    }
+    const Uuid after =
+        info.row.mount_name() == last_mount ? last_image : Uuid();
+    for (const Orphan& orphan :
+         inventory_->ListOrphans(uid, after, page_size + 1)) {
+      if (response.orphans_size() >= page_size) {
+        response.set_next_page_token(EncodePageToken(arguments, key));
+        break;
+      }
+      *response.add_orphans() = ToApi(orphan, info);
+      key = absl::StrCat(orphan.image_id.bytes(), info.row.mount_name());
+    }
+  }
+  return response;
+}
+
+absl::StatusOr<Orphans::Found> Orphans::Find(
+    const std::string& mount, const std::string& image,
+    const std::string& generation) const {
+  ASSIGN_OR_RETURN(const MountInfo info, FindMount(mount));
+  ASSIGN_OR_RETURN(const Uuid image_id, ParseImageName(image));
+  const std::optional<Orphan> orphan = inventory_->FindOrphan(
+      Uuid::FromBytesOrNone(info.row.mount_uid()), image_id);
+  if (!orphan.has_value()) {
+    return MakeError(absl::StatusCode::kNotFound, reason::kImageNotFound,
+                     absl::StrCat("no listing of ", mount, " showed ", image,
+                                  " as a file that the index does not name"),
+                     {{"mount", mount}, {"image", image}});
+  }
+  if (GenerationText(*orphan) != generation) {
+    const std::string is = GenerationText(*orphan);
+    return MakeError(
+        absl::StatusCode::kAborted, reason::kGenerationMismatch,
+        absl::StrCat(image, " on ", mount, " is ",
+                     is.empty() ? "a file without a record"
+                                : absl::StrCat("generation ", is),
+                     ", not ",
+                     generation.empty() ? "a file without one" : generation),
+        {{"generation", is}});
+  }
+  return Found{info, *orphan};
+}
+
+absl::Status Orphans::CheckTouchable(const MountInfo& info) const {
+  RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  const std::string name = MountName(info.row.mount_name());
+  if (trust_->recovering()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kRecovering,
+                     "in RECOVERING nothing is moved on any mount",
+                     {{"mount", name}});
+  }
+  if (!info.trusted) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kNotReady,
+        absl::StrCat(name, " is away or not trusted: nothing on it is moved"),
+        {{"mount", name}});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Orphan> Orphans::Remove(
+    const v1::RemoveOrphanRequest& request) {
+  ASSIGN_OR_RETURN(const Found found, Find(request.mount(), request.image(),
+                                           request.generation()));
+  RETURN_IF_ERROR(CheckTouchable(found.info));
+  const Uuid mount_uid = found.orphan.mount_uid;
+  const Uuid image_id = found.orphan.image_id;
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                   deps_.index->GetImage(image_id));
+  const bool named = row.has_value() &&
+                     std::any_of(row->copies().begin(), row->copies().end(),
+                                 [&](const storage::v1::CopyRow& copy) {
+                                   return copy.mount_uid() == mount_uid.bytes();
+                                 });
+  if (named) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     reason::kImageExists,
+                     absl::StrCat("the index names a copy of ", request.image(),
+                                  " on ", request.mount(), " by now"));
+  }
+  if (request.validate_only()) {
+    return ToApi(found.orphan, found.info);
+  }
+  control::v1::Command command;
+  control::v1::QuarantineFile* file = command.mutable_quarantine_file();
+  file->set_image_id(image_id.bytes());
+  if (found.orphan.record.has_value()) {
+    *file->mutable_generation() = found.orphan.record->generation();
+  }
+  *file->mutable_heard() = deps_.index->synced_pair().ToProto();
+  const absl::Status done =
+      commands_->Call(mount_uid, std::move(command), kQuarantineTimeout, {})
+          .status();
+  if (!done.ok() && !absl::IsNotFound(done)) {
+    return done;
+  }
+  inventory_->ForgetOrphan(mount_uid, image_id);
+  storage::v1::EventRow event;
+  event.set_time_us(deps_.clock->NowMicros());
+  event.set_kind("orphan_quarantined");
+  event.set_mount_name(found.info.row.mount_name());
+  event.set_image_id(image_id.bytes());
+  event.set_detail(found.orphan.detail);
+  IndexTxn txn = deps_.index->Begin();
+  txn.PutEvent(event);
+  LogIfError(deps_.index->Commit(std::move(txn)), "the log has it");
+  LogInfo("orphan_quarantined", {{"image", image_id.ToString()},
+                                 {"mount", found.info.row.mount_name()}});
+  return ToApi(found.orphan, found.info);
+}
+
+absl::Status Orphans::CheckFree(const Uuid& image_id,
+                                const Generation& generation) {
+  RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                   deps_.index->GetImage(image_id));
+  const std::string name = ImageName(image_id);
+  if (row.has_value()) {
+    return MakeError(
+        absl::StatusCode::kAlreadyExists, reason::kImageExists,
+        absl::StrCat("the index has ", name, " in generation ",
+                     Generation::FromProto(row->generation()).ToString()));
+  }
+  if (tombstones_->Covers(image_id, generation)) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     reason::kUploadDeleted,
+                     absl::StrCat(name, " was deleted"));
+  }
+  for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
+    if (entry.open()) {
+      return MakeError(absl::StatusCode::kAborted, reason::kUploadInProgress,
+                       absl::StrCat(name, " is being uploaded"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Orphan> Orphans::Adopt(
+    const v1::AdoptOrphanRequest& request) {
+  ASSIGN_OR_RETURN(const Found found, Find(request.mount(), request.image(),
+                                           request.generation()));
+  RETURN_IF_ERROR(CheckTouchable(found.info));
+  if (!found.orphan.record.has_value()) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kReplicaMissing,
+        absl::StrCat(request.image(), " on ", request.mount(),
+                     " has no record that says what it is: keep the file, "
+                     "and store it again"));
+  }
+  const storage::v1::ReplicaRecord& record = *found.orphan.record;
+  RETURN_IF_ERROR(CheckFree(found.orphan.image_id,
+                            Generation::FromProto(record.generation())));
+  if (request.validate_only()) {
+    return ToApi(found.orphan, found.info);
+  }
+  // The listing may be hours old: whether it is there, as its record says.
+  control::v1::Command command;
+  *command.mutable_adopt_file()->mutable_record() = record;
+  *command.mutable_adopt_file()->mutable_heard() =
+      deps_.index->synced_pair().ToProto();
+  RETURN_IF_ERROR(commands_
+                      ->Call(found.orphan.mount_uid, std::move(command),
+                             kQuarantineTimeout, {})
+                      .status());
+  {
+    const MountGate::Adding adding(gate_, found.orphan.mount_uid);
+    RETURN_IF_ERROR(inventory_->AdoptOrphan(found.orphan.mount_uid, record));
+  }
+  inventory_->ForgetOrphan(found.orphan.mount_uid, found.orphan.image_id);
+  return ToApi(found.orphan, found.info);
+}
+
+std::optional<storage::v1::ImageRow> Orphans::MovedRow(const Orphan& orphan,
+                                                       Uuid* source) const {
+  const auto row = deps_.index->GetImage(orphan.image_id);
+  if (!row.ok() || !row->has_value() ||
+      (*row)->size_bytes() != orphan.size_bytes ||
+      (orphan.record.has_value() &&
+       Generation::FromProto(orphan.record->generation()) !=
+           Generation::FromProto((*row)->generation()))) {
+    return std::nullopt;
+  }
+  bool here = false;
+  *source = Uuid();
+  for (const storage::v1::CopyRow& copy : (*row)->copies()) {
+    const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+    here = here || uid == orphan.mount_uid;
+    const auto fault = deps_.index->FaultOf(**row, uid);
+    if (fault.has_value() &&
+        fault->fault() == storage::v1::COPY_FAULT_MISSING) {
+      *source = uid;
+    }
+  }
+  return here || source->none() ? std::nullopt : *row;
+}
+
+void Orphans::FollowMoves() {
+  if (trust_->recovering() || !deps_.index->write_error().empty()) {
+    return;
+  }
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (!info.trusted ||
+        info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    Uuid after;
+    while (true) {
+      const std::vector<Orphan> page =
+          inventory_->ListOrphans(uid, after, kPage);
+      for (const Orphan& orphan : page) {
+        Uuid source;
+        const auto row = MovedRow(orphan, &source);
+        if (!row.has_value() || orphan.refused) {
+          continue;
+        }
+        AskToAdopt(orphan, *row);
+      }
+      if (static_cast<int64_t>(page.size()) < kPage) {
+        break;
+      }
+      after = page.back().image_id;
+    }
+  }
+}
+
+void Orphans::AskToAdopt(const Orphan& orphan,
+                         const storage::v1::ImageRow& row) {
+  const Uuid image_id = orphan.image_id;
+  const Uuid target = orphan.mount_uid;
+  {
+    MutexLock lock(&mu_);
+    if (!asking_.insert(image_id).second) {
+      return;
+    }
+  }
+  control::v1::Command command;
+  *command.mutable_adopt_file()->mutable_record() =
+      orphan.record.has_value() ? *orphan.record : RecordOfRow(row);
+  *command.mutable_adopt_file()->mutable_heard() =
+      deps_.index->synced_pair().ToProto();
+  commands_->CallAsync(
+      target, std::move(command),
+      [this, image_id,
+       target](const absl::StatusOr<control::v1::CommandResult>& result) {
+        const absl::Status status = result.status();
+        deps_.pool->Post([this, image_id, target, status] {
+          if (status.ok()) {
+            CommitMove(image_id, target);
+          } else if (absl::IsDataLoss(status)) {
+            inventory_->RefuseOrphan(
+                target, image_id,
+                absl::StrCat("a file under the name of an image that is "
+                             "missing elsewhere, with other bytes: ",
+                             status.message()));
+          } else {
+            LogIfError(status,
+                       "the moved file is looked at again after the "
+                       "next listing");
+          }
+          MutexLock lock(&mu_);
+          asking_.erase(image_id);
+        });
+      });
+}
+
+void Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
+  const MountGate::Adding adding(gate_, target);
+  const std::optional<MountInfo> to = deps_.registry->Find(target);
+  for (int i = 0; i < kMaxCommitTries; ++i) {
+    const std::optional<Orphan> orphan =
+        inventory_->FindOrphan(target, image_id);
+    Uuid source;
+    const auto row = orphan.has_value() && !trust_->recovering()
+                         ? MovedRow(*orphan, &source)
+                         : std::nullopt;
+    if (!row.has_value() || !to.has_value() ||
+        to->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      return;  // deleted, or found again: the next listing says what is there
+    }
+    const std::optional<MountInfo> from = deps_.registry->Find(source);
+    storage::v1::ImageRow moved = *row;
+    for (storage::v1::CopyRow& copy : *moved.mutable_copies()) {
+      if (copy.mount_uid() == source.bytes()) {
+        copy.set_mount_uid(target.bytes());
+      }
+    }
+    storage::v1::EventRow event;
+    event.set_time_us(deps_.clock->NowMicros());
+    event.set_kind("copy_moved");
+    event.set_mount_name(to->row.mount_name());
+    event.set_image_id(image_id.bytes());
+    event.set_affected_images(1);
+    event.set_detail(
+        absl::StrCat("it was moved here by hand from ",
+                     MountName(from.has_value() ? from->row.mount_name()
+                                                : source.ToString())));
+    IndexTxn txn = deps_.index->Begin();
+    txn.RequireImage(*row);
+    txn.PutImage(moved);
+    txn.PutEvent(event);
+    const absl::Status status = deps_.index->Commit(std::move(txn));
+    if (absl::IsAborted(status)) {
+      continue;
+    }
+    if (!status.ok()) {
+      LogIfError(status, "the row follows after the next listing");
+      return;
+    }
+    inventory_->ForgetOrphan(target, image_id);
+    for (const Uuid& uid : {source, target}) {
+      deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
+    }
+    LogInfo("copy_moved", {{"image", image_id.ToString()},
+                           {"from", source.ToString()},
+                           {"to", to->row.mount_name()}});
+    changed_->Notify();
+    return;
+  }
+}
+
+}  // namespace predella::server

@@ -1,0 +1,85 @@
+// Files under image names that no row of the index names: what an operator may
+// do with them, and images that somebody moved from one mount to another.
+#ifndef PREDELLA_SERVER_LIFECYCLE_ORPHANS_H_
+#define PREDELLA_SERVER_LIFECYCLE_ORPHANS_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/ids.h"
+#include "common/mutex.h"
+#include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/agent_session.h"
+#include "server/lifecycle/inventory.h"
+#include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/mount_gate.h"
+#include "server/lifecycle/notifier.h"
+#include "server/lifecycle/tombstones.h"
+#include "server/lifecycle/trust_keeper.h"
+#include "server/lifecycle/upload_table.h"
+
+namespace predella::server {
+
+// Thread-safe. NOT_FOUND, MOUNT_NOT_FOUND for an unknown mount; NOT_FOUND,
+// IMAGE_NOT_FOUND for a file that no listing showed.
+class Orphans {
+ public:
+  // All must outlive it.
+  Orphans(const LifecycleDeps& deps, AgentCommands* commands,
+          TrustKeeper* trust, UploadTable* uploads, Tombstones* tombstones,
+          Inventory* inventory, MountGate* gate, Notifier* changed);
+
+  absl::StatusOr<v1::ListOrphansResponse> List(
+      const v1::ListOrphansRequest& request);
+  // Into the quarantine of its mount. FAILED_PRECONDITION in RECOVERING, on a
+  // mount that is not trusted, and when a row names it by now.
+  absl::StatusOr<v1::Orphan> Remove(const v1::RemoveOrphanRequest& request);
+  // ALREADY_EXISTS, IMAGE_EXISTS when the id is not free; FAILED_PRECONDITION
+  // for a file without a record that fits it.
+  absl::StatusOr<v1::Orphan> Adopt(const v1::AdoptOrphanRequest& request);
+
+  // An image whose copy is missing on one mount and lies as an orphan on
+  // another was moved by hand: its row follows. Blocks on the index; called
+  // on the pool after every listing.
+  void FollowMoves();
+
+ private:
+  struct Found {
+    MountInfo info;
+    Orphan orphan;
+  };
+  absl::StatusOr<MountInfo> FindMount(const std::string& name) const;
+  absl::StatusOr<Found> Find(const std::string& mount, const std::string& image,
+                             const std::string& generation) const;
+  absl::Status CheckTouchable(const MountInfo& info) const;
+  absl::Status CheckFree(const Uuid& image_id, const Generation& generation);
+  v1::Orphan ToApi(const Orphan& orphan, const MountInfo& info) const;
+
+  // The mount that the row names and whose copy is missing; absent: none.
+  std::optional<storage::v1::ImageRow> MovedRow(const Orphan& orphan,
+                                                Uuid* source) const;
+  void AskToAdopt(const Orphan& orphan, const storage::v1::ImageRow& row);
+  void CommitMove(const Uuid& image_id, const Uuid& target);
+
+  const LifecycleDeps deps_;
+  AgentCommands* const commands_;
+  TrustKeeper* const trust_;
+  UploadTable* const uploads_;
+  Tombstones* const tombstones_;
+  Inventory* const inventory_;
+  MountGate* const gate_;
+  Notifier* const changed_;
+
+  Mutex mu_;
+  // Asked for, and not answered.
+  absl::flat_hash_set<Uuid> asking_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace predella::server
+
+#endif  // PREDELLA_SERVER_LIFECYCLE_ORPHANS_H_

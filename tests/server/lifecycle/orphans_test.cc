@@ -1,0 +1,234 @@
+// Files that no row names: what an operator may do, and images that somebody
+// moved from one mount to another.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class OrphansTest : public LifecycleFixture {
+ protected:
+  OrphansTest() : image_(ids_.NextUuid()), upload_(ids_.NextUuid()) {
+    a_ = AddConnected("a", 1);
+    b_ = AddConnected("b", 2);
+    Upload(a_, image_, upload_);
+  }
+  // Both were listed: only a mount that registers again is from then on.
+  void ListBoth() {
+    Tick();
+    Tick();
+  }
+  void Again(FakeAgent* agent) {
+    agent->Lose();
+    Settle();
+    Connect(agent);
+    Tick();
+    Settle();
+  }
+  std::string HolderOf(const Uuid& image) {
+    const auto row = index_->GetImage(image);
+    if (!row.ok() || !row->has_value() || (*row)->copies_size() != 1) {
+      return "";
+    }
+    const Uuid uid = Uuid::FromBytesOrNone((*row)->copies(0).mount_uid());
+    return registry_->Find(uid)->row.mount_name();
+  }
+  int64_t Count(FakeAgent* agent) {
+    return lifecycle_->inventory().OrphanCount(agent->uid());
+  }
+  v1::ListOrphansResponse List(int page_size = 0, const std::string& token = "",
+                               const std::string& mount = "") {
+    v1::ListOrphansRequest request;
+    request.set_page_size(page_size);
+    request.set_page_token(token);
+    request.set_mount(mount);
+    const auto response = lifecycle_->orphans().List(request);
+    EXPECT_OK(response);
+    return response.ok() ? *response : v1::ListOrphansResponse();
+  }
+  v1::RemoveOrphanRequest RemovalOf(const v1::Orphan& orphan,
+                                    bool dry = false) {
+    v1::RemoveOrphanRequest request;
+    request.set_mount(orphan.mount());
+    request.set_image(orphan.image());
+    request.set_generation(orphan.generation());
+    request.set_validate_only(dry);
+    return request;
+  }
+  v1::AdoptOrphanRequest AdoptionOf(const v1::Orphan& orphan,
+                                    bool dry = false) {
+    v1::AdoptOrphanRequest request;
+    request.set_mount(orphan.mount());
+    request.set_image(orphan.image());
+    request.set_generation(orphan.generation());
+    request.set_validate_only(dry);
+    return request;
+  }
+
+  const Uuid image_;
+  const Uuid upload_;
+  FakeAgent* a_ = nullptr;
+  FakeAgent* b_ = nullptr;
+};
+
+// Whichever of the two is listed first, with its record or without.
+TEST_F(OrphansTest, TheRowFollowsAnImageThatWasMovedByHand) {
+  ListBoth();
+  for (const bool record : {false, true}) {
+    for (const bool source_first : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(record, source_first));
+      FakeAgent* const from = HolderOf(image_) == "a" ? a_ : b_;
+      FakeAgent* const to = from == a_ ? b_ : a_;
+      FakeAgent::File file = *from->Take(image_);
+      file.has_record = record;
+      to->Put(image_, file);
+      ASSERT_TRUE(to->Has(image_));
+      Again(source_first ? from : to);
+      EXPECT_EQ(HolderOf(image_), from->name())
+          << "the other one may hold it still";
+      Again(source_first ? to : from);
+      EXPECT_EQ(HolderOf(image_), to->name());
+      ASSERT_TRUE(to->Has(image_));
+      EXPECT_TRUE(to->file(image_)->has_record);
+      EXPECT_EQ(index_->fault_count(from->uid()), 0);
+      EXPECT_EQ(Count(to), 0);
+      EXPECT_EQ(index_->mount_totals(to->uid()).count, 1);
+      EXPECT_EQ(index_->mount_totals(from->uid()).count, 0);
+      EXPECT_OK(lifecycle_->images().Get(image_));
+    }
+  }
+}
+
+TEST_F(OrphansTest, ACopyBesideTheImageIsOnlyNamed) {
+  FakeAgent::File file = *a_->file(image_);
+  file.has_record = false;
+  b_->Put(image_, file);
+  Again(b_);
+  Again(a_);
+  EXPECT_EQ(HolderOf(image_), "a");
+  EXPECT_EQ(Count(b_), 1);
+  EXPECT_THAT(List().orphans(0).detail(), HasSubstr("mounts/a"));
+}
+
+TEST_F(OrphansTest, OtherBytesUnderTheNameStayForeign) {
+  FakeAgent::File file = *a_->Take(image_);
+  file.has_record = false;
+  b_->Put(image_, file);
+  b_->Behave([](FakeAgent::Behaviour* b) { b->other_bytes = true; });
+  Again(b_);
+  Again(a_);
+  EXPECT_EQ(HolderOf(image_), "a");
+  EXPECT_EQ(index_->fault_count(a_->uid()), 1);
+  ASSERT_EQ(Count(b_), 1);
+  EXPECT_THAT(List().orphans(0).detail(), HasSubstr("other bytes"));
+  EXPECT_FALSE(b_->file(image_)->has_record);
+  // Another size needs no look at the bytes.
+  const size_t asked = b_->commands().size();
+  file.size_bytes += 1;
+  b_->Put(image_, file);
+  Again(b_);
+  for (size_t i = asked; i < b_->commands().size(); ++i) {
+    EXPECT_FALSE(b_->commands()[i].has_adopt_file());
+  }
+}
+
+TEST_F(OrphansTest, AreListedInPages) {
+  for (FakeAgent* agent : {a_, b_}) {
+    for (int i = 0; i < 3; ++i) {
+      agent->Plant(ids_.NextUuid(), ids_.NextUuid(),
+                   a_->file(image_)->generation);
+    }
+  }
+  EXPECT_EQ(List().unlisted_size(), 2);
+  Again(a_);
+  Again(b_);
+  std::vector<std::string> seen;
+  std::string token;
+  do {
+    const v1::ListOrphansResponse page = List(2, token);
+    EXPECT_LE(page.orphans_size(), 2);
+    for (const v1::Orphan& orphan : page.orphans()) {
+      seen.push_back(orphan.mount() + orphan.image());
+    }
+    token = page.next_page_token();
+  } while (!token.empty());
+  EXPECT_EQ(seen.size(), 6u);
+  EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+  EXPECT_EQ(List(0, "", "mounts/b").orphans_size(), 3);
+  EXPECT_EQ(List().unlisted_size(), 0);
+}
+
+TEST_F(OrphansTest, IsPutIntoQuarantineWhenItsOperatorSaysSo) {
+  const Uuid orphan_id = ids_.NextUuid();
+  a_->Plant(orphan_id, ids_.NextUuid(), a_->file(image_)->generation);
+  Again(a_);
+  ASSERT_EQ(List().orphans_size(), 1);
+  const v1::Orphan orphan = List().orphans(0);
+  v1::RemoveOrphanRequest wrong = RemovalOf(orphan);
+  wrong.clear_generation();
+  EXPECT_THAT(lifecycle_->orphans().Remove(wrong),
+              HasReason(reason::kGenerationMismatch));
+  wrong = RemovalOf(orphan);
+  wrong.set_image("images/" + image_.ToString());
+  EXPECT_THAT(lifecycle_->orphans().Remove(wrong),
+              StatusIs(absl::StatusCode::kNotFound))
+      << "an image of the index is no orphan";
+  ASSERT_OK(lifecycle_->orphans().Remove(RemovalOf(orphan, /*dry=*/true)));
+  EXPECT_TRUE(a_->Has(orphan_id));
+  ASSERT_OK(lifecycle_->orphans().Remove(RemovalOf(orphan)));
+  EXPECT_FALSE(a_->Has(orphan_id));
+  EXPECT_EQ(Count(a_), 0);
+  EXPECT_TRUE(a_->Has(image_));
+}
+
+TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
+  const Uuid orphan_id = ids_.NextUuid();
+  const Uuid foreign_id = ids_.NextUuid();
+  const Uuid old_upload = ids_.NextUuid();
+  a_->Plant(orphan_id, old_upload, a_->file(image_)->generation);
+  FakeAgent::File file = *a_->file(image_);
+  file.has_record = false;
+  a_->Put(foreign_id, file);
+  Again(a_);
+  const v1::ListOrphansResponse both = List();
+  for (const v1::Orphan& orphan : both.orphans()) {
+    if (orphan.generation().empty()) {
+      EXPECT_THAT(lifecycle_->orphans().Adopt(AdoptionOf(orphan)),
+                  HasReason(reason::kReplicaMissing));
+      continue;
+    }
+    ASSERT_OK(lifecycle_->orphans().Adopt(AdoptionOf(orphan, /*dry=*/true)));
+    EXPECT_FALSE(index_->GetImage(orphan_id)->has_value());
+    ASSERT_OK(lifecycle_->orphans().Adopt(AdoptionOf(orphan)));
+  }
+  EXPECT_OK(lifecycle_->images().Get(orphan_id));
+  EXPECT_EQ(HolderOf(orphan_id), "a");
+  EXPECT_EQ(StateOf(old_upload), v1::UPLOAD_STATE_COMMITTED);
+  EXPECT_EQ(Count(a_), 1);
+  // One that is gone by now is not adopted.
+  const Uuid gone = ids_.NextUuid();
+  a_->Plant(gone, ids_.NextUuid(), a_->file(image_)->generation);
+  Again(a_);
+  const v1::ListOrphansResponse listed = List();
+  a_->Take(gone);
+  for (const v1::Orphan& orphan : listed.orphans()) {
+    if (!orphan.generation().empty()) {
+      EXPECT_FALSE(lifecycle_->orphans().Adopt(AdoptionOf(orphan)).ok());
+    }
+  }
+  EXPECT_FALSE(index_->GetImage(gone)->has_value());
+}
+
+}  // namespace
+}  // namespace predella::testing
