@@ -247,6 +247,63 @@ absl::StatusOr<v1::IndexBackup> Client::BackupIndex() {
   return connection_->BackupIndex();
 }
 
+absl::StatusOr<v1::ListOrphansResponse> Client::ListOrphans(
+    absl::string_view mount) {
+  v1::ListOrphansResponse all;
+  v1::ListOrphansRequest request;
+  if (!mount.empty()) {
+    ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+    request.set_mount(MountName(name));
+  }
+  do {
+    ASSIGN_OR_RETURN(v1::ListOrphansResponse page,
+                     connection_->ListOrphans(request));
+    request.set_page_token(page.next_page_token());
+    all.mutable_orphans()->MergeFrom(page.orphans());
+    *all.mutable_unlisted() = page.unlisted();
+  } while (!request.page_token().empty());
+  return all;
+}
+
+absl::StatusOr<std::string> Client::OrphanGeneration(const std::string& mount,
+                                                     const std::string& image) {
+  ASSIGN_OR_RETURN(const v1::ListOrphansResponse all, ListOrphans(mount));
+  for (const v1::Orphan& orphan : all.orphans()) {
+    if (orphan.image() == image) {
+      return orphan.generation();
+    }
+  }
+  return std::string();  // the coordinator says that there is none
+}
+
+absl::StatusOr<v1::Orphan> Client::RemoveOrphan(absl::string_view mount,
+                                                absl::string_view image,
+                                                bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
+  v1::RemoveOrphanRequest request;
+  request.set_mount(MountName(name));
+  request.set_image(ImageName(id));
+  ASSIGN_OR_RETURN(*request.mutable_generation(),
+                   OrphanGeneration(request.mount(), request.image()));
+  request.set_validate_only(validate_only);
+  return connection_->RemoveOrphan(request);
+}
+
+absl::StatusOr<v1::Orphan> Client::AdoptOrphan(absl::string_view mount,
+                                               absl::string_view image,
+                                               bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
+  v1::AdoptOrphanRequest request;
+  request.set_mount(MountName(name));
+  request.set_image(ImageName(id));
+  ASSIGN_OR_RETURN(*request.mutable_generation(),
+                   OrphanGeneration(request.mount(), request.image()));
+  request.set_validate_only(validate_only);
+  return connection_->AdoptOrphan(request);
+}
+
 absl::StatusOr<v1::Cluster> Client::GetCluster() {
   return connection_->GetCluster();
 }

@@ -98,6 +98,7 @@ int RunCli(int argc, const char* const* argv, Context* context) {
   AddImageCommands(&app, context);
   AddUploadCommands(&app, context);
   AddMountCommands(&app, context);
+  AddOrphanCommands(&app, context);
   AddClusterCommands(&app, context);
   AddEventCommands(&app, context);
   AddIndexCommands(&app, context);

@@ -293,6 +293,16 @@ void PrintUploads(const v1::ListUploadsResponse& uploads, bool wide,
   table.Print(out);
 }
 
+void PrintOrphans(const v1::ListOrphansResponse& orphans, std::ostream* out) {
+  Table table({"MOUNT", "ID", "SIZE", "GENERATION", "DETAIL"});
+  for (const v1::Orphan& orphan : orphans.orphans()) {
+    table.Add({Bare(orphan.mount()), Bare(orphan.image()),
+               ShortSize(orphan.size_bytes()), OrDash(orphan.generation()),
+               orphan.detail()});
+  }
+  table.Print(out);
+}
+
 void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
                  absl::Time now, std::ostream* out) {
   std::vector<std::string> header = {"NAME", "HEALTH", "ADMIN",
@@ -379,6 +389,7 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
                                    FormatSize(mount.image_bytes()), ")"));
   facts.Add("missing or damaged", absl::StrCat(mount.fault_count()));
   facts.Add("scrub", ScrubLine(mount));
+  facts.Add("unknown files", absl::StrCat(mount.orphan_count()));
   facts.Add("removals pending", absl::StrCat(mount.pending_removal_count()));
   facts.Add("trusted", mount.trusted() ? "yes" : "no");
   facts.Add("registered", Moment(mount.create_time()));

@@ -71,6 +71,7 @@ void PrintUploads(const v1::ListUploadsResponse& uploads, bool wide,
                   absl::Time now, std::ostream* out);
 void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
                  absl::Time now, std::ostream* out);
+void PrintOrphans(const v1::ListOrphansResponse& orphans, std::ostream* out);
 void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out);
 // How far the scrub of a mount is, as a line.
 std::string ScrubLine(const v1::Mount& mount);

@@ -131,6 +131,18 @@ class ConnectionImpl final : public Connection {
       const v1::ConfirmMountRequest& request) override {
     return stub_->ConfirmMount(request);
   }
+  absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
+      const v1::ListOrphansRequest& request) override {
+    return stub_->ListOrphans(request);
+  }
+  absl::StatusOr<v1::Orphan> RemoveOrphan(
+      const v1::RemoveOrphanRequest& request) override {
+    return stub_->RemoveOrphan(request);
+  }
+  absl::StatusOr<v1::Orphan> AdoptOrphan(
+      const v1::AdoptOrphanRequest& request) override {
+    return stub_->AdoptOrphan(request);
+  }
   absl::StatusOr<v1::Cluster> GetCluster() override {
     return stub_->GetCluster(v1::GetClusterRequest());
   }

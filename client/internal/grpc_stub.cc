@@ -137,6 +137,19 @@ class GrpcStub final : public Stub {
     return Change(mounts_.get(), &v1::MountService::Stub::ConfirmMount,
                   request);
   }
+  absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
+      const v1::ListOrphansRequest& request) override {
+    return Get(mounts_.get(), &v1::MountService::Stub::ListOrphans, request);
+  }
+  absl::StatusOr<v1::Orphan> RemoveOrphan(
+      const v1::RemoveOrphanRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::RemoveOrphan,
+                  request);
+  }
+  absl::StatusOr<v1::Orphan> AdoptOrphan(
+      const v1::AdoptOrphanRequest& request) override {
+    return Change(mounts_.get(), &v1::MountService::Stub::AdoptOrphan, request);
+  }
   absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) override {
     return Get(cluster_.get(), &v1::ClusterService::Stub::GetCluster, request);

@@ -98,6 +98,12 @@ class Stub {
       const v1::PauseScrubRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> ConfirmMount(
       const v1::ConfirmMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
+      const v1::ListOrphansRequest& request) = 0;
+  virtual absl::StatusOr<v1::Orphan> RemoveOrphan(
+      const v1::RemoveOrphanRequest& request) = 0;
+  virtual absl::StatusOr<v1::Orphan> AdoptOrphan(
+      const v1::AdoptOrphanRequest& request) = 0;
   virtual absl::StatusOr<v1::Cluster> GetCluster(
       const v1::GetClusterRequest& request) = 0;
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(

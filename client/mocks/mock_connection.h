@@ -84,6 +84,12 @@ class MockConnection : public Connection {
               (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, ConfirmMount,
               (const v1::ConfirmMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::ListOrphansResponse>, ListOrphans,
+              (const v1::ListOrphansRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Orphan>, RemoveOrphan,
+              (const v1::RemoveOrphanRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Orphan>, AdoptOrphan,
+              (const v1::AdoptOrphanRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Cluster>, GetCluster, (), (override));
   MOCK_METHOD(absl::StatusOr<v1::PlacementDecision>, ExplainPlacement,
               (const v1::ExplainPlacementRequest& request), (override));

@@ -322,33 +322,29 @@ void ClusterView::CheckInventory(const MountInfo& info,
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const auto suspicion = inventory_->SuspicionOf(uid);
   if (suspicion.has_value()) {
-    Add(cluster, "INVENTORY_SUSPICIOUS", v1::CLUSTER_HEALTH_ERROR,
-        absl::StrCat(name, ": a listing lacks ", suspicion->missing, " of ",
-                     suspicion->expected,
-                     " images; nothing is removed for that",
-                     suspicion->missing > ListingAudit::kMostFaults
-                         ? absl::StrCat(", and ", ListingAudit::kMostFaults,
-                                        " of them are marked")
-                         : ""),
-        "see whether the right file system is mounted whole, and put the files "
-        "back; the mount is listed again when its agent registers anew");
-  }
-  const int64_t faults = deps_.index->fault_count(uid);
-  if (faults > 0) {
-    Add(cluster, "COPIES_FAULTY", v1::CLUSTER_HEALTH_ERROR,
-        absl::StrCat(name, ": ", faults, " copies are missing or damaged"),
-        absl::StrCat("predella image ls --mount ", info.row.mount_name(),
-                     " shows them as DEGRADED; put the files back, or delete "
-                     "these images and store them again"));
+    About(info, suspicion->missing,
+          Add(cluster, "INVENTORY_SUSPICIOUS", v1::CLUSTER_HEALTH_ERROR,
+              absl::StrCat(
+                  name, ": a listing lacks ", suspicion->missing, " of ",
+                  suspicion->expected, " images; nothing is removed for that",
+                  suspicion->missing > ListingAudit::kMostFaults
+                      ? absl::StrCat(", and ", ListingAudit::kMostFaults,
+                                     " of them are marked")
+                      : ""),
+              "see whether the right file system is mounted whole, and put the "
+              "files back; the mount is listed again when its agent registers "
+              "anew"));
   }
   const int64_t orphans = inventory_->OrphanCount(uid);
   if (orphans > 0) {
-    Add(cluster, "ORPHANS", v1::CLUSTER_HEALTH_WARNING,
-        absl::StrCat(name, ": ", orphans,
-                     " files bear the name of an image and no row of the "
-                     "index names them"),
-        "ListOrphans of predella.v1.MountService says what they are; nothing "
-        "touches them by itself");
+    About(info, orphans,
+          Add(cluster, "ORPHANS", v1::CLUSTER_HEALTH_WARNING,
+              absl::StrCat(name, ": ", orphans,
+                           " files bear the name of an image and no row of "
+                           "the index names them"),
+              absl::StrCat("predella orphan ls --mount ", info.row.mount_name(),
+                           " says what they are; nothing touches them by "
+                           "itself")));
   }
 }
 

@@ -128,6 +128,17 @@ class Client {
       const std::vector<std::string>& mounts, int page_size = 0,
       absl::string_view page_token = "");
 
+  // Files that the index does not know; all pages in one answer. `mount` may
+  // be empty: of all.
+  absl::StatusOr<v1::ListOrphansResponse> ListOrphans(absl::string_view mount);
+  // The one that the last listing showed under this name. NOT_FOUND without.
+  absl::StatusOr<v1::Orphan> RemoveOrphan(absl::string_view mount,
+                                          absl::string_view image,
+                                          bool validate_only = false);
+  absl::StatusOr<v1::Orphan> AdoptOrphan(absl::string_view mount,
+                                         absl::string_view image,
+                                         bool validate_only = false);
+
   absl::StatusOr<v1::Cluster> GetCluster();
   // Newest first: a page. `mount` and `kind` empty: of all.
   absl::StatusOr<v1::ListEventsResponse> ListEvents(
@@ -146,6 +157,10 @@ class Client {
   const std::shared_ptr<Connection>& connection() const { return connection_; }
 
  private:
+  // The generation of the file under that name; "" without a record.
+  absl::StatusOr<std::string> OrphanGeneration(const std::string& mount,
+                                               const std::string& image);
+
   std::shared_ptr<Connection> connection_;
 };
 

@@ -67,6 +67,12 @@ class Connection {
   virtual absl::StatusOr<v1::Mount> ConfirmMount(
       const v1::ConfirmMountRequest& request) = 0;
 
+  virtual absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
+      const v1::ListOrphansRequest& request) = 0;
+  virtual absl::StatusOr<v1::Orphan> RemoveOrphan(
+      const v1::RemoveOrphanRequest& request) = 0;
+  virtual absl::StatusOr<v1::Orphan> AdoptOrphan(
+      const v1::AdoptOrphanRequest& request) = 0;
   virtual absl::StatusOr<v1::Cluster> GetCluster() = 0;
   virtual absl::StatusOr<v1::ListEventsResponse> ListEvents(
       const v1::ListEventsRequest& request) = 0;
