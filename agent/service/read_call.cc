@@ -38,7 +38,7 @@ ReadCall* ReadCall::Start(AgentCore* core, const grpc::ByteBuffer& wire) {
   }
   raw->offset_ = request.offset();
   raw->end_ = request.length();
-  absl::StatusOr<ReadGrant> grant = core->OpenRead(request);
+  absl::StatusOr<ReadGrant> grant = core->OpenRead(request, call);
   if (!grant.ok()) {
     raw->End(grant.status());
     return raw;
@@ -51,7 +51,7 @@ void ReadCall::Open(const ReadGrant& grant) {
   store_ = grant.store;
   absl::StatusOr<std::unique_ptr<ImageReader>> reader =
       store_->OpenImage(grant.image_id, grant.generation);
-  core_->ReadDone(reader.status());
+  core_->ReadDone(store_.get(), reader.status());
   if (!reader.ok()) {
     End(reader.status());
     return;
@@ -96,7 +96,7 @@ void ReadCall::ReadAhead() {
     const int64_t block_end = (offset_ / kBlockBytes + 1) * kBlockBytes;
     const int64_t length = std::min(block_end, end_) - offset_;
     absl::StatusOr<VerifiedBytes> read = reader_->Read(offset_, length);
-    core_->ReadDone(read.status());
+    core_->ReadDone(store_.get(), read.status());
     if (!read.ok()) {
       End(read.status());
       return;
