@@ -29,7 +29,7 @@ AgentCore::AgentCore(AgentIdentity identity,
       session_(seams_.clock),
       ledger_(reserve_bytes),
       machine_(seams_.clock, seams_.health),
-      prober_(seams_.probe, seams_.clock, &machine_),
+      prober_(seams_.probe, seams_.disk, seams_.clock, &machine_),
       scrubber_(ScrubSeamsOf(), seams_.scrub),
       table_(seams_.disk, seams_.clock, &session_, &ledger_, &machine_,
              seams_.peer, [this] { SpaceChanged(); }),
@@ -266,7 +266,7 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> AgentCore::OpenWrite(
 }
 
 absl::StatusOr<ReadGrant> AgentCore::OpenRead(
-    const v1::ReadImageRequest& request) {
+    const v1::ReadImageRequest& request, std::weak_ptr<ReadStream> stream) {
   Capability want;
   want.operation = Capability::Operation::kRead;
   ASSIGN_OR_RETURN(want.image_id, ParseImageName(request.image()));
@@ -284,6 +284,7 @@ absl::StatusOr<ReadGrant> AgentCore::OpenRead(
     return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                      "the mount's directory is not open");
   }
+  readers_.push_back(std::move(stream));
   return ReadGrant{store_, want.image_id, want.generation};
 }
 
@@ -311,6 +312,7 @@ void AgentCore::Stop(std::function<void()> done) {
   scrubber_.End();
   table_.Shutdown(MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                             "the agent is stopping"));
+  MutexLock lock(&mu_);
   session_strand_.Post([store = std::move(store), done = std::move(done)] {
     if (store != nullptr) {
       LogIfError(store->SyncFence(), "what was not synced is heard again");

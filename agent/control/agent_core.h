@@ -86,6 +86,15 @@ struct ReadGrant {
 absl::Status NotServing(const MountView& view);
 control::v1::MountHealth HealthProto(const MountView& view);
 
+// A read that is open.
+class ReadStream {
+ public:
+  virtual ~ReadStream() = default;
+  // The mount hangs or went away: the client shall hear it now. Called with the
+  // core's lock held; returns at once.
+  virtual void Stalled(const absl::Status& why) = 0;
+};
+
 // Registers before the disk has answered, reports the mount when it has, and
 // keeps what the coordinator named. Opening is tried again every 2 s; nothing
 // restarts to heal.
@@ -120,9 +129,12 @@ class AgentCore {
   absl::StatusOr<std::shared_ptr<UploadHandle>> OpenWrite(
       const v1::WriteHeader& header, std::shared_ptr<UploadStream> stream);
   UploadTable* uploads() { return &table_; }
-  absl::StatusOr<ReadGrant> OpenRead(const v1::ReadImageRequest& request);
+  // `stream` is told when the mount hangs while it lives.
+  absl::StatusOr<ReadGrant> OpenRead(const v1::ReadImageRequest& request,
+                                     std::weak_ptr<ReadStream> stream);
   // What a read of an image came to. Damage makes the mount SUSPECT once for
-  // each copy, and is told to the coordinator.
+  // each copy, and is told to the coordinator. A read that hung until another
+  // store was open counts for nothing.
   void ReadDone(const ReadGrant& grant, const absl::Status& status);
   Executor* disk() { return seams_.disk; }
 
@@ -140,7 +152,9 @@ class AgentCore {
 
   // agent_mount.cc
   void TryOpenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void RunOpen(const MountMemory& memory);
+  void RunOpen(uint64_t number, const MountMemory& memory);
+  void EndReadsLocked(const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeStoreLocked(std::shared_ptr<ImageStore> store,
                        const storage::v1::MountLabel& label,
                        const std::vector<storage::v1::FenceEntry>& known)
@@ -230,13 +244,19 @@ class AgentCore {
   MountProber prober_;
   Scrubber scrubber_;
   UploadTable table_;
-  // Attach and the commands that need the disk, in their order.
-  Strand session_strand_;
 
   Mutex mu_;
+  // Attach and the commands that need the disk, in their order; another one for
+  // every store.
+  Strand session_strand_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<ImageStore> store_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::weak_ptr<ReadStream>> readers_ ABSL_GUARDED_BY(mu_);
   bool opening_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Duration opening_since_ ABSL_GUARDED_BY(mu_);
+  uint64_t open_number_ ABSL_GUARDED_BY(mu_) = 0;
+  // Opens of what is not there any more that have not come back.
+  int left_opens_ ABSL_GUARDED_BY(mu_) = 0;
   bool opened_once_ ABSL_GUARDED_BY(mu_) = false;
   // The last that was logged: it is tried every few seconds.
   std::string open_error_ ABSL_GUARDED_BY(mu_);

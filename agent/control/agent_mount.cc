@@ -13,6 +13,9 @@ namespace predella::agent {
 namespace {
 
 constexpr absl::Duration kOpenRetry = absl::Seconds(2);
+constexpr absl::Duration kOpenHangs = absl::Seconds(2);
+// Each holds a disk thread.
+constexpr int kMostLeftOpens = 3;
 
 }  // namespace
 
@@ -40,11 +43,14 @@ void AgentCore::TryOpenLocked() {
     return;
   }
   opening_ = true;
+  opening_since_ = now;
   machine_.OpenStarted();
-  seams_.disk->Post([this, memory = memory_] { RunOpen(memory); });
+  seams_.disk->Post([this, number = ++open_number_, memory = memory_] {
+    RunOpen(number, memory);
+  });
 }
 
-void AgentCore::RunOpen(const MountMemory& memory) {
+void AgentCore::RunOpen(uint64_t number, const MountMemory& memory) {
   absl::StatusOr<std::shared_ptr<ImageStore>> opened =
       seams_.open_store(memory);
   storage::v1::MountLabel label;
@@ -55,10 +61,14 @@ void AgentCore::RunOpen(const MountMemory& memory) {
     known = (*opened)->Known();
     status = ReadSpace(opened->get()).status();
   }
-  machine_.OpenDone(status);
   bool fatal = false;
   {
     MutexLock lock(&mu_);
+    if (number != open_number_) {
+      --left_opens_;  // it hung in what was mounted here before
+      return;
+    }
+    machine_.OpenDone(status);
     opening_ = false;
     next_open_ = seams_.clock->Boot() + kOpenRetry;
     if (stopped_) {
@@ -67,7 +77,9 @@ void AgentCore::RunOpen(const MountMemory& memory) {
     if (status.ok()) {
       TakeStoreLocked(*std::move(opened), label, known);
     } else {
-      fatal = !opened_once_ && HasReason(status, reason::kMountInUse);
+      // One of ours that was left behind may hold it.
+      fatal = !opened_once_ && left_opens_ == 0 &&
+              HasReason(status, reason::kMountInUse);
       NotOpenedLocked(status);
     }
   }
@@ -127,8 +139,12 @@ void AgentCore::LoseStoreLocked() {
   prober_.SetStore(nullptr);
   scrubber_.End();
   table_.DropStore(NotServing(view));
+  EndReadsLocked(NotServing(view));  // they hold the directory's lock
   seams_.disk->Post([store = std::move(store_)] {});
   store_ = nullptr;
+  // What hangs in the old one holds up nothing of the next.
+  session_strand_ = Strand(seams_.disk);
+  space_running_ = fence_syncing_ = listing_ = false;
   next_open_ = seams_.clock->Boot() + kOpenRetry;
 }
 
@@ -142,6 +158,13 @@ void AgentCore::OnMountSeen(const MountSighting& seen) {
   if (store_ == nullptr) {
     if (other) {
       next_open_ = seams_.clock->Boot();
+    }
+    // An open that hangs in what was mounted here before is left behind.
+    if (other && opening_ && left_opens_ < kMostLeftOpens &&
+        seams_.clock->Boot() - opening_since_ > kOpenHangs) {
+      ++left_opens_;
+      ++open_number_;
+      opening_ = false;
     }
     return;
   }
@@ -160,8 +183,21 @@ void AgentCore::OnMountSeen(const MountSighting& seen) {
   NoticeHealthLocked();
 }
 
+void AgentCore::EndReadsLocked(const absl::Status& why) {
+  for (const std::weak_ptr<ReadStream>& weak : std::exchange(readers_, {})) {
+    if (const std::shared_ptr<ReadStream> reader = weak.lock()) {
+      reader->Stalled(why);
+    }
+  }
+}
+
 void AgentCore::NoticeHealthLocked() {
   const MountView view = machine_.View();
+  if (view.health == v1::HEALTH_HUNG) {
+    EndReadsLocked(NotServing(view));
+  } else {
+    std::erase_if(readers_, [](const auto& r) { return r.expired(); });
+  }
   if (view.health == told_health_) {
     return;
   }

@@ -48,6 +48,12 @@ void AgentCore::RunScrubCommand(uint64_t session,
 }
 
 void AgentCore::ReadDone(const ReadGrant& grant, const absl::Status& status) {
+  {
+    MutexLock lock(&mu_);
+    if (store_ != grant.store) {
+      return;
+    }
+  }
   machine_.CallDone(status);
   if (!absl::IsDataLoss(status)) {
     return;

@@ -59,6 +59,9 @@ void UploadTable::DropStore(const absl::Status& why) {
     disk_->Post([store = std::move(store_)] {});
     store_ = nullptr;
   }
+  // What hangs in the old store holds up no upload of the next: it has the
+  // directory's lock until it came back.
+  strands_.clear();
 }
 
 void UploadTable::Shutdown(const absl::Status& why) { DropStore(why); }

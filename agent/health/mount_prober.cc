@@ -13,9 +13,9 @@ constexpr int kMostSkipped = 4;
 
 }  // namespace
 
-MountProber::MountProber(Executor* executor, Clock* clock,
+MountProber::MountProber(Executor* executor, Executor* spare, Clock* clock,
                          MountStateMachine* machine)
-    : executor_(executor), clock_(clock), machine_(machine) {}
+    : executor_(executor), spare_(spare), clock_(clock), machine_(machine) {}
 
 void MountProber::SetStore(std::shared_ptr<ImageStore> store) {
   MutexLock lock(&mu_);
@@ -24,6 +24,7 @@ void MountProber::SetStore(std::shared_ptr<ImageStore> store) {
   }
   store_ = std::move(store);
   ++number_;
+  left_ += running_ ? 1 : 0;
   running_ = false;
   // Of a directory just opened nothing is known: it is probed at once.
   skipped_ = kMostSkipped;
@@ -38,6 +39,7 @@ void MountProber::Tick() {
   std::shared_ptr<ImageStore> store;
   bool with_probe = false;
   uint64_t number = 0;
+  Executor* executor = executor_;
   {
     MutexLock lock(&mu_);
     const absl::Duration now = clock_->Boot();
@@ -60,9 +62,10 @@ void MountProber::Tick() {
     running_ = true;
     number = number_;
     store = store_;
+    executor = left_ > 0 ? spare_ : executor_;
     machine_->ProbeStarted();
   }
-  executor_->Post([this, with_probe, number, store = std::move(store)] {
+  executor->Post([this, with_probe, number, store = std::move(store)] {
     Run(store, with_probe, number);
   });
 }
@@ -88,6 +91,7 @@ void MountProber::Run(const std::shared_ptr<ImageStore>& store, bool with_probe,
   }
   MutexLock lock(&mu_);
   if (!CurrentLocked(number)) {
+    --left_;
     return;
   }
   running_ = false;

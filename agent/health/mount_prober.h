@@ -22,8 +22,10 @@ namespace predella::agent {
 // at a time: a hung one is not followed by others. Thread-safe.
 class MountProber {
  public:
-  // All must outlive this; `executor` is the probe thread.
-  MountProber(Executor* executor, Clock* clock, MountStateMachine* machine);
+  // All must outlive this; `executor` is the probe thread. `spare` has probes
+  // while that one hangs in a store that was let go.
+  MountProber(Executor* executor, Executor* spare, Clock* clock,
+              MountStateMachine* machine);
 
   // Null: stops. The store is let go on the probe thread.
   void SetStore(std::shared_ptr<ImageStore> store);
@@ -38,12 +40,15 @@ class MountProber {
   bool CurrentLocked(uint64_t number) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Executor* const executor_;
+  Executor* const spare_;
   Clock* const clock_;
   MountStateMachine* const machine_;
   Mutex mu_;
   std::shared_ptr<ImageStore> store_ ABSL_GUARDED_BY(mu_);
   uint64_t number_ ABSL_GUARDED_BY(mu_) = 0;  // of the store
   bool running_ ABSL_GUARDED_BY(mu_) = false;
+  // Of stores that were let go, and have not come back.
+  int left_ ABSL_GUARDED_BY(mu_) = 0;
   int skipped_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Duration next_identity_ ABSL_GUARDED_BY(mu_);
   absl::Duration next_probe_ ABSL_GUARDED_BY(mu_);

@@ -38,7 +38,7 @@ ReadCall* ReadCall::Start(AgentCore* core, const grpc::ByteBuffer& wire) {
   }
   raw->offset_ = request.offset();
   raw->end_ = request.length();
-  absl::StatusOr<ReadGrant> grant = core->OpenRead(request);
+  absl::StatusOr<ReadGrant> grant = core->OpenRead(request, call);
   if (!grant.ok()) {
     raw->End(grant.status());
     return raw;

@@ -31,10 +31,14 @@ inline constexpr int64_t kReadAheadBytes = int64_t{8} << 20;
 // The bytes are copied twice in this process: from the page cache to the
 // buffer that becomes a slice of gRPC's, and from there to the socket.
 class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                       public ReadStream,
                        public std::enable_shared_from_this<ReadCall> {
  public:
   // `core` must outlive it.
   static ReadCall* Start(AgentCore* core, const grpc::ByteBuffer& request);
+
+  // ReadStream. What a stuck read brings later is dropped.
+  void Stalled(const absl::Status& why) override { End(why); }
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;

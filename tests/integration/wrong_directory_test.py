@@ -63,6 +63,11 @@ class WrongDirectoryTest(unittest.TestCase):
             f.write(b'nothing of predella')
         self.plug()
         self.addCleanup(self.unplug_all)
+        self.read_only = os.path.join(self.top, 'read-only')
+        os.mkdir(self.read_only)
+        mount('--bind', self.disk, self.read_only)
+        self.addCleanup(umount, '-l', self.read_only)
+        mount('-o', 'remount,bind,ro', self.read_only)
         self.cluster = Cluster((100, 200), directories=[self.point, spare])
         self.addCleanup(self._stop)
         self.cluster.start()
@@ -109,8 +114,8 @@ class WrongDirectoryTest(unittest.TestCase):
         elif kind == 'old clone':
             mount('--bind', self.clone, self.point)
         else:  # the same file system, read-only, over it
-            mount('--bind', self.disk, self.point)
-            mount('-o', 'remount,bind,ro', self.point)
+            # Read-only before it is seen there: the agent opens it at once.
+            mount('--bind', self.read_only, self.point)
             return None, lambda: umount('-l', self.point)
         return self.point, lambda: umount('-l', self.point)
 

@@ -116,7 +116,7 @@ class CoreTest : public ::testing::Test {
       StoreOptions options;
       options.memory = memory;
       absl::StatusOr<std::unique_ptr<ImageStore>> store =
-          ImageStore::Open(&fs, &clock, &ids, options);
+          ImageStore::Open(root, &clock, &ids, options);
       if (!store.ok()) {
         return store.status();
       }
@@ -373,6 +373,8 @@ class CoreTest : public ::testing::Test {
   testing::FakeIds ids;
   testing::MemFileSystem mem;
   testing::FaultFileSystem fs{&mem};
+  testing::MemFileSystem other_mem;  // another disk
+  FileSystem* root = &fs;            // what is opened next
   testing::ManualExecutor disk;
   testing::ManualExecutor probe;
   FakePeer peer;

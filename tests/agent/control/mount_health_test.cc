@@ -258,6 +258,93 @@ TEST_F(MountHealthTest, AHungMountCostsItsOwnCallsAndKeepsTheirBytes) {
   EXPECT_EQ(Published()->size_bytes(), 2 * kBlockBytes + 100);
 }
 
+class FakeReader final : public ReadStream {
+ public:
+  void Stalled(const absl::Status& why) override { stalled = why; }
+  std::optional<absl::Status> stalled;
+};
+
+TEST_F(MountHealthTest, OpenReadsHearThatTheMountHangsOrWentAway) {
+  Register();
+  v1::ReadImageRequest request;
+  request.set_image(ImageName(image_id));
+  request.set_generation(generation.ToString());
+  request.set_mount_uid(mount_uid.ToString());
+  Capability capability;
+  capability.operation = Capability::Operation::kRead;
+  capability.image_id = image_id;
+  capability.generation = generation;
+  capability.mount_uid = mount_uid;
+  capability.expire_time_us = clock.NowMicros() + 3'600'000'000;
+  request.set_capability(SignCapability(capability, key));
+  auto hung = std::make_shared<FakeReader>();
+  ASSERT_OK(core.OpenRead(request, hung));
+  for (int i = 0; i < 48 && core.View().health != v1::HEALTH_HUNG; ++i) {
+    clock.Advance(absl::Milliseconds(250));
+    core.Tick();
+  }
+  core.Tick();
+  ASSERT_TRUE(hung->stalled.has_value());
+  EXPECT_THAT(*hung->stalled, HasReason(reason::kMountStalled));
+  EXPECT_THAT(core.OpenRead(request, hung).status(),
+              HasReason(reason::kMountStalled));
+  for (int i = 0; i < 20 && core.View().health != v1::HEALTH_ONLINE; ++i) {
+    Tick();
+  }
+  Ack();
+  auto gone = std::make_shared<FakeReader>();
+  ASSERT_OK(core.OpenRead(request, gone));
+  See(22);
+  ASSERT_TRUE(gone->stalled.has_value());
+  EXPECT_THAT(*gone->stalled, HasReason(reason::kMountFailed));
+}
+
+// Unmounted lazily while the probe hangs in it; another one comes.
+TEST_F(MountHealthTest, AProbeThatHangsInTheOldMountHoldsUpNothing) {
+  Register();
+  clock.Advance(absl::Seconds(3));
+  core.Tick();  // the probe begins, and hangs
+  ASSERT_GT(probe.size(), 0U);
+  disk.RunAll();
+  See(31);
+  See(22);
+  other_mem.CloneFrom(&mem);
+  root = &other_mem;
+  See(40);
+  for (int i = 0; i < 60; ++i) {
+    clock.Advance(absl::Milliseconds(250));
+    core.Tick();
+    disk.RunAll();
+  }
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+  testing::Fault fault;
+  fault.status = ErrnoStatus(EIO, "answer at last");
+  fs.Inject(fault);
+  probe.RunOne();
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE) << "an error of the old one";
+  fs.Reset();
+  Run();
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+}
+
+TEST_F(MountHealthTest, AnOpenThatHangsInTheOldMountHoldsUpNothing) {
+  Connect();
+  core.OnMessage(session, Welcome());
+  See(31);
+  core.Tick();  // it begins to open, and hangs
+  clock.Advance(absl::Seconds(9));
+  core.Tick();
+  EXPECT_EQ(Told(), v1::HEALTH_HUNG);
+  ASSERT_EQ(disk.size(), 1U);
+  fs.SetMountId(40);
+  See(40);
+  core.Tick();
+  EXPECT_EQ(disk.size(), 2U) << "another thread opens what is there now";
+  Run();
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+  EXPECT_FALSE(fatal.has_value());
+}
+
 TEST_F(MountHealthTest, AHungProbeIsAskedAgainSoonOnceItAnswers) {
   Register();
   for (int i = 0; i < 48 && core.View().health != v1::HEALTH_HUNG; ++i) {
