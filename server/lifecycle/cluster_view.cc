@@ -342,7 +342,7 @@ void ClusterView::CheckInventory(const MountInfo& info,
               absl::StrCat(name, ": ", orphans,
                            " files bear the name of an image and no row of "
                            "the index names them"),
-              absl::StrCat("predella orphan ls --mount ", info.row.mount_name(),
+              absl::StrCat("predella orphan ls ", info.row.mount_name(),
                            " says what they are; nothing touches them by "
                            "itself")));
   }

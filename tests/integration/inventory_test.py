@@ -45,8 +45,8 @@ class InventoryTest(ClusterTest):
         aside = os.path.join(cluster.top, 'aside')
         os.rename(self.path('store-1', image), aside)
         cluster.agents['store-1'].start()
-        wait_until('it is missed', lambda: 'COPIES_FAULTY' in self.codes())
-        self.assertIn('store-1: 1 copies', self.detail('COPIES_FAULTY'))
+        wait_until('it is missed', lambda: 'COPIES_MISSING' in self.codes())
+        self.assertIn('store-1: 1 copies', self.detail('COPIES_MISSING'))
         # Never deleted, never said not to be.
         self.assertEqual(
             cluster.cli('image', 'stat', image, check=False).code, 0)
@@ -57,7 +57,7 @@ class InventoryTest(ClusterTest):
         os.rename(aside, self.path('store-1', image))
         cluster.agents['store-1'].start()
         cluster.wait_ready()
-        wait_until('it is found', lambda: 'COPIES_FAULTY' not in self.codes())
+        wait_until('it is found', lambda: 'COPIES_MISSING' not in self.codes())
         self.assertEqual(cluster.get(image), b'taken away')
 
     def test_it_is_seen_when_only_the_coordinator_starts_again(self):
@@ -67,11 +67,11 @@ class InventoryTest(ClusterTest):
         cluster.coordinator.kill()
         cluster.coordinator.start()
         cluster.wait_ready()
-        wait_until('it is missed', lambda: 'COPIES_FAULTY' in self.codes())
+        wait_until('it is missed', lambda: 'COPIES_MISSING' in self.codes())
         # A user's delete of it is as any other.
         cluster.cli('image', 'rm', image)
         wait_until('nothing is wrong',
-                   lambda: 'COPIES_FAULTY' not in self.codes())
+                   lambda: 'COPIES_MISSING' not in self.codes())
 
     def test_strangers_are_named_and_left_alone(self):
         cluster = self.cluster
@@ -126,7 +126,7 @@ class InventoryTest(ClusterTest):
             f.write(b'quite others..!')
         for name in ('store-1', 'store-2'):
             self.restart(name)
-        wait_until('both are named', lambda: {'ORPHANS', 'COPIES_FAULTY'}
+        wait_until('both are named', lambda: {'ORPHANS', 'COPIES_MISSING'}
                    <= self.codes())
         self.assertEqual(cluster.where(image), ['store-1'])
         self.assertFalse(os.path.exists(self.record('store-2', image)))

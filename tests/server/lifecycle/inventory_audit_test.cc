@@ -130,7 +130,7 @@ TEST_F(InventoryAuditTest, AFileThatIsGoneIsMissingUntilItIsBack) {
   EXPECT_THAT(FaultOf(image_, a)->detail(), HasSubstr("no file"));
   EXPECT_EQ(KindOf(other, a), storage::v1::COPY_FAULT_UNSPECIFIED);
   EXPECT_THAT(EventKinds(), Contains("copy_missing"));
-  EXPECT_THAT(Checks(), Contains("COPIES_FAULTY"));
+  EXPECT_THAT(Checks(), Contains("COPIES_MISSING"));
   EXPECT_THAT(Checks(), Not(Contains("INVENTORY_SUSPICIOUS")));
   // Nothing is removed for it: the row stands.
   EXPECT_TRUE(index_->GetImage(image_)->has_value());
@@ -142,7 +142,7 @@ TEST_F(InventoryAuditTest, AFileThatIsGoneIsMissingUntilItIsBack) {
   Again(a);
   EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_UNSPECIFIED);
   EXPECT_THAT(EventKinds(), Contains("copy_found"));
-  EXPECT_THAT(Checks(), Not(Contains("COPIES_FAULTY")));
+  EXPECT_THAT(Checks(), Not(Contains("COPIES_MISSING")));
 }
 
 TEST_F(InventoryAuditTest, AFileThatIsNotTheImageIsAFaultWithItsReason) {
@@ -280,7 +280,7 @@ TEST_F(InventoryAuditTest, ManyMissingAtOnceAreAnAlarm) {
   }
   Again(a);
   EXPECT_THAT(Checks(), AllOf(Contains("INVENTORY_SUSPICIOUS"),
-                              Contains("COPIES_FAULTY")));
+                              Contains("COPIES_MISSING")));
   EXPECT_EQ(index_->fault_count(a->uid()), 12) << "and named all the same";
   EXPECT_THAT(EventKinds(), AllOf(Contains("inventory_suspicious").Times(1),
                                   Not(Contains("copy_missing"))));
