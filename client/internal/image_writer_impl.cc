@@ -16,6 +16,10 @@ namespace {
 
 // Ends that are no sign of trouble elsewhere are tried only so often.
 constexpr int kMostDamagedInARow = 3;
+// An agent that has not yet heard that its coordinator's clock was set back
+// takes new ones for expired until its next heartbeat, 2 s at most; these tries
+// last about 5 s.
+constexpr int kMostRefusedCapabilities = 8;
 
 }  // namespace
 
@@ -313,6 +317,7 @@ absl::Status ImageWriterImpl::Handle(const v1::WriteImageResponse& message) {
         RETURN_IF_ERROR(ResumeAt(message.progress().next_offset()));
       } else {
         damaged_in_a_row_ = 0;
+        refused_capabilities_ = 0;
       }
       if (message.progress().safe_offset() > 0) {
         anything_safe_ = true;
@@ -382,9 +387,13 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
   const absl::Status status =
       broken.ok() ? absl::UnavailableError("the stream ended without a result")
                   : broken;
-  if (HasReason(status, reason::kCapabilityInvalid) && damaged_in_a_row_ == 0) {
-    // Expired, or the cluster's key is another: ask for a new one once.
-    ++damaged_in_a_row_;
+  if (HasReason(status, reason::kCapabilityInvalid) &&
+      refused_capabilities_ < kMostRefusedCapabilities) {
+    // Expired, or the cluster's key is another: a new one at once, and later
+    // ones with time between.
+    if (refused_capabilities_++ > 0 && !budget_.Wait(status)) {
+      return status;
+    }
     ASSIGN_OR_RETURN(upload_,
                      StartUploadWithRetry(stub_.get(), options_, request_));
     return AskOutcome();

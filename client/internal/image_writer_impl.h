@@ -93,6 +93,7 @@ class ImageWriterImpl final : public ImageWriter {
   RetryBudget budget_;
   bool recovering_ = false;  // no message came since the last break
   int damaged_in_a_row_ = 0;
+  int refused_capabilities_ = 0;  // since the last Progress
   bool anything_safe_ = false;
 
   std::optional<v1::WriteResult> result_;

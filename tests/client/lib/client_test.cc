@@ -466,6 +466,20 @@ TEST_F(ClientTest, ExpiredCapabilityIsRenewed) {
   EXPECT_EQ(images_.get_images, 2);
 }
 
+// The clock of the coordinator was set back, and the agent has not heard of it.
+TEST_F(ClientTest, CapabilitiesThatAreRefusedForAWhileAreAskedForAgain) {
+  one_.refuse_capability = 4;
+  EXPECT_OK(Upload("panel"));
+  EXPECT_EQ(one_.streams, 5);
+  EXPECT_EQ(Stored(), "panel");
+}
+
+// The cluster has another key than this mount: no waiting helps.
+TEST_F(ClientTest, CapabilitiesThatAreAlwaysRefusedEndTheUpload) {
+  one_.refuse_capability = 1000;
+  EXPECT_THAT(Upload("panel").status(), HasReason(reason::kCapabilityInvalid));
+}
+
 TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
   PutImage(1000);
   {

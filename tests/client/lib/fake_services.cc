@@ -109,6 +109,11 @@ grpc::Status FakeChunkService::WriteImage(grpc::ServerContext* context,
   if (!refuse.ok()) {
     return refuse;
   }
+  if (refuse_capability > 0) {
+    --refuse_capability;
+    return ToGrpcStatus(MakeError(absl::StatusCode::kPermissionDenied,
+                                  reason::kCapabilityInvalid, "ran out"));
+  }
   const std::string upload = request.header().upload();
   for (int i = 0; i < verify; ++i) {
     v1::WriteImageResponse alive;

@@ -99,7 +99,8 @@ class FakeChunkService final : public v1::ChunkService::Service {
   std::atomic<int64_t> corrupt_at = -1;
   // Reads break off after so many bytes, once.
   std::atomic<int64_t> break_read_at = -1;
-  // The next so many reads are refused for their capability.
+  // The next so many reads, or streams that write, are refused for their
+  // capability.
   std::atomic<int> refuse_capability = 0;
 
   std::atomic<int> streams = 0;
