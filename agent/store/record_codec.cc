@@ -30,7 +30,7 @@ constexpr size_t kMessageAt = 12;
 constexpr size_t kCrcAt = kHeader - 4;
 constexpr size_t kMaxMessage = kCrcAt - kMessageAt;
 
-absl::Status Damaged(absl::string_view why) {
+absl::Status DamagedRecord(absl::string_view why) {
   return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                    absl::StrCat("the record is damaged: ", why));
 }
@@ -82,25 +82,26 @@ absl::StatusOr<std::string> EncodeRecord(storage::v1::ReplicaRecord record,
 absl::StatusOr<storage::v1::ReplicaRecord> DecodeRecordHeader(
     absl::string_view bytes) {
   if (bytes.size() < kHeader) {
-    return Damaged(absl::StrCat("it has ", bytes.size(), " bytes"));
+    return DamagedRecord(absl::StrCat("it has ", bytes.size(), " bytes"));
   }
   bytes = bytes.substr(0, kHeader);
   if (bytes.substr(0, kMagic.size()) != kMagic) {
-    return Damaged("its first bytes are not those of a record");
+    return DamagedRecord("its first bytes are not those of a record");
   }
   if (Crc32c(bytes.substr(0, kCrcAt)) != GetU32(bytes, kCrcAt)) {
-    return Damaged("the checksum of its header is wrong");
+    return DamagedRecord("the checksum of its header is wrong");
   }
   const size_t length = GetU32(bytes, kMagic.size());
   storage::v1::ReplicaRecord record;
   if (length > kMaxMessage ||
       !record.ParseFromArray(bytes.data() + kMessageAt,
                              static_cast<int>(length))) {
-    return Damaged("its header can't be parsed");
+    return DamagedRecord("its header can't be parsed");
   }
   if (record.table_block_bytes() != kBlockBytes || record.size_bytes() < 0) {
-    return Damaged(absl::StrCat("blocks of ", record.table_block_bytes(),
-                                " bytes, image of ", record.size_bytes()));
+    return DamagedRecord(absl::StrCat("blocks of ", record.table_block_bytes(),
+                                      " bytes, image of ",
+                                      record.size_bytes()));
   }
   return record;
 }
@@ -109,12 +110,13 @@ absl::StatusOr<std::vector<uint32_t>> DecodeRecordTable(absl::string_view bytes,
                                                         int64_t blocks) {
   const size_t count = static_cast<size_t>(blocks);
   if (bytes.size() != count * 4 + 8 || GetU32(bytes, 0) != count) {
-    return Damaged(absl::StrCat("its table has ", bytes.size(),
-                                " bytes, not those of ", blocks, " blocks"));
+    return DamagedRecord(absl::StrCat("its table has ", bytes.size(),
+                                      " bytes, not those of ", blocks,
+                                      " blocks"));
   }
   if (Crc32c(bytes.substr(0, bytes.size() - 4)) !=
       GetU32(bytes, bytes.size() - 4)) {
-    return Damaged("the checksum of its table is wrong");
+    return DamagedRecord("the checksum of its table is wrong");
   }
   std::vector<uint32_t> table(count);
   for (size_t i = 0; i < count; ++i) {

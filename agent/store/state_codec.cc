@@ -24,7 +24,7 @@ namespace {
 constexpr absl::string_view kStateMagic = "PRDLINF1";
 constexpr size_t kStateMessageAt = 12;
 
-absl::Status Damaged(absl::string_view why) {
+absl::Status DamagedState(absl::string_view why) {
   return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                    absl::StrCat("the state of an upload is damaged: ", why));
 }
@@ -59,21 +59,21 @@ absl::StatusOr<storage::v1::InflightState> DecodeState(
   if (bytes.size() < kStateMessageAt + 4 ||
       bytes.substr(0, kStateMagic.size()) != kStateMagic ||
       GetU32(bytes, kStateMagic.size()) != bytes.size() - kStateMessageAt - 4) {
-    return Damaged(
+    return DamagedState(
         absl::StrCat("its frame does not fit its ", bytes.size(), " bytes"));
   }
   if (Crc32c(bytes.substr(0, bytes.size() - 4)) !=
       GetU32(bytes, bytes.size() - 4)) {
-    return Damaged("its checksum is wrong");
+    return DamagedState("its checksum is wrong");
   }
   storage::v1::InflightState state;
   if (!state.ParseFromArray(
           bytes.data() + kStateMessageAt,
           static_cast<int>(bytes.size() - kStateMessageAt - 4))) {
-    return Damaged("it can't be parsed");
+    return DamagedState("it can't be parsed");
   }
   if (!Plausible(state)) {
-    return Damaged("its lengths contradict one another");
+    return DamagedState("its lengths contradict one another");
   }
   return state;
 }

@@ -27,7 +27,7 @@ struct EventArguments {
   bool follow = false;
 };
 
-constexpr int kPageSize = 1000;
+constexpr int kEventPage = 1000;
 
 std::string Line(const v1::Event& event) {
   const std::string about =
@@ -59,7 +59,7 @@ absl::StatusOr<v1::ListEventsResponse> Newest(const EventArguments& a,
   v1::ListEventsResponse all;
   std::string token;
   do {
-    const int want = std::min(kPageSize, a.last - all.events_size());
+    const int want = std::min(kEventPage, a.last - all.events_size());
     ASSIGN_OR_RETURN(const v1::ListEventsResponse page,
                      client->ListEvents(a.mount, a.kind, want, token));
     all.mutable_events()->MergeFrom(page.events());

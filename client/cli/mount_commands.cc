@@ -15,6 +15,7 @@
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/mount_report.h"
 #include "client/cli/output.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -77,34 +78,21 @@ absl::StatusOr<int> Stat(const MountArguments& a, const Context& context) {
   return kExitDone;
 }
 
-// Says what was done, or would be, and what comes next.
-int Report(const Context& context, bool dry_run, const std::string& done,
-           const v1::Mount& mount, const std::string& next) {
-  *context.out << (dry_run ? "would be " : "") << Bare(mount.name()) << ": "
-               << done << " (" << Short(mount.admin_state()) << ", "
-               << Short(mount.health()) << ", " << mount.image_count()
-               << " images)\n";
-  if (!dry_run) {
-    *context.err << "next: " << next << "\n";
-  }
-  return kExitDone;
-}
-
 absl::StatusOr<int> Cordon(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.CordonMount(a.name, a.reason, a.dry_run));
-  return Report(context, a.dry_run, "takes no new images", mount,
-                absl::StrCat("predella mount uncordon ", a.name,
-                             " when it shall take images again"));
+  return ReportMount(context, a.dry_run, "takes no new images", mount,
+                     absl::StrCat("predella mount uncordon ", a.name,
+                                  " when it shall take images again"));
 }
 
 absl::StatusOr<int> Uncordon(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.UncordonMount(a.name, a.dry_run));
-  return Report(context, a.dry_run, "takes new images", mount,
-                "predella mount ls shows how it fills");
+  return ReportMount(context, a.dry_run, "takes new images", mount,
+                     "predella mount ls shows how it fills");
 }
 
 absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
@@ -117,7 +105,7 @@ absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
   const absl::Time until = absl::Now() + duration;
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.MaintainMount(a.name, until, a.reason, a.dry_run));
-  return Report(
+  return ReportMount(
       context, a.dry_run,
       absl::StrCat("excused until ", Moment(mount.maintenance_until_time())),
       mount,
@@ -129,8 +117,9 @@ absl::StatusOr<int> Confirm(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.ConfirmMount(a.name, a.dry_run));
-  return Report(context, a.dry_run, "taken in, all mounts are listed", mount,
-                "predella cluster status says RECOVERING until they are");
+  return ReportMount(context, a.dry_run, "taken in, all mounts are listed",
+                     mount,
+                     "predella cluster status says RECOVERING until they are");
 }
 
 }  // namespace

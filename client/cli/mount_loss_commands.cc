@@ -10,6 +10,7 @@
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/mount_report.h"
 #include "client/cli/output.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -30,7 +31,7 @@ struct LossArguments {
   bool accept_unlisted = false;
 };
 
-constexpr int kPageSize = 1000;
+constexpr int kImpactPage = 1000;
 constexpr int kNamedAtOnce = 20;  // the rest is in `image ls`
 
 void PrintImages(const v1::ExplainImpactResponse& impact, bool header,
@@ -61,7 +62,7 @@ absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
   bool first = true;
   do {
     ASSIGN_OR_RETURN(v1::ExplainImpactResponse page,
-                     client.ExplainImpact(a.names, kPageSize, token));
+                     client.ExplainImpact(a.names, kImpactPage, token));
     token = page.next_page_token();
     if (first) {
       all = page;
@@ -120,18 +121,6 @@ absl::Status NotAccepted(const LossArguments& a, const absl::Status& status) {
                                 count, " gives them up"));
 }
 
-int Report(const Context& context, bool dry_run, const std::string& done,
-           const v1::Mount& mount, const std::string& next) {
-  *context.out << (dry_run ? "would be " : "") << Bare(mount.name()) << ": "
-               << done << " (" << Short(mount.admin_state()) << ", "
-               << Short(mount.health()) << ", " << mount.image_count()
-               << " images)\n";
-  if (!dry_run) {
-    *context.err << "next: " << next << "\n";
-  }
-  return kExitDone;
-}
-
 absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
   if (!a.dry_run && !a.yes) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -149,9 +138,10 @@ absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
     return NotAccepted(a, mount.status());
   }
   RETURN_IF_ERROR(mount.status());
-  return Report(context, a.dry_run, "given up for good", *mount,
-                "stop its agent and take it out of the configuration; predella "
-                "image ls --lost names what was lost");
+  return ReportMount(
+      context, a.dry_run, "given up for good", *mount,
+      "stop its agent and take it out of the configuration; predella "
+      "image ls --lost names what was lost");
 }
 
 absl::StatusOr<int> Replace(const LossArguments& a, const Context& context) {
@@ -172,10 +162,10 @@ absl::StatusOr<int> Replace(const LossArguments& a, const Context& context) {
     return NotAccepted(a, mount.status());
   }
   RETURN_IF_ERROR(mount.status());
-  return Report(context, a.dry_run, absl::StrCat("is now ", mount->uid()),
-                *mount,
-                "its agent registers by itself; predella image ls --lost names "
-                "what was lost with the old one");
+  return ReportMount(
+      context, a.dry_run, absl::StrCat("is now ", mount->uid()), *mount,
+      "its agent registers by itself; predella image ls --lost names "
+      "what was lost with the old one");
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace predella::server {
 namespace {
 
 // Events looked at for one page, and read at a time.
-constexpr int64_t kMostLooked = 20'000;
-constexpr int64_t kBatch = 500;
+constexpr int64_t kMostEventsLooked = 20'000;
+constexpr int64_t kEventBatch = 500;
 
 v1::Event ToApi(const StoredEvent& stored) {
   v1::Event event;
@@ -63,9 +63,9 @@ absl::StatusOr<v1::ListEventsResponse> EventLog::List(
   int64_t looked = 0;
   while (true) {
     ASSIGN_OR_RETURN(const std::vector<StoredEvent> events,
-                     index_->EventsBefore(before, kBatch));
+                     index_->EventsBefore(before, kEventBatch));
     for (const StoredEvent& event : events) {
-      if (response.events_size() == page_size || looked == kMostLooked) {
+      if (response.events_size() == page_size || looked == kMostEventsLooked) {
         response.set_next_page_token(EncodePageToken(arguments, before));
         return response;
       }
@@ -76,7 +76,7 @@ absl::StatusOr<v1::ListEventsResponse> EventLog::List(
         *response.add_events() = ToApi(event);
       }
     }
-    if (static_cast<int64_t>(events.size()) < kBatch) {
+    if (static_cast<int64_t>(events.size()) < kEventBatch) {
       return response;
     }
   }

@@ -1,5 +1,6 @@
 #include "server/lifecycle/image_health.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -36,6 +37,13 @@ bool CountsAsAtRisk(v1::Health health) {
 
 bool IsRetired(const MountInfo& info) {
   return info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED;
+}
+
+bool HoldsCopy(const storage::v1::ImageRow& image, const Uuid& mount_uid) {
+  return std::any_of(image.copies().begin(), image.copies().end(),
+                     [&](const storage::v1::CopyRow& copy) {
+                       return copy.mount_uid() == mount_uid.bytes();
+                     });
 }
 
 bool Readable(const MountInfo& info) {

@@ -20,6 +20,7 @@ namespace predella::server {
 // risk.
 bool CountsAsDegraded(v1::Health health);
 bool CountsAsAtRisk(v1::Health health);
+bool HoldsCopy(const storage::v1::ImageRow& image, const Uuid& mount_uid);
 // Whether a copy on the mount can be read now.
 bool Readable(const MountInfo& info);
 bool IsRetired(const MountInfo& info);

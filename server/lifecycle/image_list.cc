@@ -18,16 +18,7 @@ namespace {
 
 // Images looked at for one page: a filter that leaves few of many gives short
 // pages instead of slow ones.
-constexpr int64_t kMostLooked = 20'000;
-
-bool HoldsCopy(const storage::v1::ImageRow& row, const Uuid& mount_uid) {
-  for (const storage::v1::CopyRow& copy : row.copies()) {
-    if (copy.mount_uid() == mount_uid.bytes()) {
-      return true;
-    }
-  }
-  return false;
-}
+constexpr int64_t kMostImagesLooked = 20'000;
 
 // Every image of that health, on `only` (none: anywhere), is among those that
 // the scan gives.
@@ -103,7 +94,7 @@ absl::StatusOr<v1::ListImagesResponse> ImageCatalog::List(
     if (!row.has_value()) {
       break;
     }
-    if (response.images_size() == page_size || looked == kMostLooked) {
+    if (response.images_size() == page_size || looked == kMostImagesLooked) {
       response.set_next_page_token(
           EncodePageToken(arguments, looked_at.bytes()));
       break;

@@ -18,7 +18,7 @@ namespace {
 // A listing reads every record of a mount, and each costs a look into the
 // index: few at a time, whatever starts together.
 constexpr int kListingsAtOnce = 2;
-constexpr absl::Duration kRetryAfter = absl::Minutes(1);
+constexpr absl::Duration kListAgainAfter = absl::Minutes(1);
 
 }  // namespace
 
@@ -96,7 +96,7 @@ void Inventory::AuditListed(const Uuid& mount_uid,
     } else {
       listing.session = 0;
       listing.audit = nullptr;
-      listing.retry = deps_.clock->Boot() + kRetryAfter;
+      listing.retry = deps_.clock->Boot() + kListAgainAfter;
     }
   }
   if (audit == nullptr) {
@@ -138,7 +138,7 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
     listing.audit = nullptr;
     if (!result.ok()) {
       listing.session = 0;
-      listing.retry = deps_.clock->Boot() + kRetryAfter;
+      listing.retry = deps_.clock->Boot() + kListAgainAfter;
     } else {
       listing.done = true;
       listing.retry = absl::ZeroDuration();

@@ -15,8 +15,8 @@ namespace predella::server {
 namespace {
 
 // One commit, and so one sync, for so many.
-constexpr size_t kBatch = 100;
-constexpr int64_t kPage = 1000;
+constexpr size_t kAuditBatch = 100;
+constexpr int64_t kAuditPage = 1000;
 
 // More than 1 % or 100 at once are an incident; a few are not, however small
 // the mount, but all of them always are.
@@ -66,9 +66,9 @@ absl::StatusOr<std::unique_ptr<ListingAudit>> ListingAudit::Begin(
   Uuid after;
   while (true) {
     ASSIGN_OR_RETURN(const std::vector<Uuid> ids,
-                     deps.index->ListMountImages(mount_uid, after, kPage));
+                     deps.index->ListMountImages(mount_uid, after, kAuditPage));
     audit->expected_.insert(ids.begin(), ids.end());
-    if (static_cast<int64_t>(ids.size()) < kPage) {
+    if (static_cast<int64_t>(ids.size()) < kAuditPage) {
       break;
     }
     after = ids.back();
@@ -261,9 +261,9 @@ absl::Status ListingAudit::WriteFaults(
     unlike = unlike_;
   }
   const bool missing = fault == storage::v1::COPY_FAULT_MISSING;
-  for (size_t i = 0; i < rows.size(); i += kBatch) {
+  for (size_t i = 0; i < rows.size(); i += kAuditBatch) {
     std::vector<Uuid> ids;
-    for (size_t j = i; j < std::min(i + kBatch, rows.size()); ++j) {
+    for (size_t j = i; j < std::min(i + kAuditBatch, rows.size()); ++j) {
       ids.push_back(Uuid::FromBytesOrNone(rows[j].image_id()));
     }
     absl::Status written;
@@ -314,13 +314,13 @@ absl::Status ListingAudit::WriteFaults(
 
 absl::Status ListingAudit::ClearFaults(const std::vector<Uuid>& ids,
                                        int64_t* cleared) {
-  for (size_t i = 0; i < ids.size(); i += kBatch) {
+  for (size_t i = 0; i < ids.size(); i += kAuditBatch) {
     absl::Status written;
     int count = 0;
     for (int tries = 0; tries < kMaxCommitTries; ++tries) {
       IndexTxn txn = deps_.index->Begin();
       count = 0;
-      for (size_t j = i; j < std::min(i + kBatch, ids.size()); ++j) {
+      for (size_t j = i; j < std::min(i + kAuditBatch, ids.size()); ++j) {
         ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
                          deps_.index->GetImage(ids[j]));
         const std::optional<storage::v1::FaultRow> fault =
@@ -368,11 +368,12 @@ absl::StatusOr<ListingAudit::Result> ListingAudit::Finish() {
   RETURN_IF_ERROR(ClearFaults(found, &result.found));
   // Counted in full; kept, as rows, only as far as they are named.
   std::vector<storage::v1::ImageRow> missing;
-  for (size_t i = 0; i < gone.size(); i += kBatch) {
-    ASSIGN_OR_RETURN(std::vector<storage::v1::ImageRow> rows,
-                     Judged({gone.begin() + static_cast<ptrdiff_t>(i),
-                             gone.begin() + static_cast<ptrdiff_t>(std::min(
-                                                i + kBatch, gone.size()))}));
+  for (size_t i = 0; i < gone.size(); i += kAuditBatch) {
+    ASSIGN_OR_RETURN(
+        std::vector<storage::v1::ImageRow> rows,
+        Judged({gone.begin() + static_cast<ptrdiff_t>(i),
+                gone.begin() + static_cast<ptrdiff_t>(
+                                   std::min(i + kAuditBatch, gone.size()))}));
     result.missing += static_cast<int64_t>(rows.size());
     for (storage::v1::ImageRow& row : rows) {
       if (static_cast<int64_t>(missing.size()) < kMostFaults) {

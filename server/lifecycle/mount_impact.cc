@@ -17,7 +17,7 @@ namespace predella::server {
 namespace {
 
 // As for a list of images: a page may be short.
-constexpr int64_t kMostLooked = 20'000;
+constexpr int64_t kMostImpactLooked = 20'000;
 
 struct Holders {
   std::vector<const MountInfo*> asked;  // of the mounts asked for
@@ -120,7 +120,7 @@ absl::StatusOr<v1::ExplainImpactResponse> MountAdmin::ExplainImpact(
     if (!row.has_value()) {
       break;
     }
-    if (response.images_size() == page_size || looked == kMostLooked) {
+    if (response.images_size() == page_size || looked == kMostImpactLooked) {
       response.set_next_page_token(
           EncodePageToken(arguments, looked_at.bytes()));
       break;

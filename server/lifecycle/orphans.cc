@@ -19,7 +19,7 @@ namespace predella::server {
 namespace {
 
 constexpr absl::Duration kQuarantineTimeout = absl::Seconds(10);
-constexpr int64_t kPage = 1000;
+constexpr int64_t kOrphanPage = 1000;
 
 std::string GenerationText(const Orphan& orphan) {
   return orphan.record.has_value()
@@ -317,7 +317,7 @@ void Orphans::FollowMoves() {
     Uuid after;
     while (true) {
       const std::vector<Orphan> page =
-          inventory_->ListOrphans(uid, after, kPage);
+          inventory_->ListOrphans(uid, after, kOrphanPage);
       for (const Orphan& orphan : page) {
         Uuid source;
         const auto row = MovedRow(orphan, &source);
@@ -326,7 +326,7 @@ void Orphans::FollowMoves() {
         }
         AskToAdopt(orphan, *row);
       }
-      if (static_cast<int64_t>(page.size()) < kPage) {
+      if (static_cast<int64_t>(page.size()) < kOrphanPage) {
         break;
       }
       after = page.back().image_id;

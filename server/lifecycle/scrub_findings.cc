@@ -9,6 +9,7 @@
 #include "common/errors.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "server/lifecycle/image_health.h"
 #include "server/lifecycle/scrub_keeper.h"
 
 namespace predella::server {
@@ -26,13 +27,6 @@ absl::string_view EventKind(storage::v1::CopyFault fault) {
     default:
       return "copy_damaged";
   }
-}
-
-bool HoldsCopy(const storage::v1::ImageRow& image, const Uuid& mount_uid) {
-  return std::any_of(image.copies().begin(), image.copies().end(),
-                     [&](const storage::v1::CopyRow& copy) {
-                       return copy.mount_uid() == mount_uid.bytes();
-                     });
 }
 
 }  // namespace

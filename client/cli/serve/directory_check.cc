@@ -33,7 +33,7 @@ absl::Status Refused(absl::string_view message) {
   return absl::FailedPreconditionError(message);
 }
 
-DirectoryFacts Look(const std::string& path) {
+DirectoryFacts LookNow(const std::string& path) {
   DirectoryFacts facts;
   struct stat info {};
   struct stat label {};
@@ -76,7 +76,7 @@ DirectoryFacts LookAtDirectory(const std::string& path,
   // Shared with a thread that may outlive this call in the kernel.
   auto promise = std::make_shared<std::promise<DirectoryFacts>>();
   std::future<DirectoryFacts> future = promise->get_future();
-  std::thread([promise, path] { promise->set_value(Look(path)); }).detach();
+  std::thread([promise, path] { promise->set_value(LookNow(path)); }).detach();
   if (future.wait_for(absl::ToChronoMilliseconds(timeout)) !=
       std::future_status::ready) {
     DirectoryFacts hung;

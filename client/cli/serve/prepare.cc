@@ -31,7 +31,7 @@
 namespace predella::cli {
 namespace {
 
-constexpr absl::Duration kLookTimeout = absl::Seconds(5);
+constexpr absl::Duration kDirectoryTimeout = absl::Seconds(5);
 // For a clean end; nobody drains for a serve that is gone.
 constexpr absl::Duration kOldChildrenWait = absl::Seconds(1);
 constexpr int kExitNoLabel = 3;
@@ -82,7 +82,7 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
   const std::vector<std::string> command = {
       agent_binary, "label", absl::StrCat("--path=", datadir.path)};
   absl::StatusOr<Captured> run =
-      RunAndCapture(command, kLookTimeout, /*quiet=*/true);
+      RunAndCapture(command, kDirectoryTimeout, /*quiet=*/true);
   if (absl::IsDeadlineExceeded(run.status())) {
     std::cerr << "warning: " << datadir.path
               << " does not answer; its label was not checked\n";
@@ -94,7 +94,7 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
   }
   if (run->exit_code != 0) {
     // Once more, for its sentence.
-    LogIfError(RunAndCapture(command, kLookTimeout).status(),
+    LogIfError(RunAndCapture(command, kDirectoryTimeout).status(),
                "the error is returned all the same");
     return absl::FailedPreconditionError(
         absl::StrCat("the label of ", datadir.path,
@@ -198,7 +198,7 @@ absl::Status CheckDirectories(const std::vector<Datadir>& datadirs) {
   std::vector<DirectoryFacts> facts;
   facts.reserve(datadirs.size());
   for (const Datadir& datadir : datadirs) {
-    facts.push_back(LookAtDirectory(datadir.path, kLookTimeout));
+    facts.push_back(LookAtDirectory(datadir.path, kDirectoryTimeout));
   }
   ASSIGN_OR_RETURN(const DirectoryReport report,
                    JudgeDirectories(datadirs, facts));
@@ -231,7 +231,8 @@ absl::Status AwaitOldChildren(const ServeOptions& options,
   RETURN_IF_ERROR(AwaitRelease(absl::StrCat(options.state_dir, "/lock"),
                                options.state_dir, deadline, options.state_dir));
   for (const Datadir& datadir : datadirs) {
-    const DirectoryFacts facts = LookAtDirectory(datadir.path, kLookTimeout);
+    const DirectoryFacts facts =
+        LookAtDirectory(datadir.path, kDirectoryTimeout);
     if (!facts.answered) {
       continue;
     }

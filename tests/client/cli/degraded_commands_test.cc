@@ -28,7 +28,7 @@ using ::testing::NiceMock;
 using ::testing::Not;
 using ::testing::Return;
 
-constexpr char kImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
+constexpr char kDegradedImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
 
 class DegradedCommandsTest : public ::testing::Test {
  protected:
@@ -50,7 +50,7 @@ class DegradedCommandsTest : public ::testing::Test {
     impact.set_only_copy_count(count);
     impact.set_only_copy_bytes(count << 30);
     v1::ImpactedImage* const image = impact.add_images();
-    image->set_name(std::string("images/") + kImage);
+    image->set_name(std::string("images/") + kDegradedImage);
     image->set_size_bytes(int64_t{1} << 30);
     image->add_mounts("mounts/store-2");
     return impact;
@@ -70,11 +70,11 @@ class DegradedCommandsTest : public ::testing::Test {
 TEST_F(DegradedCommandsTest, AListOfTheDegradedSaysWhy) {
   v1::ListImagesResponse page;
   v1::Image* const image = page.add_images();
-  image->set_name(std::string("images/") + kImage);
+  image->set_name(std::string("images/") + kDegradedImage);
   image->set_health(v1::IMAGE_HEALTH_DEGRADED);
   image->set_health_detail("mounts/store-2 is ABSENT: no label");
   v1::Image* const risky = page.add_images();
-  risky->set_name(std::string("images/") + kImage);
+  risky->set_name(std::string("images/") + kDegradedImage);
   risky->set_health(v1::IMAGE_HEALTH_HEALTHY);
   risky->set_at_risk(true);
   EXPECT_CALL(*connection_, ListImages)
@@ -95,7 +95,7 @@ TEST_F(DegradedCommandsTest, AListOfTheDegradedSaysWhy) {
 TEST_F(DegradedCommandsTest, ALongTableHasOneHeader) {
   v1::ListImagesResponse page;
   for (int i = 0; i < 2500; ++i) {
-    page.add_images()->set_name(std::string("images/") + kImage);
+    page.add_images()->set_name(std::string("images/") + kDegradedImage);
   }
   EXPECT_CALL(*connection_, ListImages).WillOnce(Return(page));
   EXPECT_EQ(Run({"image", "ls", "--lost"}), kExitDone);
@@ -107,7 +107,7 @@ TEST_F(DegradedCommandsTest, ALongTableHasOneHeader) {
 
 TEST_F(DegradedCommandsTest, AnImageShowsItsFault) {
   v1::Image image;
-  image.set_name(std::string("images/") + kImage);
+  image.set_name(std::string("images/") + kDegradedImage);
   image.set_health(v1::IMAGE_HEALTH_DEGRADED);
   image.set_health_detail("the copy on mounts/store-2 is damaged: MiB 7");
   v1::Copy* const copy = image.add_copies();
@@ -116,7 +116,7 @@ TEST_F(DegradedCommandsTest, AnImageShowsItsFault) {
   copy->set_fault(v1::COPY_FAULT_DAMAGED);
   copy->set_fault_detail("MiB 7");
   EXPECT_CALL(*connection_, GetImage).WillOnce(Return(image));
-  EXPECT_EQ(Run({"image", "stat", kImage}), kExitDone);
+  EXPECT_EQ(Run({"image", "stat", kDegradedImage}), kExitDone);
   EXPECT_THAT(out_.str(),
               AllOf(HasSubstr("DEGRADED, 0 of 1 copies readable"),
                     HasSubstr("the copy on mounts/store-2 is damaged"),
@@ -150,7 +150,7 @@ TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
   EXPECT_EQ(Run({"mount", "retire", "store-2", "--dry-run"}), kExitConflict);
   EXPECT_THAT(out_.str(),
               AllOf(HasSubstr("lost with store-2: 12 images, 12 GiB"),
-                    HasSubstr(kImage), HasSubstr("and 11 more")));
+                    HasSubstr(kDegradedImage), HasSubstr("and 11 more")));
   EXPECT_THAT(err_.str(), HasSubstr("--accept-lost 12"));
 }
 
@@ -159,18 +159,18 @@ TEST_F(DegradedCommandsTest, ReplaceWantsYesAndSaysTheNewIdentity) {
   EXPECT_EQ(Run({"mount", "replace", "store-2"}), kExitUsage);
   v1::Mount mount;
   mount.set_name("mounts/store-2");
-  mount.set_uid(kImage);
+  mount.set_uid(kDegradedImage);
   EXPECT_CALL(*connection_, ReplaceMount)
       .WillOnce(Invoke([&](const v1::ReplaceMountRequest& request) {
-        EXPECT_EQ(request.new_uid(), kImage);
+        EXPECT_EQ(request.new_uid(), kDegradedImage);
         EXPECT_EQ(request.accept_lost_image_count(), 3);
         EXPECT_FALSE(request.validate_only());
         return mount;
       }));
-  EXPECT_EQ(Run({"mount", "replace", "store-2", "--new-uid", kImage,
+  EXPECT_EQ(Run({"mount", "replace", "store-2", "--new-uid", kDegradedImage,
                  "--accept-lost", "3", "--yes"}),
             kExitDone);
-  EXPECT_THAT(out_.str(), HasSubstr(std::string("is now ") + kImage));
+  EXPECT_THAT(out_.str(), HasSubstr(std::string("is now ") + kDegradedImage));
 }
 
 TEST_F(DegradedCommandsTest, EventsAreShownNewestLastAndFollowed) {
