@@ -176,6 +176,14 @@ absl::Status ListingAudit::TakeStray(
   if (tombstones_->Covers(image_id, generation)) {
     return tombstones_->AddPending(image_id, record.generation(), mount_uid_);
   }
+  // Before its outcome: an upload that ended SUPERSEDED may be kept as one.
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
+                   deps_.index->ConflictsOf(image_id));
+  for (const storage::v1::ConflictRow& conflict : conflicts) {
+    if (Generation::FromProto(conflict.image().generation()) == generation) {
+      return absl::OkStatus();
+    }
+  }
   ASSIGN_OR_RETURN(
       const std::optional<storage::v1::UploadRow> upload,
       deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
@@ -193,13 +201,6 @@ absl::Status ListingAudit::TakeStray(
         upload->outcome() != storage::v1::UPLOAD_OUTCOME_COMMITTED) {
       return upload_manager_->MarkLeftover(
           Uuid::FromBytesOrNone(upload->upload_id()), mount_uid_);
-    }
-  }
-  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
-                   deps_.index->ConflictsOf(image_id));
-  for (const storage::v1::ConflictRow& conflict : conflicts) {
-    if (Generation::FromProto(conflict.image().generation()) == generation) {
-      return absl::OkStatus();
     }
   }
   NameOrphan(entry, row.has_value()

@@ -120,7 +120,9 @@ class CoreTest : public ::testing::Test {
       if (!store.ok()) {
         return store.status();
       }
-      return std::shared_ptr<ImageStore>(std::move(*store));
+      const std::shared_ptr<ImageStore> shared = std::move(*store);
+      opened = shared;
+      return shared;
     };
     seams.look_again = [this] { return ++looks; };
     seams.fatal = [this](const absl::Status& status) { fatal = status; };
@@ -379,6 +381,7 @@ class CoreTest : public ::testing::Test {
   testing::ManualExecutor probe;
   FakePeer peer;
   storage::v1::MountLabel label;
+  std::weak_ptr<ImageStore> opened;  // the last one
   Uuid mount_uid;
   std::string key;
   const Uuid cluster = ids.NextUuid();

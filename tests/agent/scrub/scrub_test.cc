@@ -345,13 +345,13 @@ TEST_F(ScrubTest, ItEndsWithItsSessionAndWhenItIsTold) {
 TEST_F(ScrubTest, AReadThatFindsDamageTellsIt) {
   Put(1, 5000);
   Register();
-  const ReadGrant grant{nullptr, TestId(1), Spec(1).generation};
+  const ReadGrant grant{opened.lock(), TestId(1), Spec(1).generation};
   core.ReadDone(grant, MakeError(absl::StatusCode::kDataLoss,
                                  reason::kReplicaMissing, "not here"));
   EXPECT_EQ(Findings().at(TestId(1)).fault(), storage::v1::COPY_FAULT_MISSING);
   // Removed, perhaps: the coordinator knows.
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
-  const ReadGrant other{nullptr, TestId(2), Spec(2).generation};
+  const ReadGrant other{opened.lock(), TestId(2), Spec(2).generation};
   core.ReadDone(other, MakeError(absl::StatusCode::kDataLoss,
                                  reason::kChecksumMismatch, "bad block"));
   EXPECT_EQ(Findings().at(TestId(2)).fault(), storage::v1::COPY_FAULT_DAMAGED);

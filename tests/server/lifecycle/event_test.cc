@@ -51,7 +51,8 @@ TEST_F(EventTest, AHealthThatChangesIsWrittenOnceWithItsReason) {
   Say(a, v1::HEALTH_FAILED, "EIO");
   const int64_t commits = kv_->commits();
   Seconds(a, 5);
-  EXPECT_EQ(kv_->commits(), commits + 1) << "heartbeats write nothing";
+  EXPECT_EQ(kv_->commits(), commits + 2)
+      << "the event, and that a scrub is needed; heartbeats write nothing";
   const std::vector<v1::Event> events = Events("mount_health_changed");
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].mount(), "mounts/a");
@@ -96,7 +97,7 @@ TEST_F(EventTest, ARestartIsNoNewsButWhatChangedMeanwhileIs) {
 TEST_F(EventTest, AMountThatFlapsDoesNotFillTheLog) {
   FakeAgent* const a = AddConnected("a");
   for (int i = 0; i < 150; ++i) {
-    Say(a, i % 2 == 0 ? v1::HEALTH_SUSPECT : v1::HEALTH_ONLINE);
+    Say(a, i % 2 == 0 ? v1::HEALTH_HUNG : v1::HEALTH_ONLINE);
     Seconds(a, 1);
   }
   const size_t events = Events("mount_health_changed").size();
