@@ -109,6 +109,7 @@ void MountStateMachine::ProbeDone(const ProbeOutcome& outcome) {
     suspect_ = Because(outcome.read);
   }
   const auto failed = [this](auto which) {
+    mu_.AssertHeld();
     return std::count_if(last_probes_.begin(), last_probes_.end(), which) >=
            kProbesThatFail;
   };
