@@ -131,8 +131,14 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk)
   seams.open_store = [this](const MountMemory& memory) {
     return OpenStore(options_, memory);
   };
-  seams.look_again = [this] {
-    return watcher_ == nullptr ? 0 : watcher_->LookAgain();
+  seams.look_again = [this]() -> uint64_t {
+    if (watcher_ == nullptr) {
+      return 0;
+    }
+    const uint64_t ticket = watcher_->LookAgain();
+    // From a disk thread its descriptor would be a file of the mount.
+    HandToNetwork([watcher = watcher_] { watcher->Wake(); });
+    return ticket;
   };
   seams.fatal = [](const absl::Status& status) {
     std::fprintf(stderr, "predella-agent: %s\n",

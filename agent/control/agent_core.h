@@ -254,6 +254,7 @@ class AgentCore {
   std::vector<std::weak_ptr<ReadStream>> readers_ ABSL_GUARDED_BY(mu_);
   bool opening_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration opening_since_ ABSL_GUARDED_BY(mu_);
+  std::optional<int64_t> opening_mount_ ABSL_GUARDED_BY(mu_);
   uint64_t open_number_ ABSL_GUARDED_BY(mu_) = 0;
   // Opens of what is not there any more that have not come back.
   int left_opens_ ABSL_GUARDED_BY(mu_) = 0;

@@ -44,6 +44,7 @@ void AgentCore::TryOpenLocked() {
   }
   opening_ = true;
   opening_since_ = now;
+  opening_mount_ = seen_mount_;
   machine_.OpenStarted();
   seams_.disk->Post([this, number = ++open_number_, memory = memory_] {
     RunOpen(number, memory);
@@ -145,6 +146,10 @@ void AgentCore::LoseStoreLocked() {
   // What hangs in the old one holds up nothing of the next.
   session_strand_ = Strand(seams_.disk);
   space_running_ = fence_syncing_ = listing_ = false;
+  // What the old one was told says nothing of what the next has on its disk.
+  fence_written_ = last_heard_ = Generation();
+  fence_dirty_since_.reset();
+  may_collect_ = false;
   next_open_ = seams_.clock->Boot() + kOpenRetry;
 }
 
@@ -160,7 +165,8 @@ void AgentCore::OnMountSeen(const MountSighting& seen) {
       next_open_ = seams_.clock->Boot();
     }
     // An open that hangs in what was mounted here before is left behind.
-    if (other && opening_ && left_opens_ < kMostLeftOpens &&
+    if (opening_ && opening_mount_.has_value() && seen.mount_id.has_value() &&
+        *opening_mount_ != *seen.mount_id && left_opens_ < kMostLeftOpens &&
         seams_.clock->Boot() - opening_since_ > kOpenHangs) {
       ++left_opens_;
       ++open_number_;

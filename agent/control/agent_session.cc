@@ -304,8 +304,9 @@ void AgentCore::RunAttach(uint64_t session,
     KnowEpochLocked(attach.heard().epoch(), attach.heard().nonce());
   }
   table_.ReplaceList(
-      attach, [this, session, store, may_collect = attach.may_collect()](
-                  absl::StatusOr<std::vector<control::v1::UploadStatus>> all) {
+      store, attach,
+      [this, session, store, may_collect = attach.may_collect()](
+          absl::StatusOr<std::vector<control::v1::UploadStatus>> all) {
         AttachAnswered(session, store, may_collect, std::move(all));
       });
 }
@@ -317,7 +318,7 @@ void AgentCore::AttachAnswered(
   std::vector<control::v1::Command> early;
   {
     MutexLock lock(&mu_);
-    if (!session_.Is(session)) {
+    if (!session_.Is(session) || store_ != store) {
       return;
     }
     if (!statuses.ok()) {

@@ -260,6 +260,9 @@ bool UploadTable::CollectGarbage(ImageStore* store,
   for (const Uuid& id : found) {
     {
       MutexLock lock(&mu_);
+      if (store_.get() != store) {
+        return false;  // lost, and the list of its uploads with it
+      }
       if (entries_.contains(id)) {
         continue;
       }

@@ -214,11 +214,15 @@ void UploadTable::EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named,
   }
 }
 
-void UploadTable::ReplaceList(const control::v1::Attach& attach,
+void UploadTable::ReplaceList(const std::shared_ptr<ImageStore>& store,
+                              const control::v1::Attach& attach,
                               StatusesDone done) {
   std::vector<EntryPtr> named;
   {
     MutexLock lock(&mu_);
+    if (store_ != store) {
+      return;  // lost meanwhile: nobody waits for the answer any more
+    }
     absl::flat_hash_set<Uuid> keep;
     for (const control::v1::OpenUpload& open : attach.open_uploads()) {
       named.push_back(NameLocked(open));

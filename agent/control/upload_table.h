@@ -100,7 +100,8 @@ class UploadTable {
   // that is named, or the error that kept one from being looked up.
   using StatusesDone = std::function<void(
       absl::StatusOr<std::vector<control::v1::UploadStatus>>)>;
-  void ReplaceList(const control::v1::Attach& attach, StatusesDone done);
+  void ReplaceList(const std::shared_ptr<ImageStore>& store,
+                   const control::v1::Attach& attach, StatusesDone done);
   // Sends AttachDone with the statuses as they are by then, so that nothing
   // published meanwhile is missed; then UploadFull and UploadLost that no
   // session answered.

@@ -38,11 +38,9 @@ void MountWatcher::Stop() {
   seen_ = nullptr;
 }
 
-uint64_t MountWatcher::LookAgain() {
-  const uint64_t ticket = asked_.fetch_add(1) + 1;
-  table_->Wake();
-  return ticket;
-}
+uint64_t MountWatcher::LookAgain() { return asked_.fetch_add(1) + 1; }
+
+void MountWatcher::Wake() { table_->Wake(); }
 
 void MountWatcher::Look() {
   MountSighting sighting;

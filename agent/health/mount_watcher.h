@@ -38,8 +38,12 @@ class MountWatcher {
   void Run();
   // `seen` is not called any more once this returned.
   void Stop();
-  // Looks now; what is seen bears at least the number that is returned.
+  // What later looks see bears at least the number that is returned. Only
+  // counts, so that disk threads may call it.
   uint64_t LookAgain();
+  // Looks now. Uses a descriptor: only on threads that see the process's table
+  // of them, never on a disk thread.
+  void Wake();
   // One look, on the calling thread.
   void Look();
 

@@ -1,6 +1,5 @@
 #include "agent/scrub/idle_io.h"
 
-#include <linux/ioprio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +10,15 @@
 #include "common/logging.h"
 
 namespace predella::agent {
+namespace {
+
+// As in linux/ioprio.h, some versions of which are not C++.
+constexpr int kWhoProcess = 1;
+constexpr int kClassShift = 13;
+constexpr int kClassNone = 0;
+constexpr int kClassIdle = 3;
+
+}  // namespace
 
 void SetIdleIo(bool idle) {
   static std::atomic<bool> refused = false;
@@ -18,9 +26,8 @@ void SetIdleIo(bool idle) {
     return;
   }
   // Class "none" follows the thread's nice value, as it was before.
-  const int priority = idle ? IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)
-                            : IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0);
-  if (syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) != 0 &&
+  const int priority = (idle ? kClassIdle : kClassNone) << kClassShift;
+  if (syscall(SYS_ioprio_set, kWhoProcess, 0, priority) != 0 &&
       !refused.exchange(true)) {
     LogWarning("idle_io_refused", {{"error", std::strerror(errno)}});
   }

@@ -53,6 +53,8 @@ void Scrubber::LetGoLocked(JobPtr job) {
 }
 
 void Scrubber::EndLocked() {
+  ++turn_;
+  posted_ = false;
   LetGoLocked(std::exchange(scrub_, nullptr));
   for (JobPtr& job : checks_) {
     LetGoLocked(std::move(job));
@@ -161,10 +163,10 @@ void Scrubber::PostLocked() {
     return;
   }
   posted_ = true;
-  seams_.disk->Post([this, job] { Run(job); });
+  seams_.disk->Post([this, job, turn = turn_] { Run(job, turn); });
 }
 
-void Scrubber::Run(const JobPtr& job) {
+void Scrubber::Run(const JobPtr& job, uint64_t turn) {
   bool wanted = false;
   {
     MutexLock lock(&mu_);
@@ -176,8 +178,10 @@ void Scrubber::Run(const JobPtr& job) {
     seams_.idle_io(false);
   }
   MutexLock lock(&mu_);
-  posted_ = false;
-  PostLocked();
+  if (turn == turn_) {
+    posted_ = false;
+    PostLocked();
+  }
 }
 
 void Scrubber::Step(Job* job) {

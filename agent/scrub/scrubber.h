@@ -91,7 +91,7 @@ class Scrubber {
   bool MayReadLocked(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // On a disk thread.
-  void Run(const JobPtr& job);
+  void Run(const JobPtr& job, uint64_t turn);
   void Step(Job* job);
   void List(Job* job);
   void OpenNext(Job* job);
@@ -112,6 +112,8 @@ class Scrubber {
   JobPtr scrub_ ABSL_GUARDED_BY(mu_);
   std::deque<JobPtr> checks_ ABSL_GUARDED_BY(mu_);
   bool posted_ ABSL_GUARDED_BY(mu_) = false;
+  // Of the tasks; one that hangs in a mount that was left is an earlier one.
+  uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t rate_ ABSL_GUARDED_BY(mu_) = 0;
   // What may be read now; below 0 after a block that was more.
   double tokens_ ABSL_GUARDED_BY(mu_) = 0;

@@ -47,7 +47,22 @@ ReadCall* ReadCall::Start(AgentCore* core, const grpc::ByteBuffer& wire) {
   return raw;
 }
 
+void ReadCall::Stalled(const absl::Status& why) {
+  End(why);
+  // A client that takes nothing would keep the call, and the call the store.
+  strand_.Post([self = shared_from_this()] {
+    self->reader_.reset();
+    self->grant_.store.reset();
+  });
+}
+
 void ReadCall::Open(const ReadGrant& grant) {
+  {
+    MutexLock lock(&mu_);
+    if (finish_.has_value()) {
+      return;
+    }
+  }
   grant_ = grant;
   absl::StatusOr<std::unique_ptr<ImageReader>> reader =
       grant_.store->OpenImage(grant.image_id, grant.generation);

@@ -38,7 +38,7 @@ class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   static ReadCall* Start(AgentCore* core, const grpc::ByteBuffer& request);
 
   // ReadStream. What a stuck read brings later is dropped.
-  void Stalled(const absl::Status& why) override { End(why); }
+  void Stalled(const absl::Status& why) override;
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;

@@ -90,7 +90,10 @@ absl::Status ReadRecords(FileSystem* fs, PairTable* known,
       if (absl::IsNotFound(bytes.status())) {
         continue;  // removed since
       }
-      RETURN_IF_ERROR(bytes.status());
+      if (!bytes.ok()) {
+        ++damaged;  // one bad sector is no reason to go without the mount
+        continue;
+      }
       const auto record = DecodeRecordHeader(*bytes);
       if (!record.ok()) {
         ++damaged;
@@ -101,7 +104,10 @@ absl::Status ReadRecords(FileSystem* fs, PairTable* known,
       if (absl::IsNotFound(file.status())) {
         continue;  // a record that has no image, or not yet
       }
-      RETURN_IF_ERROR(file.status());
+      if (!file.ok()) {
+        ++damaged;
+        continue;
+      }
       ++out->image_count;
       out->image_bytes += record->size_bytes();
     }
@@ -109,8 +115,8 @@ absl::Status ReadRecords(FileSystem* fs, PairTable* known,
   if (damaged > 0) {
     out->warnings.push_back(absl::StrCat(
         damaged,
-        " records are damaged: their images are not taken in, their "
-        "files stay"));
+        " records or files can not be read or are damaged: their images are "
+        "not taken in, their files stay"));
   }
   return absl::OkStatus();
 }

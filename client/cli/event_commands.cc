@@ -2,6 +2,7 @@
 #include <chrono>
 #include <memory>
 #include <ostream>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -68,14 +69,21 @@ absl::StatusOr<v1::ListEventsResponse> Newest(const EventArguments& a,
   return all;
 }
 
+// `shown`: ids of those that are on the screen.
 absl::StatusOr<int> Follow(const EventArguments& a, std::string after,
-                           Client* client, const Context& context) {
+                           const std::set<std::string>& shown, Client* client,
+                           const Context& context) {
   std::string mount;
   if (!a.mount.empty()) {
     ASSIGN_OR_RETURN(mount, ParseMountName(a.mount));
   }
+  bool told = false;
   const auto show = [&](const v1::Event& event) {
     after = event.id();
+    told = false;
+    if (shown.contains(event.id())) {
+      return true;
+    }
     if ((mount.empty() || Bare(event.mount()) == mount) &&
         (a.kind.empty() || event.kind() == a.kind)) {
       *context.out << (context.format() == Format::kJson ? JsonLine(event)
@@ -85,7 +93,6 @@ absl::StatusOr<int> Follow(const EventArguments& a, std::string after,
     }
     return context.out->good();
   };
-  bool told = false;
   while (true) {
     const absl::Status ended = client->WatchEvents(after, show);
     if (!absl::IsUnavailable(ended)) {
@@ -103,13 +110,23 @@ absl::StatusOr<int> Follow(const EventArguments& a, std::string after,
 
 absl::StatusOr<int> Events(const EventArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
+  // Of all events, not only of those that are asked for, and from before they
+  // are listed: so that none is missed, whatever happens until the first.
+  std::string after;
+  if (a.follow) {
+    ASSIGN_OR_RETURN(const v1::ListEventsResponse last,
+                     client.ListEvents("", "", 1, ""));
+    after = last.events().empty() ? "" : last.events(0).id();
+  }
   ASSIGN_OR_RETURN(const v1::ListEventsResponse events, Newest(a, &client));
   const bool json = context.format() == Format::kJson;
   if (json && !a.follow) {
     PrintJson(events, context.out);
     return kExitDone;
   }
+  std::set<std::string> shown;
   for (int i = events.events_size() - 1; i >= 0; --i) {
+    shown.insert(events.events(i).id());
     *context.out << (json ? JsonLine(events.events(i)) : Line(events.events(i)))
                  << "\n";
   }
@@ -117,9 +134,7 @@ absl::StatusOr<int> Events(const EventArguments& a, const Context& context) {
   if (!a.follow) {
     return kExitDone;
   }
-  // Of all events, not only of those that were asked for: nothing between.
-  std::string after = events.events().empty() ? "" : events.events(0).id();
-  return Follow(a, std::move(after), &client, context);
+  return Follow(a, std::move(after), shown, &client, context);
 }
 
 }  // namespace

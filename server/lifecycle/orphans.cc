@@ -305,32 +305,35 @@ std::optional<storage::v1::ImageRow> Orphans::MovedRow(const Orphan& orphan,
 }
 
 void Orphans::FollowMoves() {
-  if (trust_->recovering() || !deps_.index->write_error().empty()) {
-    return;
-  }
   for (const MountInfo& info : deps_.registry->List()) {
     if (!info.trusted ||
         info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
       continue;
     }
-    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-    Uuid after;
-    while (true) {
-      const std::vector<Orphan> page =
-          inventory_->ListOrphans(uid, after, kOrphanPage);
-      for (const Orphan& orphan : page) {
-        Uuid source;
-        const auto row = MovedRow(orphan, &source);
-        if (!row.has_value() || orphan.refused) {
-          continue;
-        }
+    FollowMovesTo(Uuid::FromBytesOrNone(info.row.mount_uid()));
+  }
+}
+
+void Orphans::FollowMovesTo(const Uuid& target) {
+  if (trust_->recovering() || !deps_.index->write_error().empty()) {
+    return;
+  }
+  Uuid after;
+  while (true) {
+    const std::vector<Orphan> page =
+        inventory_->ListOrphans(target, after, kOrphanPage);
+    for (const Orphan& orphan : page) {
+      Uuid source;
+      const auto row = MovedRow(orphan, &source);
+      if (row.has_value() && !orphan.refused) {
         AskToAdopt(orphan, *row);
+        return;
       }
-      if (static_cast<int64_t>(page.size()) < kOrphanPage) {
-        break;
-      }
-      after = page.back().image_id;
     }
+    if (static_cast<int64_t>(page.size()) < kOrphanPage) {
+      return;
+    }
+    after = page.back().image_id;
   }
 }
 
@@ -340,7 +343,7 @@ void Orphans::AskToAdopt(const Orphan& orphan,
   const Uuid target = orphan.mount_uid;
   {
     MutexLock lock(&mu_);
-    if (!asking_.insert(image_id).second) {
+    if (!asking_.insert(target).second) {
       return;
     }
   }
@@ -363,13 +366,24 @@ void Orphans::AskToAdopt(const Orphan& orphan,
                 absl::StrCat("a file under the name of an image that is "
                              "missing elsewhere, with other bytes: ",
                              status.message()));
-          } else {
+          } else if (absl::IsUnavailable(status)) {
             LogIfError(status,
                        "the moved file is looked at again after the "
                        "next listing");
+          } else {
+            inventory_->RefuseOrphan(
+                target, image_id,
+                absl::StrCat("a file under the name of an image that is "
+                             "missing elsewhere, which can not be taken in: ",
+                             status.message()));
           }
-          MutexLock lock(&mu_);
-          asking_.erase(image_id);
+          {
+            MutexLock lock(&mu_);
+            asking_.erase(target);
+          }
+          if (!absl::IsUnavailable(status)) {
+            FollowMovesTo(target);
+          }
         });
       });
 }

@@ -63,6 +63,8 @@ class Orphans {
   // The mount that the row names and whose copy is missing; absent: none.
   std::optional<storage::v1::ImageRow> MovedRow(const Orphan& orphan,
                                                 Uuid* source) const;
+  // To one mount, one image after the other: all of each file is read.
+  void FollowMovesTo(const Uuid& target);
   void AskToAdopt(const Orphan& orphan, const storage::v1::ImageRow& row);
   void CommitMove(const Uuid& image_id, const Uuid& target);
 
@@ -76,7 +78,7 @@ class Orphans {
   Notifier* const changed_;
 
   Mutex mu_;
-  // Asked for, and not answered.
+  // Mounts that were asked to take a file in, and have not answered.
   absl::flat_hash_set<Uuid> asking_ ABSL_GUARDED_BY(mu_);
 };
 

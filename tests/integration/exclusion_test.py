@@ -31,6 +31,18 @@ class ExclusionTest(ClusterTest):
         self.assertIn(str(agent.process.pid), result.err)
         self.cluster.put(b'the first one goes on')
 
+    def test_the_lock_says_who_holds_it(self):
+        # A descriptor of the process used on a disk thread is one of the
+        # mount's files there: once the first bytes of this one were not ours.
+        lock = os.path.join(self.cluster.paths['store-1'], '.predella', 'lock')
+        for _ in range(2):
+            with open(lock, 'rb') as f:
+                self.assertTrue(f.read().startswith(
+                    b'predella-agent store-1 on '))
+            self.cluster.agents['store-1'].kill()
+            self.cluster.agents['store-1'].start()
+            self.cluster.wait_ready()
+
     def test_directory_without_label_is_never_written(self):
         agent = self.cluster.agents['store-1']
         agent.kill()

@@ -103,6 +103,8 @@ TEST_F(WatcherTest, TellsWhatLiesOnThePathAndWhichQuestionItAnswers) {
   EXPECT_EQ(seen_[0].ticket, 0U);
   EXPECT_EQ(seen_[0].what, "xfs /dev/sdb on /srv/store-1");
   EXPECT_EQ(watcher_->LookAgain(), 1U);
+  EXPECT_EQ(table_->wakes, 0) << "its descriptor is not a disk thread's";
+  watcher_->Wake();
   EXPECT_EQ(table_->wakes, 1);
   table_->text =
       std::string(kTable) + "40 31 0:9 / /srv/store-1 rw - tmpfs none rw\n";
