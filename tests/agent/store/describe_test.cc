@@ -106,8 +106,8 @@ TEST(DescribeTest, WhatIsDamagedIsNamedAndTheRestIsSaid) {
   ASSERT_OK_AND_ASSIGN(const MountDescription got, DescribeMount(&world.mem));
   EXPECT_EQ(got.image_count, 1);
   EXPECT_EQ(got.image_bytes, 60);
-  EXPECT_THAT(got.warnings, ElementsAre(HasSubstr("fence"),
-                                        HasSubstr("1 records or files")));
+  EXPECT_THAT(got.warnings,
+              ElementsAre(HasSubstr("fence"), HasSubstr("1 records or files")));
   // The records vouch for the epoch of the images all the same.
   ASSERT_THAT(got.known.entries(), SizeIs(1));
   EXPECT_EQ(got.known.entries(0).epoch(), 3);
