@@ -1,6 +1,7 @@
 """What lies on the mounts, against the index: files that are taken away, put
 back, or nobody knows."""
 import os
+import shutil
 import unittest
 import uuid
 
@@ -126,11 +127,39 @@ class InventoryTest(ClusterTest):
             f.write(b'quite others..!')
         for name in ('store-1', 'store-2'):
             self.restart(name)
-        wait_until('both are named', lambda: {'ORPHANS', 'COPIES_MISSING'}
-                   <= self.codes())
+        wait_until('it is named', lambda: 'other bytes' in cluster.cli(
+            'orphan', 'ls', 'store-2', check=False).text)
         self.assertEqual(cluster.where(image), ['store-1'])
+        self.assertIn('COPIES_MISSING', self.codes())
         self.assertFalse(os.path.exists(self.record('store-2', image)))
         self.assertTrue(os.path.exists(self.path('store-2', image)))
+
+    def test_an_orphan_goes_into_the_quarantine_when_told(self):
+        cluster = self.cluster
+        image = cluster.put(b'copied by hand')
+        shutil.copy(self.path('store-1', image), self.path('store-2', image))
+        shutil.copy(self.record('store-1', image),
+                    self.record('store-2', image))
+        self.restart('store-2')
+        wait_until('it is named', lambda: image in cluster.cli(
+            'orphan', 'ls', check=False).text)
+        rm = ('orphan', 'rm', 'store-2', image)
+        self.assertEqual(cluster.cli(*rm, check=False).code, 2)
+        cluster.cli(*rm, '--dry-run')
+        self.assertIn(image, cluster.files('store-2'))
+        refused = cluster.cli('orphan', 'adopt', 'store-2', image, check=False)
+        self.assertEqual(refused.code, 5, refused.err)
+        cluster.cli(*rm, '--yes')
+        self.assertNotIn(image, cluster.files('store-2'))
+        kept = os.listdir(os.path.join(cluster.paths['store-2'], '.predella',
+                                       'quarantine'))
+        self.assertEqual(len(kept), 2, kept)
+        self.assertNotIn('ORPHANS', self.codes())
+        # The image itself was not touched, and cannot be.
+        self.assertEqual(
+            cluster.cli('orphan', 'rm', 'store-1', image, '--yes',
+                        check=False).code, 3)
+        self.assertEqual(cluster.get(image), b'copied by hand')
 
     def test_an_empty_mount_that_had_images_is_an_alarm(self):
         cluster = self.cluster
