@@ -22,6 +22,7 @@ namespace predella::server {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::HasReason;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
@@ -138,18 +139,18 @@ TEST_F(RebuildTest, SeveralClustersAreRefusedByName) {
   RebuildInput input;
   input.mounts = {Mount("store-1", 1), Mount("store-2", 2, TestId(901))};
   const absl::Status mixed = PlanRebuild(input).status();
-  EXPECT_TRUE(HasReason(mixed, reason::kClusterMismatch));
+  EXPECT_THAT(mixed, HasReason(reason::kClusterMismatch));
   EXPECT_THAT(std::string(mixed.message()), HasSubstr(kCluster.ToString()));
   EXPECT_THAT(std::string(mixed.message()), HasSubstr(TestId(901).ToString()));
   input.mounts.pop_back();
   input.cluster_uid = TestId(901);
-  EXPECT_TRUE(HasReason(PlanRebuild(input).status(), reason::kClusterMismatch));
+  EXPECT_THAT(PlanRebuild(input).status(), HasReason(reason::kClusterMismatch));
 }
 
 TEST_F(RebuildTest, WithoutAClustersLabelThereIsNothingToRebuildFrom) {
   RebuildInput input;
   input.mounts = {Mount("store-1", 1, Uuid())};
-  EXPECT_TRUE(HasReason(PlanRebuild(input).status(), reason::kClusterMismatch));
+  EXPECT_THAT(PlanRebuild(input).status(), HasReason(reason::kClusterMismatch));
   // By hand: the mounts then come as they register.
   input.cluster_uid = kCluster;
   ASSERT_OK_AND_ASSIGN(const RebuildPlan plan, PlanRebuild(input));
@@ -162,11 +163,11 @@ TEST_F(RebuildTest, ACopyOfAMountIsRefused) {
   input.mounts = {Mount("store-1", 1), Mount("store-1", 1)};
   input.mounts[1].path = "/mnt/copy";
   const absl::Status copy = PlanRebuild(input).status();
-  EXPECT_TRUE(HasReason(copy, reason::kMountIdentityMismatch));
+  EXPECT_THAT(copy, HasReason(reason::kMountIdentityMismatch));
   EXPECT_THAT(std::string(copy.message()), HasSubstr("/mnt/copy"));
   input.mounts[1] = Mount("store-1", 2);
-  EXPECT_TRUE(
-      HasReason(PlanRebuild(input).status(), reason::kMountIdentityMismatch));
+  EXPECT_THAT(PlanRebuild(input).status(),
+              HasReason(reason::kMountIdentityMismatch));
 }
 
 TEST_F(RebuildTest, AnOlderListOfMountsDoesNotTakeAName) {
