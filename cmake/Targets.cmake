@@ -71,6 +71,8 @@ function(predella_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} predella::testing_main
     GTest::gmock predella_options)
+  # What a test takes by `using` hides names from the next one.
+  set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)
   if(ARG_GRPC)
     _predella_pch(${name} test_rpc)
   else()
