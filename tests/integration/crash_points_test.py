@@ -91,8 +91,7 @@ class CrashPoints(ClusterTest):
         deadline = time.monotonic() + 0.2
         while time.monotonic() < deadline and daemon.running():
             time.sleep(0.005)
-        self.points[who].arm(0)
-        hit = not daemon.running()
+        hit = self.points[who].disarm(daemon)
         if hit:
             daemon.kill()
             self.disks[who].remount()

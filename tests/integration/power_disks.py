@@ -59,11 +59,21 @@ class CrashPoint:
                     'PREDELLA_CRASH_COUNT': self.path}
 
     def arm(self, n):
-        """0: not at all."""
         self.shared[:8] = struct.pack('q', n)
 
-    def made(self):
-        return struct.unpack('q', self.shared[8:])[0]
+    def disarm(self, daemon):
+        """Whether it was hit: a thread that counted down to the cut may be
+        making it still."""
+        self.arm(0)
+
+        def decided():
+            inside, = struct.unpack('q', self.shared[8:])
+            return inside == 0 or not daemon.running()
+        wait_until(f'{daemon.name} is cut or goes on', decided)
+        if daemon.running():
+            return False
+        self.shared[8:] = struct.pack('q', 0)  # nobody is inside any more
+        return True
 
 
 def freeze(daemon):

@@ -4,7 +4,8 @@
 // PREDELLA_SKIP_SYNCS   of which files no sync is made: directories, files, all
 // PREDELLA_CRASH_DISK   where the disk is mounted
 // PREDELLA_CRASH_COUNT  a file of two 64-bit numbers, shared with the test: how
-//                       many calls are left (0: no cut), how many were made
+//                       many calls are left (0: no cut), how many threads are
+//                       about to make one
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -23,7 +24,7 @@
 
 static struct {
   int64_t left;
-  int64_t made;
+  int64_t inside;
 } * count;
 static const char* skip;
 static int disk = -1;
@@ -55,9 +56,10 @@ __attribute__((constructor)) static void Begin(void) {
 }
 
 static void Point(void) {
-  __atomic_fetch_add(&count->made, 1, __ATOMIC_SEQ_CST);
+  __atomic_fetch_add(&count->inside, 1, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&count->left, __ATOMIC_SEQ_CST) <= 0 ||
       __atomic_fetch_sub(&count->left, 1, __ATOMIC_SEQ_CST) != 1) {
+    __atomic_fetch_sub(&count->inside, 1, __ATOMIC_SEQ_CST);
     return;
   }
   uint32_t how = 2;
