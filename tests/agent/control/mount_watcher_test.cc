@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -41,7 +42,7 @@ TEST(MountTableTest, FindsWhatAWalkComesTo) {
 
 TEST(MountTableTest, WhatIsMountedLastOnAPathIsSeen) {
   const std::string over =
-      std::string(kTable) + "40 31 0:9 / /srv/store-1 rw - tmpfs none rw\n";
+      absl::StrCat(kTable, "40 31 0:9 / /srv/store-1 rw - tmpfs none rw\n");
   EXPECT_EQ(At(over, "/srv/store-1"), 40);
   EXPECT_EQ(At(over + "41 40 0:10 / /srv/store-1 rw - tmpfs none rw\n",
                "/srv/store-1"),
@@ -51,7 +52,7 @@ TEST(MountTableTest, WhatIsMountedLastOnAPathIsSeen) {
 // It stays in the table, and nobody comes to it.
 TEST(MountTableTest, AMountOverAnAncestorHidesTheOnesBelow) {
   const std::string hidden =
-      std::string(kTable) + "40 30 0:9 / /srv rw - tmpfs none rw\n";
+      absl::StrCat(kTable, "40 30 0:9 / /srv rw - tmpfs none rw\n");
   EXPECT_EQ(At(hidden, "/srv/store-1"), 40);
 }
 
@@ -107,7 +108,7 @@ TEST_F(WatcherTest, TellsWhatLiesOnThePathAndWhichQuestionItAnswers) {
   watcher_->Wake();
   EXPECT_EQ(table_->wakes, 1);
   table_->text =
-      std::string(kTable) + "40 31 0:9 / /srv/store-1 rw - tmpfs none rw\n";
+      absl::StrCat(kTable, "40 31 0:9 / /srv/store-1 rw - tmpfs none rw\n");
   watcher_->Look();
   EXPECT_EQ(seen_[1].mount_id, 40);
   EXPECT_EQ(seen_[1].ticket, 1U);
