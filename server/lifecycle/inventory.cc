@@ -79,18 +79,7 @@ void Inventory::OnEnded(std::function<void()> ended) {
 }
 
 void Inventory::Tick() {
-  {
-    MutexLock lock(&mu_);
-    if (ticking_) {
-      return;
-    }
-    ticking_ = true;
-  }
-  deps_.pool->Post([this] {
-    RunTick();
-    MutexLock lock(&mu_);
-    ticking_ = false;
-  });
+  ticks_.Post(deps_.pool, [this] { RunTick(); });
 }
 
 void Inventory::RunTick() {
@@ -223,6 +212,7 @@ void Inventory::End(int64_t taken_in) {
   {
     MutexLock lock(&mu_);
     listings_.clear();
+    audited_.clear();  // what was an orphan may be an image or a conflict now
     adopted_.clear();
     conflicts_ = 0;
   }
@@ -266,6 +256,11 @@ absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
                        "nobody asked for this listing, or not any more");
     }
     audit = it->second.audit;
+  }
+  if (audit != nullptr && trust_->recovering()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kRecovering,
+                     "RECOVERING began: this listing is not judged, the mount "
+                     "is listed again");
   }
   if (audit != nullptr) {
     return audit->Take(part);

@@ -35,6 +35,7 @@
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/listing_audit.h"
 #include "server/lifecycle/notifier.h"
+#include "server/lifecycle/single_run.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_manager.h"
@@ -177,8 +178,8 @@ class Inventory {
   std::function<void()> ended_;         // constant after OnEnded
   std::function<void()> audited_done_;  // constant after OnAudited
 
+  SingleRun ticks_;
   mutable Mutex mu_;
-  bool ticking_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<Uuid, Listing> listings_ ABSL_GUARDED_BY(mu_);
   // Since RECOVERING began, or this start.
   absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);

@@ -61,13 +61,9 @@ absl::Status Lifecycle::Load() {
 }
 
 void Lifecycle::RecordEvents() {
-  if (recording_.exchange(true)) {
-    return;  // the index is slow: the one that runs sees what is new
-  }
   mounts_.Tick();
   recorder_.Tick();
   events_.WakeAll();
-  recording_ = false;
 }
 
 }  // namespace predella::server

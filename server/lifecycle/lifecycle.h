@@ -2,7 +2,6 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_H_
 #define PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_H_
 
-#include <atomic>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -22,6 +21,7 @@
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/session_manager.h"
+#include "server/lifecycle/single_run.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_manager.h"
@@ -57,7 +57,7 @@ class Lifecycle {
     reaper_.Tick();
     sessions_.Tick();
     inventory_.Tick();
-    deps_.pool->Post([this] { RecordEvents(); });
+    recording_.Post(deps_.pool, [this] { RecordEvents(); });
     scrubs_.Tick();
   }
 
@@ -84,7 +84,7 @@ class Lifecycle {
   ClusterView cluster_;
   EventLog events_;
   EventRecorder recorder_;
-  std::atomic<bool> recording_ = false;
+  SingleRun recording_;
 };
 
 }  // namespace predella::server

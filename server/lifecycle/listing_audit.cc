@@ -10,6 +10,7 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "server/lifecycle/image_health.h"
 
 namespace predella::server {
 namespace {
@@ -27,13 +28,6 @@ bool Suspicious(int64_t missing, int64_t expected, int64_t files) {
   return missing > kMostMissing ||
          (missing >= kFewMissing && missing * 100 > expected) ||
          (missing > 0 && files == 0);
-}
-
-bool NamesCopy(const storage::v1::ImageRow& row, const Uuid& mount_uid) {
-  return std::any_of(row.copies().begin(), row.copies().end(),
-                     [&](const storage::v1::CopyRow& copy) {
-                       return copy.mount_uid() == mount_uid.bytes();
-                     });
 }
 
 }  // namespace
@@ -95,7 +89,7 @@ absl::Status ListingAudit::TakeEntry(const control::v1::InventoryEntry& entry) {
   const bool same = row.has_value() && entry.has_record() &&
                     Generation::FromProto(row->generation()) ==
                         Generation::FromProto(entry.record().generation());
-  const bool copy = row.has_value() && NamesCopy(*row, mount_uid_);
+  const bool copy = row.has_value() && HoldsCopy(*row, mount_uid_);
   {
     MutexLock lock(&mu_);
     ++files_;
@@ -176,7 +170,11 @@ absl::Status ListingAudit::TakeStray(
   if (tombstones_->Covers(image_id, generation)) {
     return tombstones_->AddPending(image_id, record.generation(), mount_uid_);
   }
-  // Before its outcome: an upload that ended SUPERSEDED may be kept as one.
+  ASSIGN_OR_RETURN(
+      const std::optional<storage::v1::UploadRow> upload,
+      deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
+  // Read after its upload, and looked at before it: one that ended SUPERSEDED
+  // may be kept as a conflict, which one commit says.
   ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
                    deps_.index->ConflictsOf(image_id));
   for (const storage::v1::ConflictRow& conflict : conflicts) {
@@ -184,9 +182,6 @@ absl::Status ListingAudit::TakeStray(
       return absl::OkStatus();
     }
   }
-  ASSIGN_OR_RETURN(
-      const std::optional<storage::v1::UploadRow> upload,
-      deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
   if (upload.has_value() &&
       Generation::FromProto(upload->generation()) == generation) {
     if (upload->outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED) {
@@ -232,7 +227,7 @@ absl::StatusOr<std::vector<storage::v1::ImageRow>> ListingAudit::Judged(
                      deps_.index->GetImage(id));
     // One that was stored, removed or moved since the listing began may be in
     // it as it was.
-    if (row.has_value() && NamesCopy(*row, mount_uid_) &&
+    if (row.has_value() && HoldsCopy(*row, mount_uid_) &&
         !Generation::FromProto(row->generation()).After(begin_)) {
       rows.push_back(*std::move(row));
     }
@@ -367,6 +362,18 @@ absl::StatusOr<ListingAudit::Result> ListingAudit::Finish() {
   }
   std::sort(gone.begin(), gone.end());
   RETURN_IF_ERROR(ClearFaults(found, &result.found));
+  // What was committed while its file was being judged is none.
+  for (auto it = result.orphans.begin(); it != result.orphans.end();) {
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                     deps_.index->GetImage(it->first));
+    const auto orphan = it++;
+    if (row.has_value() && HoldsCopy(*row, mount_uid_) &&
+        orphan->second.record.has_value() &&
+        Generation::FromProto(orphan->second.record->generation()) ==
+            Generation::FromProto(row->generation())) {
+      result.orphans.erase(orphan);
+    }
+  }
   // Counted in full; kept, as rows, only as far as they are named.
   std::vector<storage::v1::ImageRow> missing;
   for (size_t i = 0; i < gone.size(); i += kAuditBatch) {

@@ -1,6 +1,7 @@
 #include "server/lifecycle/orphans.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/image_conflict.h"
+#include "server/lifecycle/image_health.h"
 #include "server/lifecycle/page_token.h"
 
 namespace predella::server {
@@ -41,6 +43,15 @@ storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
   record.set_publish_time_us(row.create_time_us());
   *record.mutable_decision() = row.decision();
   return record;
+}
+
+// Whether the file may be a copy of the image, as far as it is known without
+// reading it.
+bool MayBe(const Orphan& orphan, const storage::v1::ImageRow& row) {
+  return row.size_bytes() == orphan.size_bytes &&
+         (!orphan.record.has_value() ||
+          Generation::FromProto(orphan.record->generation()) ==
+              Generation::FromProto(row.generation()));
 }
 
 }  // namespace
@@ -175,19 +186,11 @@ absl::StatusOr<v1::Orphan> Orphans::Remove(
   RETURN_IF_ERROR(CheckTouchable(found.info));
   const Uuid mount_uid = found.orphan.mount_uid;
   const Uuid image_id = found.orphan.image_id;
-  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
-                   deps_.index->GetImage(image_id));
-  const bool named = row.has_value() &&
-                     std::any_of(row->copies().begin(), row->copies().end(),
-                                 [&](const storage::v1::CopyRow& copy) {
-                                   return copy.mount_uid() == mount_uid.bytes();
-                                 });
-  if (named) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     reason::kImageExists,
-                     absl::StrCat("the index names a copy of ", request.image(),
-                                  " on ", request.mount(), " by now"));
+  const Work work(this, image_id);
+  if (!work.held()) {
+    return Work::Refused(image_id);
   }
+  RETURN_IF_ERROR(CheckUnwanted(found.orphan, found.info));
   if (request.validate_only()) {
     return ToApi(found.orphan, found.info);
   }
@@ -201,10 +204,10 @@ absl::StatusOr<v1::Orphan> Orphans::Remove(
   const absl::Status done =
       commands_->Call(mount_uid, std::move(command), kQuarantineTimeout, {})
           .status();
-  if (!done.ok() && !absl::IsNotFound(done)) {
-    return done;
+  if (done.ok() || absl::IsNotFound(done)) {
+    inventory_->ForgetOrphan(mount_uid, image_id);
   }
-  inventory_->ForgetOrphan(mount_uid, image_id);
+  RETURN_IF_ERROR(done);
   storage::v1::EventRow event;
   event.set_time_us(deps_.clock->NowMicros());
   event.set_kind("orphan_quarantined");
@@ -217,6 +220,71 @@ absl::StatusOr<v1::Orphan> Orphans::Remove(
   LogInfo("orphan_quarantined", {{"image", image_id.ToString()},
                                  {"mount", found.info.row.mount_name()}});
   return ToApi(found.orphan, found.info);
+}
+
+absl::Status Orphans::CheckUnwanted(const Orphan& orphan,
+                                    const MountInfo& info) const {
+  const std::string image = ImageName(orphan.image_id);
+  const std::string mount = MountName(info.row.mount_name());
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                   deps_.index->GetImage(orphan.image_id));
+  if (row.has_value() && HoldsCopy(*row, orphan.mount_uid)) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     reason::kImageExists,
+                     absl::StrCat("the index names a copy of ", image, " on ",
+                                  mount, " by now"));
+  }
+  if (row.has_value() && !orphan.refused && MayBe(orphan, *row) &&
+      std::none_of(row->copies().begin(), row->copies().end(),
+                   [&](const storage::v1::CopyRow& copy) {
+                     const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+                     const auto held = deps_.registry->Find(uid);
+                     return held.has_value() && Readable(*held) &&
+                            !deps_.index->FaultOf(*row, uid).has_value();
+                   })) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kImageExists,
+        absl::StrCat(image,
+                     " can not be read where the index names it, and "
+                     "this may be the only copy: bring that mount or "
+                     "its file back first; if it was moved here by "
+                     "hand, its row follows"));
+  }
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
+                   deps_.index->ConflictsOf(orphan.image_id));
+  for (const storage::v1::ConflictRow& conflict : conflicts) {
+    if (orphan.record.has_value() &&
+        Generation::FromProto(conflict.image().generation()) ==
+            Generation::FromProto(orphan.record->generation())) {
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, reason::kImageConflict,
+          absl::StrCat(image,
+                       " waits for a choice between generations, of "
+                       "which this is one: predella image choose"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+Orphans::Work::Work(Orphans* orphans, const Uuid& image_id)
+    : orphans_(orphans), image_id_(image_id) {
+  MutexLock lock(&orphans_->mu_);
+  held_ = orphans_->busy_.insert(image_id_).second;
+}
+
+Orphans::Work::~Work() {
+  if (held_) {
+    MutexLock lock(&orphans_->mu_);
+    orphans_->busy_.erase(image_id_);
+  }
+}
+
+absl::Status Orphans::Work::Refused(const Uuid& image_id) {
+  return MakeError(
+      absl::StatusCode::kAborted, reason::kCommitConflict,
+      absl::StrCat("a file of ", ImageName(image_id),
+                   " is being taken in or put away at this moment: look at "
+                   "predella orphan ls, and try again"));
 }
 
 absl::Status Orphans::CheckFree(const Uuid& image_id,
@@ -258,6 +326,10 @@ absl::StatusOr<v1::Orphan> Orphans::Adopt(
                      "and store it again"));
   }
   const storage::v1::ReplicaRecord& record = *found.orphan.record;
+  const Work work(this, found.orphan.image_id);
+  if (!work.held()) {
+    return Work::Refused(found.orphan.image_id);
+  }
   RETURN_IF_ERROR(CheckFree(found.orphan.image_id,
                             Generation::FromProto(record.generation())));
   if (request.validate_only()) {
@@ -283,11 +355,7 @@ absl::StatusOr<v1::Orphan> Orphans::Adopt(
 std::optional<storage::v1::ImageRow> Orphans::MovedRow(const Orphan& orphan,
                                                        Uuid* source) const {
   const auto row = deps_.index->GetImage(orphan.image_id);
-  if (!row.ok() || !row->has_value() ||
-      (*row)->size_bytes() != orphan.size_bytes ||
-      (orphan.record.has_value() &&
-       Generation::FromProto(orphan.record->generation()) !=
-           Generation::FromProto((*row)->generation()))) {
+  if (!row.ok() || !row->has_value() || !MayBe(orphan, **row)) {
     return std::nullopt;
   }
   bool here = false;
@@ -306,16 +374,14 @@ std::optional<storage::v1::ImageRow> Orphans::MovedRow(const Orphan& orphan,
 
 void Orphans::FollowMoves() {
   for (const MountInfo& info : deps_.registry->List()) {
-    if (!info.trusted ||
-        info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-      continue;
-    }
     FollowMovesTo(Uuid::FromBytesOrNone(info.row.mount_uid()));
   }
 }
 
 void Orphans::FollowMovesTo(const Uuid& target) {
-  if (trust_->recovering() || !deps_.index->write_error().empty()) {
+  const std::optional<MountInfo> info = deps_.registry->Find(target);
+  if (trust_->recovering() || !deps_.index->write_error().empty() ||
+      !info.has_value() || !info->trusted || IsRetired(*info)) {
     return;
   }
   Uuid after;
@@ -341,9 +407,10 @@ void Orphans::AskToAdopt(const Orphan& orphan,
                          const storage::v1::ImageRow& row) {
   const Uuid image_id = orphan.image_id;
   const Uuid target = orphan.mount_uid;
+  const auto work = std::make_shared<const Work>(this, image_id);
   {
     MutexLock lock(&mu_);
-    if (!asking_.insert(target).second) {
+    if (!work->held() || !asking_.insert(target).second) {
       return;
     }
   }
@@ -354,12 +421,14 @@ void Orphans::AskToAdopt(const Orphan& orphan,
       deps_.index->synced_pair().ToProto();
   commands_->CallAsync(
       target, std::move(command),
-      [this, image_id,
-       target](const absl::StatusOr<control::v1::CommandResult>& result) {
+      [this, image_id, target,
+       work](const absl::StatusOr<control::v1::CommandResult>& result) {
         const absl::Status status = result.status();
-        deps_.pool->Post([this, image_id, target, status] {
+        deps_.pool->Post([this, image_id, target, status, work] {
+          // Without one of these the same file would be the next one again.
+          bool settled = true;
           if (status.ok()) {
-            CommitMove(image_id, target);
+            settled = CommitMove(image_id, target);
           } else if (absl::IsDataLoss(status)) {
             inventory_->RefuseOrphan(
                 target, image_id,
@@ -367,6 +436,7 @@ void Orphans::AskToAdopt(const Orphan& orphan,
                              "missing elsewhere, with other bytes: ",
                              status.message()));
           } else if (absl::IsUnavailable(status)) {
+            settled = false;
             LogIfError(status,
                        "the moved file is looked at again after the "
                        "next listing");
@@ -381,14 +451,14 @@ void Orphans::AskToAdopt(const Orphan& orphan,
             MutexLock lock(&mu_);
             asking_.erase(target);
           }
-          if (!absl::IsUnavailable(status)) {
+          if (settled) {
             FollowMovesTo(target);
           }
         });
       });
 }
 
-void Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
+bool Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
   const MountGate::Adding adding(gate_, target);
   const std::optional<MountInfo> to = deps_.registry->Find(target);
   for (int i = 0; i < kMaxCommitTries; ++i) {
@@ -400,7 +470,7 @@ void Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
                          : std::nullopt;
     if (!row.has_value() || !to.has_value() ||
         to->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-      return;  // deleted, or found again: the next listing says what is there
+      return false;  // deleted, or found again: the next listing says which
     }
     const std::optional<MountInfo> from = deps_.registry->Find(source);
     storage::v1::ImageRow moved = *row;
@@ -429,7 +499,7 @@ void Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
     }
     if (!status.ok()) {
       LogIfError(status, "the row follows after the next listing");
-      return;
+      return false;
     }
     inventory_->ForgetOrphan(target, image_id);
     for (const Uuid& uid : {source, target}) {
@@ -439,8 +509,9 @@ void Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
                            {"from", source.ToString()},
                            {"to", to->row.mount_name()}});
     changed_->Notify();
-    return;
+    return true;
   }
+  return false;
 }
 
 }  // namespace predella::server

@@ -37,7 +37,9 @@ class Orphans {
   absl::StatusOr<v1::ListOrphansResponse> List(
       const v1::ListOrphansRequest& request);
   // Into the quarantine of its mount. FAILED_PRECONDITION in RECOVERING, on a
-  // mount that is not trusted, and when a row names it by now.
+  // mount that is not trusted, when a row or a conflict names it by now, and
+  // when it was moved by hand and its row is to follow. ABORTED while it is
+  // being taken in.
   absl::StatusOr<v1::Orphan> Remove(const v1::RemoveOrphanRequest& request);
   // ALREADY_EXISTS, IMAGE_EXISTS when the id is not free; FAILED_PRECONDITION
   // for a file without a record that fits it.
@@ -49,6 +51,22 @@ class Orphans {
   void FollowMoves();
 
  private:
+  // Holds an id in busy_.
+  class Work {
+   public:
+    // Not held when it is there already.
+    Work(Orphans* orphans, const Uuid& image_id);
+    ~Work();
+    Work(const Work&) = delete;
+    Work& operator=(const Work&) = delete;
+    bool held() const { return held_; }
+    static absl::Status Refused(const Uuid& image_id);
+
+   private:
+    Orphans* const orphans_;
+    const Uuid image_id_;
+    bool held_ = false;
+  };
   struct Found {
     MountInfo info;
     Orphan orphan;
@@ -66,7 +84,10 @@ class Orphans {
   // To one mount, one image after the other: all of each file is read.
   void FollowMovesTo(const Uuid& target);
   void AskToAdopt(const Orphan& orphan, const storage::v1::ImageRow& row);
-  void CommitMove(const Uuid& image_id, const Uuid& target);
+  // Whether the row names the target now.
+  bool CommitMove(const Uuid& image_id, const Uuid& target);
+  // What the index says against putting the file away.
+  absl::Status CheckUnwanted(const Orphan& orphan, const MountInfo& info) const;
 
   const LifecycleDeps deps_;
   AgentCommands* const commands_;
@@ -80,6 +101,9 @@ class Orphans {
   Mutex mu_;
   // Mounts that were asked to take a file in, and have not answered.
   absl::flat_hash_set<Uuid> asking_ ABSL_GUARDED_BY(mu_);
+  // Images whose files are being put away or taken in: one of them at a time,
+  // until the index has what came of it.
+  absl::flat_hash_set<Uuid> busy_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server

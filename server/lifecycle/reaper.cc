@@ -47,18 +47,7 @@ Reaper::Reaper(const LifecycleDeps& deps, AgentCommands* commands,
       confirmations_(deps.pool) {}
 
 void Reaper::Tick() {
-  {
-    MutexLock lock(&mu_);
-    if (ticking_) {
-      return;
-    }
-    ticking_ = true;
-  }
-  deps_.pool->Post([this] {
-    RunTick();
-    MutexLock lock(&mu_);
-    ticking_ = false;
-  });
+  ticks_.Post(deps_.pool, [this] { RunTick(); });
 }
 
 void Reaper::RunTick() {

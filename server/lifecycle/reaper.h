@@ -19,6 +19,7 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/single_run.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_manager.h"
@@ -63,8 +64,8 @@ class Reaper {
   // Confirmations commit one after the other.
   Strand confirmations_;
 
+  SingleRun ticks_;
   Mutex mu_;
-  bool ticking_ ABSL_GUARDED_BY(mu_) = false;
   // Sent in this session and not failed: when to send again, or never.
   std::map<SentKey, absl::Duration> sent_ ABSL_GUARDED_BY(mu_);
 };

@@ -31,7 +31,10 @@ absl::Status ScrubKeeper::Load() {
                    deps_.index->ListScrubs());
   MutexLock lock(&mu_);
   for (const storage::v1::ScrubRow& row : rows) {
-    passes_[Uuid::FromBytesOrNone(row.mount_uid())].row = row;
+    Pass& pass = passes_[Uuid::FromBytesOrNone(row.mount_uid())];
+    pass.row = row;
+    // The process may have ended between the pass and this.
+    pass.recheck = row.state() == storage::v1::SCRUB_STATE_DONE;
   }
   return absl::OkStatus();
 }
@@ -85,7 +88,11 @@ absl::Status ScrubKeeper::Start(const Uuid& mount_uid, int64_t bytes_per_second,
       storage::v1::ScrubRow fresh;
       fresh.set_mount_uid(mount_uid.bytes());
       fresh.set_scrub_id(deps_.ids->NextUuid().bytes());
-      fresh.set_start_time_us(deps_.clock->NowMicros());
+      // After the error that it is for, whatever the clock did since.
+      const std::optional<MountInfo> needed = deps_.registry->Find(mount_uid);
+      fresh.set_start_time_us(std::max(
+          deps_.clock->NowMicros(),
+          needed.has_value() ? needed->row.scrub_required_since_us() + 1 : 0));
       fresh.set_complete_time_us(row.complete_time_us());
       fresh.set_bytes_per_second(row.bytes_per_second());
       row = fresh;
@@ -304,18 +311,7 @@ void ScrubKeeper::OnProgress(const Uuid& mount_uid, int64_t session,
 }
 
 void ScrubKeeper::Tick() {
-  {
-    MutexLock lock(&mu_);
-    if (ticking_) {
-      return;
-    }
-    ticking_ = true;
-  }
-  deps_.pool->Post([this] {
-    RunTick();
-    MutexLock lock(&mu_);
-    ticking_ = false;
-  });
+  ticks_.Post(deps_.pool, [this] { RunTick(); });
 }
 
 void ScrubKeeper::RunTick() {
@@ -348,6 +344,11 @@ void ScrubKeeper::RunTick() {
 void ScrubKeeper::TickMount(const MountInfo& info, bool host_is_busy) {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   if (!NoteHealth(info)) {
+    return;
+  }
+  // The commit after the last pass may have failed, or the process have ended
+  // before it.
+  if (SettleRequired(uid)) {
     return;
   }
   if (const std::string why = DueReason(info, host_is_busy); !why.empty()) {

@@ -29,6 +29,7 @@
 #include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/notifier.h"
+#include "server/lifecycle/single_run.h"
 #include "server/placement/mount_registry.h"
 
 namespace predella::server {
@@ -101,7 +102,8 @@ class ScrubKeeper {
   // scrub_required of the mount's row.
   bool NoteHealth(const MountInfo& info);
   absl::Status Require(const MountInfo& info);
-  void SettleRequired(const Uuid& mount_uid);
+  // Whether there was something to settle, done or not.
+  bool SettleRequired(const Uuid& mount_uid);
   absl::Status ChangeMount(const Uuid& mount_uid,
                            const storage::v1::MountRow& row,
                            const storage::v1::EventRow& event);
@@ -129,8 +131,8 @@ class ScrubKeeper {
   // Held over commits of scrub rows, so that they are stored in their order;
   // before mu_.
   Mutex write_mu_;
+  SingleRun ticks_;
   mutable Mutex mu_;
-  bool ticking_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<Uuid, Pass> passes_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -63,9 +63,14 @@ absl::Status ScrubKeeper::ChangeMount(const Uuid& mount_uid,
 
 absl::Status ScrubKeeper::Require(const MountInfo& info) {
   storage::v1::MountRow row;
-  row.set_scrub_required_since_us(deps_.clock->NowMicros());
-  row.set_scrub_required_reason(info.reported_health.detail());
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  {
+    // Not before the pass that runs or was the last, whatever the clock did.
+    MutexLock lock(&mu_);
+    row.set_scrub_required_since_us(
+        std::max(deps_.clock->NowMicros(), passes_[uid].row.start_time_us()));
+  }
+  row.set_scrub_required_reason(info.reported_health.detail());
   storage::v1::EventRow event =
       EventOf(uid, "scrub_required", info.reported_health.detail());
   event.set_error(info.reported_health.error());
@@ -101,10 +106,10 @@ bool ScrubKeeper::NoteHealth(const MountInfo& info) {
   return false;
 }
 
-void ScrubKeeper::SettleRequired(const Uuid& mount_uid) {
+bool ScrubKeeper::SettleRequired(const Uuid& mount_uid) {
   const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
   if (!info.has_value() || info->row.scrub_required_since_us() == 0) {
-    return;
+    return false;
   }
   int64_t faults = 0;
   {
@@ -112,7 +117,7 @@ void ScrubKeeper::SettleRequired(const Uuid& mount_uid) {
     const storage::v1::ScrubRow& row = passes_[mount_uid].row;
     if (row.state() != storage::v1::SCRUB_STATE_DONE ||
         row.start_time_us() <= info->row.scrub_required_since_us()) {
-      return;
+      return false;
     }
     faults = row.faults();
   }
@@ -125,6 +130,7 @@ void ScrubKeeper::SettleRequired(const Uuid& mount_uid) {
   if (settled.ok()) {
     changed_->Notify();
   }
+  return true;
 }
 
 std::string ScrubKeeper::DueReason(const MountInfo& info,

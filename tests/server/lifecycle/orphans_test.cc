@@ -192,6 +192,87 @@ TEST_F(OrphansTest, IsPutIntoQuarantineWhenItsOperatorSaysSo) {
   EXPECT_TRUE(a_->Has(image_));
 }
 
+TEST_F(OrphansTest, AFileThatIsGoneByNowIsNotSaidToBePutAway) {
+  const Uuid orphan_id = ids_.NextUuid();
+  a_->Plant(orphan_id, ids_.NextUuid(), a_->file(image_)->generation);
+  Again(a_);
+  const v1::Orphan orphan = List().orphans(0);
+  a_->Take(orphan_id);
+  EXPECT_THAT(lifecycle_->orphans().Remove(RemovalOf(orphan)),
+              StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_EQ(Count(a_), 0);
+  EXPECT_OK(index_->ScanEvents([](const storage::v1::EventRow& event) {
+    EXPECT_NE(event.kind(), "orphan_quarantined");
+  }));
+}
+
+// Moved by hand; the mount it came from is away, so nobody knows yet.
+TEST_F(OrphansTest, WhatMayBeTheOnlyCopyIsNotPutAway) {
+  ListBoth();
+  for (const bool record : {false, true}) {
+    SCOPED_TRACE(record);
+    FakeAgent* const from = HolderOf(image_) == "a" ? a_ : b_;
+    FakeAgent* const to = from == a_ ? b_ : a_;
+    FakeAgent::File file = *from->Take(image_);
+    file.has_record = record;
+    to->Put(image_, file);
+    Again(to);
+    ASSERT_EQ(Count(to), 1);
+    from->Lose();
+    clock_.Advance(absl::Seconds(16));
+    to->Beat();
+    Tick();
+    const v1::Orphan orphan = List().orphans(0);
+    EXPECT_THAT(lifecycle_->orphans().Remove(RemovalOf(orphan, /*dry=*/true)),
+                HasReason(reason::kImageExists));
+    EXPECT_THAT(lifecycle_->orphans().Remove(RemovalOf(orphan)),
+                HasReason(reason::kImageExists));
+    EXPECT_TRUE(to->Has(image_));
+    Again(from);
+    EXPECT_EQ(HolderOf(image_), to->name());
+  }
+}
+
+TEST_F(OrphansTest, WhatIsBeingTakenInIsNotPutAway) {
+  ListBoth();
+  FakeAgent::File file = *a_->Take(image_);
+  file.has_record = false;
+  b_->Put(image_, file);
+  Again(b_);
+  ASSERT_EQ(Count(b_), 1);
+  // It is asked to take the file in, and does not answer.
+  b_->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  Again(a_);
+  const v1::Orphan orphan = List().orphans(0);
+  EXPECT_THAT(lifecycle_->orphans().Remove(RemovalOf(orphan)),
+              StatusIs(absl::StatusCode::kAborted));
+  EXPECT_TRUE(b_->Has(image_));
+  b_->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = false; });
+  Again(b_);
+  EXPECT_EQ(HolderOf(image_), "b");
+}
+
+TEST_F(OrphansTest, AGenerationThatWaitsForAChoiceIsNotPutAway) {
+  Generation other = Generation::FromProto(a_->file(image_)->generation);
+  ++other.n;
+  b_->Plant(image_, ids_.NextUuid(), other.ToProto());
+  Again(b_);
+  ASSERT_EQ(Count(b_), 1);
+  const v1::Orphan orphan = List().orphans(0);
+  EXPECT_OK(lifecycle_->orphans().Remove(RemovalOf(orphan, /*dry=*/true)));
+  // Found to be a conflict since it was listed.
+  storage::v1::ConflictRow conflict;
+  conflict.mutable_image()->set_image_id(image_.bytes());
+  *conflict.mutable_image()->mutable_generation() = other.ToProto();
+  conflict.mutable_image()->add_copies()->set_mount_uid(b_->uid().bytes());
+  server::IndexTxn txn = index_->Begin();
+  txn.PutConflict(conflict);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  EXPECT_THAT(lifecycle_->orphans().Remove(RemovalOf(orphan)),
+              HasReason(reason::kImageConflict));
+  EXPECT_TRUE(b_->Has(image_));
+}
+
 TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
   const Uuid orphan_id = ids_.NextUuid();
   const Uuid foreign_id = ids_.NextUuid();

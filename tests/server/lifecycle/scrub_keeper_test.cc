@@ -339,6 +339,54 @@ TEST_F(ScrubKeeperTest, AMountThatShowedErrorsNeedsAWholePass) {
   EXPECT_EQ(Events("scrub_required"), 1);
 }
 
+TEST_F(ScrubKeeperTest, ARequirementThatWasNotSettledAtOnceIsSettledLater) {
+  for (const bool restart : {false, true}) {
+    SCOPED_TRACE(restart);
+    const std::string name = restart ? "store-2" : "store-1";
+    FakeAgent* const agent = AddConnected(name);
+    const std::vector<Uuid> images = Fill(agent, 1);
+    Health(agent, v1::HEALTH_SUSPECT);
+    clock_.Advance(absl::Seconds(3));
+    Health(agent, v1::HEALTH_ONLINE);
+    ASSERT_EQ(TimesAsked(agent), 1);
+    // The pass is done, and what it was for is not written any more.
+    kv_->FailCommit(2, MemKvStore::Fault::kBeforeApplying, /*disk_full=*/true);
+    Progress(agent, images[0], 1, true);
+    kv_->ClearFaults();
+    ASSERT_EQ(Mount(name).scrub().state(), v1::SCRUB_STATE_DONE);
+    ASSERT_TRUE(Mount(name).scrub().required());
+    if (restart) {
+      Restart();
+      Reconnect(agent);
+    }
+    agent->Beat();
+    Tick();
+    EXPECT_FALSE(Mount(name).scrub().required());
+    EXPECT_EQ(Mount(name).health(), v1::HEALTH_ONLINE);
+  }
+}
+
+TEST_F(ScrubKeeperTest, AClockThatWasSetBackMakesNoEndlessScrubs) {
+  FakeAgent* const agent = AddConnected("store-1");
+  const std::vector<Uuid> images = Fill(agent, 1);
+  Health(agent, v1::HEALTH_SUSPECT);
+  clock_.JumpWall(-absl::Hours(5));
+  clock_.Advance(absl::Seconds(3));
+  Health(agent, v1::HEALTH_ONLINE);
+  ASSERT_EQ(TimesAsked(agent), 1);
+  Progress(agent, images[0], 1, true);
+  EXPECT_FALSE(Mount("store-1").scrub().required());
+  // And an error that comes after it is not called older than it.
+  clock_.JumpWall(-absl::Hours(5));
+  Health(agent, v1::HEALTH_SUSPECT);
+  clock_.Advance(absl::Seconds(3));
+  Health(agent, v1::HEALTH_ONLINE);
+  EXPECT_TRUE(Mount("store-1").scrub().required());
+  EXPECT_EQ(TimesAsked(agent), 2);
+  Progress(agent, images[0], 1, true);
+  EXPECT_FALSE(Mount("store-1").scrub().required());
+}
+
 TEST_F(ScrubKeeperTest, APassThatBeganBeforeTheErrorsIsNotEnough) {
   FakeAgent* const agent = AddConnected("store-1");
   const std::vector<Uuid> images = Fill(agent, 3);
