@@ -60,8 +60,9 @@ class ImageCatalog {
  private:
   absl::Status WhyMissing(const Uuid& image_id);
   absl::StatusOr<Uuid> FindMount(const std::string& name) const;
-  // FAILED_PRECONDITION, MOUNT_RETIRED.
-  absl::Status CheckNotGivenUp(const storage::v1::ImageRow& keep) const;
+  // FAILED_PRECONDITION when no copy of it can be read: MOUNT_RETIRED where all
+  // were given up, else REPLICA_MISSING.
+  absl::Status CheckChoosable(const storage::v1::ImageRow& keep) const;
   absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,
                             const std::vector<storage::v1::ConflictRow>& others,
                             const storage::v1::ImageRow& keep);

@@ -11,6 +11,7 @@
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/image_catalog.h"
+#include "server/lifecycle/image_health.h"
 
 namespace predella::server {
 namespace {
@@ -80,7 +81,7 @@ absl::StatusOr<v1::Image> ImageCatalog::Choose(const Uuid& image_id,
                        " shows those there are"),
           {{"image", name}});
     }
-    RETURN_IF_ERROR(CheckNotGivenUp(*keep));
+    RETURN_IF_ERROR(CheckChoosable(*keep));
     if (validate_only || conflicts.empty()) {
       return Get(image_id);
     }
@@ -100,26 +101,42 @@ absl::StatusOr<v1::Image> ImageCatalog::Choose(const Uuid& image_id,
   return TooManyConflicts(name);
 }
 
-absl::Status ImageCatalog::CheckNotGivenUp(
+absl::Status ImageCatalog::CheckChoosable(
     const storage::v1::ImageRow& keep) const {
-  std::string name;
+  // The others are removed for good: what is kept instead must be there.
+  std::string against;
+  bool retired = !keep.copies().empty();
   for (const storage::v1::CopyRow& copy : keep.copies()) {
-    const std::optional<MountInfo> info =
-        deps_.registry->Find(Uuid::FromBytesOrNone(copy.mount_uid()));
-    if (!info.has_value() ||
-        info->row.admin_state() != storage::v1::ADMIN_STATE_RETIRED) {
+    const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+    const std::optional<MountInfo> info = deps_.registry->Find(uid);
+    const std::string name =
+        MountName(info.has_value() ? info->row.mount_name() : uid.ToString());
+    const auto fault = deps_.index->FaultOf(keep, uid);
+    const bool gone = info.has_value() && IsRetired(*info);
+    retired = retired && gone;
+    if (gone) {
+      absl::StrAppend(&against, "; ", name, " was retired");
+    } else if (fault.has_value()) {
+      absl::StrAppend(&against, "; the copy on ", name,
+                      fault->fault() == storage::v1::COPY_FAULT_MISSING
+                          ? " is missing"
+                          : " is damaged");
+    } else if (!info.has_value() || !Readable(*info)) {
+      absl::StrAppend(&against, "; ", name, " can not be read now");
+    } else {
       return absl::OkStatus();
     }
-    name = MountName(info->row.mount_name());
   }
   return MakeError(
-      absl::StatusCode::kFailedPrecondition, reason::kMountRetired,
+      absl::StatusCode::kFailedPrecondition,
+      retired ? reason::kMountRetired : reason::kReplicaMissing,
       absl::StrCat("generation ",
                    Generation::FromProto(keep.generation()).ToString(),
-                   " lies on ", name,
-                   ", which was retired: it cannot be read any more; choose "
-                   "another"),
-      {{"mount", name}});
+                   " has no copy that can be read", against,
+                   ": the others would be removed for it; ",
+                   retired ? "choose another"
+                           : "bring its copy back, or choose another"),
+      {{"image", ImageName(Uuid::FromBytesOrNone(keep.image_id()))}});
 }
 
 absl::Status ImageCatalog::CommitChoice(

@@ -416,6 +416,32 @@ TEST_F(ConflictTest, RetirementCountsWhatWaitsForAChoice) {
   EXPECT_OK(lifecycle_->images().Choose(image_, present_, false));
 }
 
+TEST_F(ConflictTest, OneThatCanNotBeReadIsNotChosen) {
+  TwoHistories();
+  List();
+  const auto row = *index_->GetImage(image_);
+  storage::v1::FaultRow fault;
+  fault.set_mount_uid(b_->uid().bytes());
+  fault.set_image_id(image_.bytes());
+  *fault.mutable_generation() = row->generation();
+  fault.set_fault(storage::v1::COPY_FAULT_DAMAGED);
+  server::IndexTxn txn = index_->Begin();
+  txn.RequireImage(*row);
+  txn.PutFault(fault);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  EXPECT_THAT(lifecycle_->images().Choose(image_, present_, false),
+              HasReason(reason::kReplicaMissing));
+  a_->Lose();
+  Settle();
+  EXPECT_THAT(lifecycle_->images().Choose(image_, lost_, false),
+              HasReason(reason::kReplicaMissing));
+  Connect(a_);
+  Tick();
+  EXPECT_TRUE(a_->Has(image_));
+  EXPECT_TRUE(b_->Has(image_));
+  EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false));
+}
+
 TEST_F(ConflictTest, ThePresentOneCanBeChosenToo) {
   TwoHistories();
   List();
