@@ -10,6 +10,7 @@
 #include "common/errors.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
+#include "server/lifecycle/image_health.h"
 #include "server/lifecycle/inventory.h"
 
 namespace predella::server {
@@ -28,8 +29,9 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
   for (const MountInfo& info : mounts) {
     const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
     const int64_t session = commands_->AttachedSession(mount_uid);
-    if (session == 0 || !info.attached ||
-        info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+    // One that hangs may not answer for days, and is not waited for.
+    if (session == 0 || !info.attached || IsRetired(info) ||
+        CountsAsDegraded(info.health)) {
       continue;
     }
     MutexLock lock(&mu_);

@@ -59,7 +59,8 @@ absl::Status CheckBinding(const MountRegistry& registry,
                        "the configuration; the directory can be emptied "
                        "(.predella too) and made a mount under another name, "
                        "or have this one by predella mount replace"),
-          {{"mount", MountName(name)}});
+          {{"mount", MountName(name)},
+           {"uid", uid.none() ? std::string() : uid.ToString()}});
     }
     if (!uid.none() && bound != uid) {
       return IdentityMismatch(name, bound, uid);

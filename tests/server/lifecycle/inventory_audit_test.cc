@@ -116,6 +116,29 @@ TEST_F(InventoryAuditTest, TwoMountsAtATime) {
   EXPECT_EQ(asked, 4);
 }
 
+TEST_F(InventoryAuditTest, MountsThatHangHoldUpNoOther) {
+  for (int i = 0; i < 2; ++i) {
+    AddConnected(absl::StrCat("m", i), i)->Behave([](FakeAgent::Behaviour* b) {
+      b->ignore_commands = true;
+    });
+  }
+  Tick();
+  FakeAgent* const other = AddConnected("other", 2);
+  Tick();
+  EXPECT_EQ(Listings(other), 0) << "two are being listed";
+  for (const auto& agent : agents_) {
+    if (agent.get() != other) {
+      agent->Behave(
+          [](FakeAgent::Behaviour* b) { b->health = v1::HEALTH_HUNG; });
+      agent->Beat();
+    }
+  }
+  Settle();
+  Tick();
+  EXPECT_EQ(Listings(other), 1);
+  EXPECT_TRUE(lifecycle_->inventory().WasAudited(other->uid()));
+}
+
 TEST_F(InventoryAuditTest, AFileThatIsGoneIsMissingUntilItIsBack) {
   FakeAgent* const a = AddConnected("a", 1);
   Upload(a, image_, upload_);

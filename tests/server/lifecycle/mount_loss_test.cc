@@ -180,6 +180,21 @@ TEST_F(MountLossTest, ARetiredNameCanBeGivenToANewDisk) {
   EXPECT_OK(fresh->closed());
 }
 
+TEST_F(MountLossTest, TheDiskThatWaitsForARetiredNameNeedsNoUid) {
+  FakeAgent* const old = AddConnected("a", 1);
+  old->Lose();
+  v1::RetireMountRequest retire;
+  retire.set_name("a");
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Settle();
+  FakeAgent* const fresh = AddAgent("a");
+  Connect(fresh);
+  EXPECT_THAT(fresh->closed(), HasReason(reason::kMountIdentityMismatch));
+  ASSERT_OK(Replace("a", 0, ""));
+  Connect(fresh);
+  EXPECT_OK(fresh->closed());
+}
+
 TEST_F(MountLossTest, ReplaceIsRefusedWhereItWouldBeAMistake) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
