@@ -6,29 +6,22 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
 #include "agent/store/layout.h"
 #include "tests/agent/store/store_world.h"
+#include "tests/testing/environment.h"
 #include "tests/testing/matchers.h"
 
 namespace predella::agent {
 namespace {
-
-int64_t Environment(const char* name, int64_t otherwise) {
-  const char* const text = std::getenv(name);
-  int64_t value = 0;
-  return text != nullptr && absl::SimpleAtoi(text, &value) ? value : otherwise;
-}
 
 constexpr int64_t kPage = 4096;
 // Two of one size, so that no size tells them apart.
@@ -213,10 +206,10 @@ class Corruptions {
 };
 
 TEST(CorruptionTest, AReadIsRightOrAnError) {
-  const int64_t tries = Environment("PREDELLA_CORRUPTIONS", 200);
-  const int64_t seed =
-      Environment("PREDELLA_CORRUPTION_SEED",
-                  static_cast<int64_t>(RandomIds()->NextUint64() >> 32));
+  const int64_t tries = testing::FromEnvironment("PREDELLA_CORRUPTIONS", 200);
+  const int64_t seed = testing::FromEnvironment(
+      "PREDELLA_CORRUPTION_SEED",
+      static_cast<int64_t>(RandomIds()->NextUint64() >> 32));
   SCOPED_TRACE(absl::StrCat("PREDELLA_CORRUPTION_SEED=", seed));
   Corruptions corruptions(static_cast<uint64_t>(seed));
   corruptions.SetUp();

@@ -5,7 +5,6 @@
 // PREDELLA_HISTORIES is how many (60), PREDELLA_HISTORY_SEED the first seed.
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <random>
@@ -14,7 +13,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
@@ -22,18 +20,13 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/environment.h"
 #include "tests/testing/matchers.h"
 
 namespace predella::testing {
 namespace {
 
 constexpr int kSteps = 40;
-
-int64_t FromEnvironment(const char* name, int64_t otherwise) {
-  const char* const text = std::getenv(name);
-  int64_t value = 0;
-  return text != nullptr && absl::SimpleAtoi(text, &value) ? value : otherwise;
-}
 
 // What may be true of one image: the upload that brought it, or "" for absent.
 struct Truth {
