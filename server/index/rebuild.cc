@@ -12,6 +12,7 @@
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/index/index_keys.h"
+#include "server/index/replaced_name.h"
 
 namespace predella::server {
 namespace {
@@ -104,19 +105,23 @@ void TakeRosters(const RebuildInput& input, RebuildPlan* plan,
       }
       RebuildPlan::Mount absent;
       absent.identity = entry;
-      const auto [there, added] =
-          by_name->emplace(entry.mount_name(), std::move(absent));
-      if (added) {
-        name_of.emplace(entry.mount_uid(), entry.mount_name());
-      } else if (there->second.identity.mount_uid() != entry.mount_uid()) {
+      const auto there = by_name->find(entry.mount_name());
+      if (there != by_name->end()) {
+        // Replaced by the other, or the other by it: who remembers it does not
+        // know, and what is on it may be nowhere else.
+        absent.identity.set_mount_name(ReplacedName(entry.mount_name(), uid));
         plan->notes.push_back(absl::StrCat(
             mount.path, " remembers another mount, ", uid.ToString(),
-            ", under the name ", entry.mount_name(),
-            ": it is passed over, the name is bound to ",
+            ", under the name ", entry.mount_name(), ", which is bound to ",
             Uuid::FromBytesOrNone(there->second.identity.mount_uid())
-                .ToString()));
-        name_of.emplace(entry.mount_uid(), entry.mount_name());
+                .ToString(),
+            ": it is waited for as ", absent.identity.mount_name(),
+            "; if it was replaced, retire it; if it is the newer one, give it "
+            "the name by predella mount replace ",
+            entry.mount_name()));
       }
+      name_of.emplace(entry.mount_uid(), absent.identity.mount_name());
+      by_name->emplace(absent.identity.mount_name(), std::move(absent));
     }
   }
 }

@@ -11,25 +11,38 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "server/index/replaced_name.h"
 #include "server/lifecycle/image_health.h"
 #include "server/lifecycle/mount_admin.h"
 
 namespace predella::server {
 namespace {
 
-// Of the longest name that ValidateMountName takes.
-constexpr size_t kLongestName = 63;
-
-std::string ReplacedName(const std::string& name, const Uuid& uid) {
-  const std::string suffix =
-      absl::StrCat(".replaced-", uid.ToString().substr(0, 8));
-  return absl::StrCat(name.substr(0, kLongestName - suffix.size()), suffix);
-}
-
 absl::Status Precondition(absl::string_view reason, const std::string& mount,
                           const std::string& message) {
   return MakeError(absl::StatusCode::kFailedPrecondition, reason, message,
                    {{"mount", mount}});
+}
+
+absl::Status InUse(const std::string& name, const MountInfo& info) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kMountInUse,
+      absl::StrCat(name, " is served by the agent on ", info.hello->host(),
+                   " with pid ", info.hello->pid(), ", path ",
+                   info.hello->path(),
+                   ": stop that agent first, or start it anew on the new "
+                   "directory"),
+      {{"mount", name},
+       {"host", info.hello->host()},
+       {"pid", absl::StrCat(info.hello->pid())}});
+}
+
+// A mount that was replaced into `name` by a history that the index lost: it is
+// in the index because others remember it so.
+bool AwaitsName(const MountInfo& info, const std::string& name) {
+  return !IsRetired(info) &&
+         info.row.mount_name() ==
+             ReplacedName(name, Uuid::FromBytesOrNone(info.row.mount_uid()));
 }
 
 }  // namespace
@@ -65,6 +78,11 @@ absl::StatusOr<Uuid> MountAdmin::NewIdentity(
                      "it)"));
   }
   const std::optional<MountInfo> known = deps_.registry->Find(uid);
+  if (known.has_value() && AwaitsName(*known, info.row.mount_name())) {
+    return known->attached ? absl::StatusOr<Uuid>(InUse(
+                                 MountName(known->row.mount_name()), *known))
+                           : uid;
+  }
   if (known.has_value()) {
     return Precondition(
         reason::kMountIdentityMismatch, name,
@@ -89,11 +107,16 @@ absl::Status MountAdmin::CommitReplace(const v1::ReplaceMountRequest& request,
   retired.clear_maintenance_until_us();
   retired.set_admin_reason(request.reason());
   retired.set_update_time_us(deps_.clock->NowMicros());
+  const std::optional<MountInfo> known = deps_.registry->Find(new_uid);
   storage::v1::MountRow row;
-  row.set_mount_uid(new_uid.bytes());
+  if (known.has_value()) {
+    row = known->row;  // UNCONFIRMED or not: it has not been listed by this
+  } else {
+    row.set_mount_uid(new_uid.bytes());
+    row.set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
+    row.set_create_time_us(retired.update_time_us());
+  }
   row.set_mount_name(old.mount_name());
-  row.set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
-  row.set_create_time_us(retired.update_time_us());
   row.set_update_time_us(retired.update_time_us());
   storage::v1::EventRow event;
   event.set_time_us(retired.update_time_us());
@@ -106,7 +129,11 @@ absl::Status MountAdmin::CommitReplace(const v1::ReplaceMountRequest& request,
       request.reason().empty() ? "" : ": ", request.reason()));
   IndexTxn txn = deps_.index->Begin();
   txn.RequireMount(old);
-  txn.RequireNoMount(new_uid);
+  if (known.has_value()) {
+    txn.RequireMount(known->row);
+  } else {
+    txn.RequireNoMount(new_uid);
+  }
   txn.PutMount(retired);
   txn.PutMount(row);
   txn.PutEvent(event);
@@ -128,16 +155,7 @@ absl::StatusOr<v1::Mount> MountAdmin::ReplaceCounted(
     const std::string name = MountName(info.row.mount_name());
     ASSIGN_OR_RETURN(const Uuid new_uid, NewIdentity(request, info));
     if (info.attached) {
-      return MakeError(
-          absl::StatusCode::kFailedPrecondition, reason::kMountInUse,
-          absl::StrCat(name, " is served by the agent on ", info.hello->host(),
-                       " with pid ", info.hello->pid(), ", path ",
-                       info.hello->path(),
-                       ": stop that agent first, or start it anew on the new "
-                       "directory"),
-          {{"mount", name},
-           {"host", info.hello->host()},
-           {"pid", absl::StrCat(info.hello->pid())}});
+      return InUse(name, info);
     }
     if (!IsRetired(info)) {
       RETURN_IF_ERROR(CheckLossAccepted(info.row,

@@ -110,10 +110,12 @@ class SessionManager final : public AgentCommands {
                            const control::v1::MountReport& report);
   absl::Status CheckEpoch(const control::v1::MountReport& report,
                           const std::string& name) const;
-  // `absent`: one without a row was away when the index was rebuilt.
-  absl::StatusOr<storage::v1::MountRow> EnsureMountRow(const Uuid& mount_uid,
-                                                       const std::string& name,
-                                                       bool absent);
+  // session_roster.cc. Adds a mount without a row. `absent`: it was away when
+  // the index was rebuilt. `remembered`: only by others, so that its name may
+  // be another's by now.
+  absl::StatusOr<storage::v1::MountRow> EnsureMountRow(
+      const Uuid& mount_uid, const std::string& wanted, bool absent,
+      bool remembered);
   absl::Status TakeInRoster(const control::v1::MountReport& report);
   void SendAttach(const SessionPtr& session, bool claim_label);
   void HandleAttachDone(const SessionPtr& session,
@@ -150,6 +152,7 @@ class SessionManager final : public AgentCommands {
   ScrubKeeper* scrubs_ = nullptr;             // constant after BindScrubs
   std::function<void(const Uuid&)> trusted_;  // constant after OnTrusted
 
+  Mutex rows_mu_;  // held over the commit that adds a mount
   Mutex mu_;
   int64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;
   std::map<int64_t, SessionPtr> sessions_ ABSL_GUARDED_BY(mu_);

@@ -74,6 +74,11 @@ absl::Status CheckBinding(const MountRegistry& registry,
   return absl::OkStatus();
 }
 
+bool TakesNoWrites(const absl::Status& status) {
+  return HasReason(status, reason::kIndexReadOnly) ||
+         HasReason(status, reason::kIndexUnavailable);
+}
+
 }  // namespace
 
 absl::Status SessionManager::CheckHello(const SessionPtr& session,
@@ -279,54 +284,6 @@ absl::Status SessionManager::CheckEpoch(const control::v1::MountReport& report,
        {"ours", absl::StrCat(deps_.index->epoch())}});
 }
 
-absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
-    const Uuid& mount_uid, const std::string& name, bool absent) {
-  const std::optional<MountInfo> known = deps_.registry->Find(mount_uid);
-  if (known.has_value()) {
-    return known->row;
-  }
-  RETURN_IF_ERROR(CheckWritable(*deps_.index));
-  storage::v1::MountRow row;
-  row.set_mount_uid(mount_uid.bytes());
-  row.set_mount_name(name);
-  row.set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
-  row.set_create_time_us(deps_.clock->NowMicros());
-  row.set_update_time_us(row.create_time_us());
-  row.set_unconfirmed(absent);
-  storage::v1::EventRow event;
-  event.set_time_us(row.create_time_us());
-  event.set_kind("mount_registered");
-  event.set_mount_name(name);
-  IndexTxn txn = deps_.index->Begin();
-  txn.RequireNoMount(mount_uid);
-  txn.PutMount(row);
-  txn.PutEvent(event);
-  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
-  deps_.registry->SetRow(row);
-  LogInfo("mount_registered", {{"mount", name},
-                               {"uid", mount_uid.ToString()},
-                               {"unconfirmed", absent ? 1 : 0}});
-  return row;
-}
-
-// The index may have lost mounts too; those that others remember are waited
-// for like any that is away.
-absl::Status SessionManager::TakeInRoster(
-    const control::v1::MountReport& report) {
-  for (const storage::v1::RosterEntry& entry : report.roster()) {
-    const Uuid uid = Uuid::FromBytesOrNone(entry.mount_uid());
-    if (!uid.none() && ValidateMountName(entry.mount_name()).ok() &&
-        CheckBinding(*deps_.registry, entry.mount_name(), uid).ok()) {
-      // Of a rebuilt index nobody but an operator takes in one it does not
-      // know.
-      RETURN_IF_ERROR(
-          EnsureMountRow(uid, entry.mount_name(), deps_.index->rebuilt())
-              .status());
-    }
-  }
-  return absl::OkStatus();
-}
-
 void SessionManager::HandleReport(const SessionPtr& session,
                                   const control::v1::MountReport& report) {
   const absl::Status checked = CheckReport(session, report);
@@ -356,13 +313,20 @@ void SessionManager::HandleReport(const SessionPtr& session,
     return;
   }
   const auto row =
-      EnsureMountRow(uid, hello.mount_name(), trust_->Absent(uid, known));
+      EnsureMountRow(uid, hello.mount_name(), trust_->Absent(uid, known),
+                     /*remembered=*/false);
   if (!row.ok()) {
     Refuse(session.get(), row.status());
     return;
   }
   if (trust_->recovering()) {
-    LogIfError(TakeInRoster(report), "mounts that are away are not waited for");
+    // Before it can be the last that RECOVERING waited for.
+    const absl::Status taken = TakeInRoster(report);
+    if (!taken.ok() && !TakesNoWrites(taken)) {
+      Refuse(session.get(), taken);
+      return;
+    }
+    LogIfError(taken, "RECOVERING goes on at the next start");
   }
   {
     MutexLock lock(&session->mu);
@@ -378,8 +342,7 @@ void SessionManager::HandleReport(const SessionPtr& session,
   ForgetIfClosed(session, uid);
   const absl::Status merged = tombstones_->Merge(
       uid, {report.tombstones().begin(), report.tombstones().end()});
-  if (!merged.ok() && !HasReason(merged, reason::kIndexReadOnly) &&
-      !HasReason(merged, reason::kIndexUnavailable)) {
+  if (!merged.ok() && !TakesNoWrites(merged)) {
     Refuse(session.get(), merged);
     return;
   }

@@ -1,16 +1,93 @@
-// The roster of mounts that lies at every mount, for the day the index is lost.
+// The rows of mounts, and the roster of them that lies at every mount, for the
+// day the index is lost.
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 
 #include "common/errors.h"
 #include "common/logging.h"
+#include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/index/replaced_name.h"
 #include "server/lifecycle/session_manager.h"
 #include "server/lifecycle/session_state.h"
 
 namespace predella::server {
+
+absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
+    const Uuid& mount_uid, const std::string& wanted, bool absent,
+    bool remembered) {
+  // Mounts are added one after the other: a name belongs to one of them.
+  MutexLock lock(&rows_mu_);
+  const std::optional<MountInfo> known = deps_.registry->Find(mount_uid);
+  if (known.has_value()) {
+    return known->row;
+  }
+  RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  std::string name = wanted;
+  if (remembered && deps_.registry->FindByName(name).has_value()) {
+    // The history that was lost gave the name to another mount than the index
+    // has it for. Whose it is, an operator says (MountAdmin::Replace); what is
+    // on this one may be nowhere else.
+    name = ReplacedName(wanted, mount_uid);
+  }
+  if (deps_.registry->FindByName(name).has_value()) {
+    return absl::AbortedError(
+        absl::StrCat(MountName(name), " was given to another mount just now"));
+  }
+  storage::v1::MountRow row;
+  row.set_mount_uid(mount_uid.bytes());
+  row.set_mount_name(name);
+  row.set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
+  row.set_create_time_us(deps_.clock->NowMicros());
+  row.set_update_time_us(row.create_time_us());
+  row.set_unconfirmed(absent);
+  storage::v1::EventRow event;
+  event.set_time_us(row.create_time_us());
+  event.set_kind("mount_registered");
+  event.set_mount_name(name);
+  if (name != wanted) {
+    event.set_detail(
+        absl::StrCat("others remember the mount ", mount_uid.ToString(), " as ",
+                     MountName(wanted), ", and that name is bound to another"));
+  }
+  IndexTxn txn = deps_.index->Begin();
+  txn.RequireNoMount(mount_uid);
+  txn.PutMount(row);
+  txn.PutEvent(event);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  deps_.registry->SetRow(row);
+  LogInfo("mount_registered", {{"mount", name},
+                               {"uid", mount_uid.ToString()},
+                               {"unconfirmed", absent ? 1 : 0}});
+  return row;
+}
+
+// The index may have lost mounts too; those that others remember are waited
+// for like any that is away.
+absl::Status SessionManager::TakeInRoster(
+    const control::v1::MountReport& report) {
+  for (const storage::v1::RosterEntry& entry : report.roster()) {
+    const Uuid uid = Uuid::FromBytesOrNone(entry.mount_uid());
+    if (uid.none() || !ValidateMountName(entry.mount_name()).ok()) {
+      continue;
+    }
+    // Of a rebuilt index nobody but an operator takes in one it does not know.
+    const auto row =
+        EnsureMountRow(uid, entry.mount_name(), deps_.index->rebuilt(),
+                       /*remembered=*/true);
+    if (!row.ok()) {
+      return Annotate(row.status(),
+                      absl::StrCat(MountName(entry.mount_name()),
+                                   " of the roster could not be written down"));
+    }
+  }
+  return absl::OkStatus();
+}
 
 // A retired mount is left out: a rebuild would call it UNCONFIRMED, and wait
 // for what an operator gave up.

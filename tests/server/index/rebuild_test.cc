@@ -110,6 +110,31 @@ TEST_F(RebuildTest, TheIndexHasClusterMountsAndDeletesAndIsRecovering) {
   EXPECT_THAT(once[0].copy_mount_uids(), ElementsAre(TestId(2).bytes()));
 }
 
+// The old disk is given, the new one that replaced it is only remembered; and
+// the other way around.
+TEST_F(RebuildTest, AMountRememberedUnderAGivenNameIsWaitedForUnderAnother) {
+  RebuildInput input;
+  input.mounts = {Mount("store-1", 1), Mount("store-2", 2),
+                  Mount("store-3", 3)};
+  Remember("store-2", 7, &input.mounts[0]);
+  Remember("store-2", 7, &input.mounts[2]);
+  const std::string other =
+      "store-2.replaced-" + TestId(7).ToString().substr(0, 8);
+  ASSERT_OK_AND_ASSIGN(const RebuildPlan plan, PlanRebuild(input));
+  ASSERT_THAT(plan.mounts, SizeIs(4));
+  int found = 0;
+  for (const RebuildPlan::Mount& mount : plan.mounts) {
+    if (mount.identity.mount_uid() == TestId(7).bytes()) {
+      EXPECT_EQ(mount.identity.mount_name(), other);
+      EXPECT_FALSE(mount.given.has_value());
+      ++found;
+    }
+  }
+  EXPECT_EQ(found, 1);
+  ASSERT_THAT(plan.notes, SizeIs(1));
+  EXPECT_THAT(plan.notes[0], HasSubstr(other));
+}
+
 TEST_F(RebuildTest, NeverOverAnIndexThatIsThere) {
   ASSERT_OK_AND_ASSIGN(
       auto index, PlacementIndex::Open(&kv_, &epoch_file_, &clock_, &ids_, {}));
@@ -168,16 +193,6 @@ TEST_F(RebuildTest, ACopyOfAMountIsRefused) {
   input.mounts[1] = Mount("store-1", 2);
   EXPECT_THAT(PlanRebuild(input).status(),
               HasReason(reason::kMountIdentityMismatch));
-}
-
-TEST_F(RebuildTest, AnOlderListOfMountsDoesNotTakeAName) {
-  RebuildInput input;
-  input.mounts = {Mount("store-1", 1), Mount("store-2", 2)};
-  // Of before store-2 was replaced.
-  Remember("store-2", 20, &input.mounts[0]);
-  ASSERT_OK_AND_ASSIGN(const RebuildPlan plan, PlanRebuild(input));
-  EXPECT_THAT(plan.mounts, SizeIs(2));
-  EXPECT_THAT(plan.notes, ElementsAre(HasSubstr("store-2")));
 }
 
 }  // namespace
