@@ -338,9 +338,11 @@ absl::StatusOr<std::unique_ptr<FileLock>> PosixFileSystem::Lock(
                                   other.empty() ? "another process" : other),
                      {{"holder", other}});
   }
-  // Only for the sentence above: a full disk is no reason to refuse.
+  // Only for the sentence above: a full disk is no reason to refuse. Synced,
+  // because another host of an NFS export reads what the server has.
   if (!read_only && (::ftruncate(fd, 0) != 0 ||
-                     ::pwrite(fd, holder.data(), holder.size(), 0) < 0)) {
+                     ::pwrite(fd, holder.data(), holder.size(), 0) < 0 ||
+                     ::fdatasync(fd) != 0)) {
     LogIfError(ErrnoStatus(errno, What("write the holder into", path)),
                "the lock is held all the same");
   }
