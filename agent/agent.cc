@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 
 #include "agent/fs/posix_file_system.h"
+#include "agent/fs/watched_file_system.h"
 #include "agent/scrub/idle_io.h"
 #include "agent/service/network.h"
 #include "agent/store/image_store.h"
@@ -64,11 +65,12 @@ absl::Status CheckMountpoint(const std::string& path) {
 // The store and the files below it, let go in this order.
 struct OpenedStore {
   std::unique_ptr<FileSystem> fs;
+  std::unique_ptr<FileSystem> watched;
   std::unique_ptr<ImageStore> store;
 };
 
 absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
-    const AgentOptions& options, const MountMemory& memory) {
+    const AgentOptions& options, DiskCalls* calls, const MountMemory& memory) {
   if (options.require_mountpoint) {
     const absl::Status mounted = CheckMountpoint(options.path);
     if (!mounted.ok()) {
@@ -80,6 +82,7 @@ absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
   if (!fs.ok()) {
     return fs.status();
   }
+  auto watched = std::make_unique<WatchedFileSystem>(fs->get(), calls);
   StoreOptions store_options;
   store_options.mount_name = options.name;
   store_options.file_mode = options.file_mode_bits;
@@ -88,13 +91,14 @@ absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
   store_options.holder = absl::StrCat("predella-agent ", options.name, " on ",
                                       HostName(), ", pid ", getpid());
   absl::StatusOr<std::unique_ptr<ImageStore>> store =
-      ImageStore::Open(fs->get(), RealClock(), RandomIds(), store_options);
+      ImageStore::Open(watched.get(), RealClock(), RandomIds(), store_options);
   if (!store.ok()) {
     return store.status();
   }
   // Shared by the core and its tasks.
   auto opened = std::make_shared<OpenedStore>();
   opened->fs = std::move(*fs);
+  opened->watched = std::move(watched);
   opened->store = std::move(*store);
   ImageStore* const raw = opened->store.get();
   return std::shared_ptr<ImageStore>(std::move(opened), raw);
@@ -118,18 +122,22 @@ AgentIdentity MakeIdentity(const AgentOptions& options) {
 }  // namespace
 
 Agent::Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk)
-    : options_(options), disk_(std::move(disk)) {
+    : options_(options),
+      calls_(RealClock(), options.disk_threads),
+      disk_(std::move(disk)) {
   AgentSeams seams;
   seams.clock = RealClock();
   seams.ids = RandomIds();
   seams.disk = disk_->data();
   seams.probe = disk_->probe();
   seams.peer = &peer_;
+  seams.calls = &calls_;
+  seams.replace_threads = [this](int stuck) { disk_->Replace(stuck); };
   seams.idle_io = SetIdleIo;
   seams.scrub.bytes_per_second = options_.scrub_bytes_per_second;
   seams.health.slow_above = options_.slow_above;
   seams.open_store = [this](const MountMemory& memory) {
-    return OpenStore(options_, memory);
+    return OpenStore(options_, &calls_, memory);
   };
   seams.look_again = [this]() -> uint64_t {
     if (watcher_ == nullptr) {

@@ -12,6 +12,7 @@
 
 #include "agent/control/agent_core.h"
 #include "agent/control/disk_executor.h"
+#include "agent/fs/disk_calls.h"
 #include "agent/health/mount_watcher.h"
 #include "agent/options.h"
 #include "agent/service/chunk_service.h"
@@ -45,6 +46,7 @@ class Agent {
 
   const AgentOptions options_;
   // Destroyed last to first, after the disk threads were joined.
+  DiskCalls calls_;  // outlives the threads that are in them
   std::unique_ptr<DiskThreads> disk_;
   GrpcPeerWriter peer_;
   std::unique_ptr<AgentCore> core_;

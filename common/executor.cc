@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+#include <system_error>
 #include <utility>
 
 namespace predella {
@@ -16,9 +18,48 @@ ThreadPool::ThreadPool(std::string name, int threads,
                        std::function<void()> on_start)
     : name_(std::move(name)), on_start_(std::move(on_start)) {
   threads_.reserve(static_cast<size_t>(threads));
-  for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] { Run(); });
+  MutexLock lock(&mu_);
+  wanted_ = threads;
+  while (alive_ < wanted_) {
+    AddLocked();
   }
+}
+
+void ThreadPool::AddLocked() {
+  threads_.emplace_back([this] { Run(); });
+  ++alive_;
+}
+
+void ThreadPool::Resize(int threads) {
+  std::vector<std::thread::id> ended;
+  {
+    MutexLock lock(&mu_);
+    if (stopping_) {
+      return;
+    }
+    ended.swap(ended_);
+    wanted_ = threads;
+    try {
+      while (alive_ < wanted_) {
+        AddLocked();
+      }
+    } catch (const std::system_error&) {
+      wanted_ = alive_;
+    }
+    cv_.SignalAll();
+  }
+  for (const std::thread::id id : ended) {
+    const auto it =
+        std::find_if(threads_.begin(), threads_.end(),
+                     [id](const std::thread& t) { return t.get_id() == id; });
+    it->join();
+    threads_.erase(it);
+  }
+}
+
+int ThreadPool::threads() {
+  MutexLock lock(&mu_);
+  return alive_;
 }
 
 ThreadPool::~ThreadPool() { Shutdown(); }
@@ -62,8 +103,14 @@ void ThreadPool::Run() {
     std::function<void()> task;
     {
       MutexLock lock(&mu_);
-      while (queue_.empty() && !stopping_) {
+      while (queue_.empty() && !stopping_ && alive_ <= wanted_) {
         cv_.Wait(&mu_);
+      }
+      if (alive_ > wanted_ && !stopping_) {
+        --alive_;
+        ended_.push_back(std::this_thread::get_id());
+        cv_.Signal();  // what woke this one may have been meant for another
+        return;
       }
       if (queue_.empty()) {
         return;

@@ -25,7 +25,7 @@ class Executor {
   virtual void Post(std::function<void()> task) = 0;
 };
 
-// A fixed number of threads over one queue. The destructor finishes what was
+// Some threads over one queue. The destructor finishes what was
 // posted and joins.
 class ThreadPool final : public Executor {
  public:
@@ -37,9 +37,16 @@ class ThreadPool final : public Executor {
   // Finishes what was posted, and what those tasks post, and joins; other tasks
   // are dropped. Idempotent.
   void Shutdown();
+  // Adds threads, made by the calling one, or lets as many end as are too many,
+  // each when it has nothing to do or its task came back. Less than asked for
+  // where the system gives no more. Not while Shutdown runs.
+  void Resize(int threads);
   size_t queued();
+  // Threads that have not ended.
+  int threads();
 
  private:
+  void AddLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Run();
 
   const std::string name_;
@@ -48,6 +55,9 @@ class ThreadPool final : public Executor {
   CondVar cv_;
   std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  int wanted_ ABSL_GUARDED_BY(mu_) = 0;
+  int alive_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<std::thread::id> ended_ ABSL_GUARDED_BY(mu_);  // to be joined
   std::vector<std::thread> threads_;
 };
 

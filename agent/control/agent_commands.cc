@@ -140,7 +140,7 @@ void AgentCore::PostStoreCommand(uint64_t session,
                          "the mount's directory is not open");
     } else {
       status = RunStoreCommand(store.get(), command);
-      machine_.CallDone(status);
+      CallDone(store.get(), status);
     }
     AnswerStatus(session, command.number(), status);
   });
@@ -174,7 +174,7 @@ void AgentCore::MeasureSpace() {
   if (store == nullptr) {
     return;
   }
-  machine_.StatDone(ReadSpace(store.get()).status());
+  StatDone(store.get(), ReadSpace(store.get()).status());
 }
 
 void AgentCore::RunRemoveCommand(uint64_t session,

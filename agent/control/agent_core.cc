@@ -32,7 +32,7 @@ AgentCore::AgentCore(AgentIdentity identity,
       prober_(seams_.probe, seams_.disk, seams_.clock, &machine_),
       scrubber_(ScrubSeamsOf(), seams_.scrub),
       table_(seams_.disk, seams_.clock, &session_, &ledger_, &machine_,
-             seams_.peer, [this] { SpaceChanged(); }),
+             seams_.peer, seams_.calls, [this] { SpaceChanged(); }),
       session_strand_(seams_.disk),
       addresses_(identity_.addresses) {}
 
@@ -41,7 +41,31 @@ void AgentCore::SetAddresses(std::vector<std::string> addresses) {
   addresses_ = std::move(addresses);
 }
 
+void AgentCore::WatchCalls() {
+  if (seams_.calls == nullptr) {
+    return;
+  }
+  seams_.calls->Tick();
+  const bool exhausted = seams_.calls->exhausted();
+  machine_.SetThreadsStuck(
+      exhausted, exhausted ? seams_.calls->WhyExhausted().message() : "");
+  const int replaced = seams_.calls->replaced();
+  {
+    MutexLock lock(&mu_);
+    if (replaced == replaced_ || stopped_) {
+      return;
+    }
+    replaced_ = replaced;
+  }
+  LogInfo("disk_threads_replaced",
+          {{"mount", identity_.mount_name}, {"threads", replaced}});
+  if (seams_.replace_threads) {
+    seams_.replace_threads(replaced);
+  }
+}
+
 void AgentCore::Tick() {
+  WatchCalls();
   prober_.Tick();
   {
     MutexLock lock(&mu_);
@@ -120,11 +144,25 @@ absl::StatusOr<SpaceInfo> AgentCore::ReadSpace(ImageStore* store) {
   return space;
 }
 
+void AgentCore::CallDone(const ImageStore* store, const absl::Status& status) {
+  MutexLock lock(&mu_);
+  if (store_.get() == store) {
+    machine_.CallDone(status);
+  }
+}
+
+void AgentCore::StatDone(const ImageStore* store, const absl::Status& status) {
+  MutexLock lock(&mu_);
+  if (store_.get() == store) {
+    machine_.StatDone(status);
+  }
+}
+
 void AgentCore::ReadSpaceLocked(bool tell) {
   next_space_ = seams_.clock->Boot() + kSpaceEvery;
   space_running_ = true;
   seams_.disk->Post([this, tell, store = store_] {
-    machine_.StatDone(ReadSpace(store.get()).status());
+    StatDone(store.get(), ReadSpace(store.get()).status());
     MutexLock lock(&mu_);
     space_running_ = false;
     if (tell && store_ == store) {
@@ -151,7 +189,7 @@ void AgentCore::SyncFenceLocked() {
     }
     const absl::Status status = store->SyncFence();
     // Nothing to sync is no sign of life of the disk.
-    machine_.StatDone(status);
+    StatDone(store.get(), status);
     LogIfError(status, "the fence is synced again with the next pair");
     MutexLock lock(&mu_);
     fence_syncing_ = false;
@@ -176,7 +214,7 @@ void AgentCore::HearLocked(const storage::v1::Generation& pair) {
   last_heard_ = heard;
   session_strand_.Post([this, heard, store = store_] {
     const absl::Status status = store->Hear(heard);
-    machine_.StatDone(status);
+    StatDone(store.get(), status);
     LogIfError(status, "the fence is written again with the next pair");
     MutexLock lock(&mu_);
     if (status.ok() && store_ == store) {

@@ -20,6 +20,7 @@
 #include "agent/control/space_ledger.h"
 #include "agent/control/upload_stream.h"
 #include "agent/control/upload_table.h"
+#include "agent/fs/disk_calls.h"
 #include "agent/health/mount_prober.h"
 #include "agent/health/mount_state_machine.h"
 #include "agent/health/mount_watcher.h"
@@ -63,6 +64,10 @@ struct AgentSeams {
   Executor* disk = nullptr;
   Executor* probe = nullptr;
   PeerWriter* peer = nullptr;
+  // Where the calls of the stores are watched; null: they are not.
+  DiskCalls* calls = nullptr;
+  // Adds as many threads to `disk`, in all; may be empty.
+  std::function<void(int stuck)> replace_threads;
   StoreFactory open_store;
   // Gives the calling thread's I/O the lowest priority, or takes that back.
   std::function<void(bool idle)> idle_io = [](bool) {};
@@ -137,6 +142,7 @@ class AgentCore {
   // store was open counts for nothing.
   void ReadDone(const ReadGrant& grant, const absl::Status& status);
   Executor* disk() { return seams_.disk; }
+  DiskCalls* calls() { return seams_.calls; }
 
   // Whether images can be read here at this moment.
   bool Serving();
@@ -165,6 +171,7 @@ class AgentCore {
   void NoticeHealthLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // agent_core.cc
+  void WatchCalls();
   void HeartbeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RefreshSpaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Reads the space and sends a heartbeat, at most every kSoonest.
@@ -180,6 +187,13 @@ class AgentCore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckStream(absl::string_view mount_uid, absl::string_view token,
                            Capability want, bool write);
+
+  // A call to that store came back, as of MountStateMachine; of one that was
+  // let go meanwhile it says nothing about what is open now.
+  void CallDone(const ImageStore* store, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void StatDone(const ImageStore* store, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // Reads the space into the ledger on this thread, one of the disk's.
   absl::StatusOr<SpaceInfo> ReadSpace(ImageStore* store);
@@ -298,6 +312,7 @@ class AgentCore {
   absl::Duration next_fresh_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> fence_dirty_since_ ABSL_GUARDED_BY(mu_);
   bool fence_syncing_ ABSL_GUARDED_BY(mu_) = false;
+  int replaced_ ABSL_GUARDED_BY(mu_) = 0;  // threads; the last that was told
 };
 
 }  // namespace predella::agent

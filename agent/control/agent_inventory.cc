@@ -91,7 +91,7 @@ absl::Status AgentCore::ReportInventory(uint64_t session, ImageStore* store,
       wanted = stream->Send(std::exchange(part, new_part()));
     }
   });
-  machine_.CallDone(listed);
+  CallDone(store, listed);
   if (listed.ok() && wanted) {
     // Also an empty one: it is the whole.
     stream->Send(std::move(part));

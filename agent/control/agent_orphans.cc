@@ -55,10 +55,11 @@ void AgentCore::PostOrphanCommand(uint64_t session,
       }
     }
     // What the file is says nothing about the disk.
-    machine_.CallDone(absl::IsDataLoss(status) || absl::IsNotFound(status) ||
-                              absl::IsAborted(status)
-                          ? absl::OkStatus()
-                          : status);
+    CallDone(store.get(), absl::IsDataLoss(status) ||
+                                  absl::IsNotFound(status) ||
+                                  absl::IsAborted(status)
+                              ? absl::OkStatus()
+                              : status);
     AnswerStatus(session, command.number(), status);
   });
 }
@@ -79,7 +80,7 @@ void AgentCore::ExpireQuarantineLocked() {
                 {"why", std::string(expired.status().message())}});
       return;
     }
-    machine_.CallDone(expired.status());
+    CallDone(store.get(), expired.status());
     LogIfError(expired.status(), "the quarantine is looked at in an hour");
   });
 }

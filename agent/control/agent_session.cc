@@ -221,7 +221,7 @@ void AgentCore::RunReport(uint64_t session,
   report->set_image_count(store->image_count());
   report->set_boot_id(identity_.boot_id);
   const absl::StatusOr<SpaceInfo> space = ReadSpace(store.get());
-  machine_.CallDone(space.status());
+  CallDone(store.get(), space.status());
   MutexLock lock(&mu_);
   if (!session_.Is(session) || store_ != store) {
     return;
@@ -282,7 +282,7 @@ void AgentCore::RunAttach(uint64_t session,
     cluster_uid = welcome_.cluster_uid();
   }
   const absl::Status status = PrepareAttach(store.get(), attach, cluster_uid);
-  machine_.CallDone(status);
+  CallDone(store.get(), status);
   // Images of a mount that takes no writes are to be read. It can publish
   // nothing, so nobody hears of a pair that its fence does not know.
   const bool read_only = HasReason(status, reason::kMountReadOnly);

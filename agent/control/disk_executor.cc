@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "agent/fs/disk_calls.h"
 #include "common/errors.h"
 
 namespace predella::agent {
@@ -50,22 +51,40 @@ void DiskThreads::Lead(int threads) {
                      std::strerror(errno)));
   } else {
     data_ = std::make_unique<ThreadPool>("disk", threads, MarkDiskThread);
-    probe_ = std::make_unique<ThreadPool>("probe", 1, MarkDiskThread);
+    probe_ = std::make_unique<ThreadPool>("probe", 1, [] {
+      MarkDiskThread();
+      DiskCalls::MarkUnreplaced();
+    });
   }
   {
     MutexLock lock(&mu_);
     status_ = status;
     started_ = true;
     cv_.SignalAll();
-    // Stays: a thread made later by this one would share its table too.
-    while (!stopping_) {
-      cv_.Wait(&mu_);
-    }
+  }
+  // Stays: a thread made later by this one shares its table too.
+  int replaced = 0;
+  while ((replaced = NextReplaced(replaced)) >= 0) {
+    data_->Resize(threads + replaced);
   }
   if (data_ != nullptr) {
     data_->Shutdown();
     probe_->Shutdown();
   }
+}
+
+int DiskThreads::NextReplaced(int old) {
+  MutexLock lock(&mu_);
+  while (!stopping_ && (replaced_ == old || data_ == nullptr)) {
+    cv_.Wait(&mu_);
+  }
+  return stopping_ ? -1 : replaced_;
+}
+
+void DiskThreads::Replace(int stuck) {
+  MutexLock lock(&mu_);
+  replaced_ = stuck;
+  cv_.SignalAll();
 }
 
 DiskThreads::~DiskThreads() { Join(); }

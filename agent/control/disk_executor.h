@@ -41,6 +41,10 @@ class DiskThreads {
   // Waits for as long as a call to the mount hangs. Idempotent.
   void Join();
 
+  // Threads for data that are added while as many are stuck, in all; they
+  // share the descriptor table. Returns at once.
+  void Replace(int stuck);
+
   // For data and metadata. Lives as long as this.
   Executor* data() { return data_.get(); }
   // One thread for probes alone, so that a probe is never queued behind data.
@@ -49,11 +53,14 @@ class DiskThreads {
  private:
   DiskThreads() = default;
   void Lead(int threads);
+  // Waits for a change of Replace, and gives the new number; -1 at the end.
+  int NextReplaced(int old);
 
   Mutex mu_;
   CondVar cv_;
   bool started_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  int replaced_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status status_ ABSL_GUARDED_BY(mu_);
   // Made by the leader before started_, constant afterwards.
   std::unique_ptr<ThreadPool> data_;

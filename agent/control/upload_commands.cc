@@ -61,7 +61,7 @@ void UploadTable::Prepare(const control::v1::OpenUpload& open,
     check = ++last_check_;
     name_checks_[check] = {std::move(done), clock_->Boot() + kNameCheckWait};
   }
-  (*promised)->strand->Post([this, entry = *promised, check, listed] {
+  PostOn(*promised, [this, entry = *promised, check, listed] {
     NameChecked(entry, check, CheckName(entry, listed));
   });
 }
@@ -73,7 +73,7 @@ absl::Status UploadTable::CheckName(const EntryPtr& entry, bool listed) {
   const UploadSpec& spec = entry->spec;
   const absl::StatusOr<std::optional<PublishedImage>> found =
       entry->store->Find(spec.image_id);
-  health_->CallDone(found.status());
+  NoteCall(*entry, found.status());
   if (HasReason(found.status(), reason::kNameTaken)) {
     return found.status();
   }
@@ -159,7 +159,7 @@ void UploadTable::CloseIfIdle(const control::v1::CloseIfIdle& command,
   }
   // On the strand: a publish under way ends first, and none begins after.
   const bool force = command.force();
-  entry->strand->Post([this, entry, force, done = std::move(done)] {
+  PostOn(entry, [this, entry, force, done = std::move(done)] {
     const absl::Status resolved = Resolve(entry);
     LogIfError(resolved, "what an upload left is looked for by its removal");
     control::v1::CloseIfIdleResult answer;
@@ -243,7 +243,7 @@ void UploadTable::RunRemove(const control::v1::Remove& command,
       store->Remove(Uuid::FromBytesOrNone(command.image_id()),
                     Generation::FromProto(command.generation()),
                     Uuid::FromBytesOrNone(command.upload_id()));
-  health_->CallDone(outcome.status());
+  NoteCall(store.get(), outcome.status());
   done(std::move(outcome));
 }
 
@@ -274,7 +274,7 @@ bool UploadTable::CollectGarbage(ImageStore* store,
       discarding_.insert(id);
     }
     const absl::Status status = store->Discard(id);
-    health_->CallDone(status);
+    NoteCall(store, status);
     if (status.ok()) {
       LogInfo("inflight_discarded", {{"upload", id.ToString()}});
     } else {

@@ -73,7 +73,8 @@ struct UploadEntry {
   // until it is answered.
   absl::Duration told_at;
   UploadMove move;
-  std::string lost;  // why it can only end; kLost
+  std::string lost;      // why it can only end; kLost
+  absl::Status stalled;  // not OK while a call of it is stuck
 };
 
 // The one place where an upload changes its phase; the table's lock is held.

@@ -81,11 +81,11 @@ void UploadTable::OnUploadFullAck(const control::v1::UploadFullAck& ack) {
                            entry->phase != UploadPhase::kMoved)) {
     return;
   }
-  entry->strand->Post([this, entry, ack] {
+  PostOn(entry, [this, entry, ack] {
     if (ack.has_heard() && entry->store != nullptr) {
       const absl::Status heard =
           entry->store->Hear(Generation::FromProto(ack.heard()));
-      health_->CallDone(heard);
+      NoteCall(*entry, heard);
       LogIfError(heard, "the fence is written again with the next pair");
     }
     MutexLock moved(&mu_);
@@ -140,7 +140,7 @@ void UploadTable::MaybeCopyLocked(const EntryPtr& entry) {
   if (entry->phase == UploadPhase::kMoved && !entry->move.copying &&
       clock_->Boot() >= entry->move.retry_at) {
     entry->move.copying = true;
-    entry->strand->Post([this, entry] { StartCopy(entry); });
+    PostOn(entry, [this, entry] { StartCopy(entry); });
   }
 }
 
@@ -201,12 +201,12 @@ PeerCopy UploadTable::ToPeerCopyLocked(const EntryPtr& entry) {
   copy.header.set_segment_boundary(target.segment_boundary());
   copy.read = [this, entry](int64_t offset, int64_t length,
                             PeerCopy::ReadDone done) {
-    entry->strand->Post([this, entry, offset, length, done = std::move(done)] {
+    PostOn(entry, [this, entry, offset, length, done = std::move(done)] {
       done(ReadForMove(entry, offset, length));
     });
   };
   copy.done = [this, entry](const absl::Status& status) {
-    entry->strand->Post([this, entry, status] { CopyDone(entry, status); });
+    PostOn(entry, [this, entry, status] { CopyDone(entry, status); });
   };
   return copy;
 }
@@ -216,7 +216,7 @@ absl::StatusOr<std::string> UploadTable::ReadForMove(const EntryPtr& entry,
                                                      int64_t length) {
   RETURN_IF_ERROR(EnsureStaged(entry));
   absl::StatusOr<std::string> bytes = entry->staged->ReadBack(offset, length);
-  health_->CallDone(bytes.status());
+  NoteCall(*entry, bytes.status());
   if (HasReason(bytes.status(), reason::kChecksumMismatch)) {
     MutexLock lock(&mu_);
     UploadMove& move = entry->move;

@@ -81,7 +81,7 @@ void UploadTable::Commit(const HandlePtr& handle,
     return;
   }
   // Behind every chunk of this stream.
-  handle->entry->strand->Post([this, handle, request] {
+  PostOn(handle->entry, [this, handle, request] {
     const EntryPtr& entry = handle->entry;
     MutexLock lock(&mu_);
     // A client that broke off right after its commit still meant it.
@@ -122,7 +122,7 @@ bool UploadTable::MayPublishLocked(const EntryPtr& entry) {
 void UploadTable::MaybePublishLocked(const EntryPtr& entry) {
   if (MayPublishLocked(entry)) {
     Transition(entry.get(), UploadPhase::kPublishing);
-    entry->strand->Post([this, entry] { RunPublish(entry); });
+    PostOn(entry, [this, entry] { RunPublish(entry); });
   }
 }
 
@@ -147,7 +147,7 @@ void UploadTable::RunPublish(const EntryPtr& entry) {
   if (status.ok()) {
     absl::StatusOr<PublishedImage> image = entry->staged->Publish(request);
     status = image.status();
-    health_->CallDone(status);
+    NoteCall(*entry, status);
     condemned = entry->staged->condemned();
     if (HasReason(status, reason::kMountFull)) {
       KeepForMove(entry);
@@ -172,11 +172,20 @@ void UploadTable::PublishedLocked(const EntryPtr& entry,
                                   const control::v1::Published& published) {
   entry->published = published;
   Transition(entry.get(), UploadPhase::kPublished);
-  // Its bytes are in f_bavail now.
-  ledger_->Release(entry->spec.upload_id);
+  // Its bytes are in f_bavail now. An upload that was ended meanwhile has
+  // given its promise back; what bears its id now is another.
+  const bool ended = entry->phase == UploadPhase::kEnded;
+  if (!ended) {
+    ledger_->Release(entry->spec.upload_id);
+  }
   LogInfo("image_published", {{"image", entry->spec.image_id.ToString()},
                               {"generation", entry->spec.generation.ToString()},
                               {"bytes", published.size_bytes()}});
+  if (ended && entry->store != store_) {
+    // The session is that of another mount: the image lies where nobody reads
+    // it now, and is found should that come back.
+    return;
+  }
   entry->told_at = clock_->Boot();
   // Without an attached session the next AttachDone says it.
   control::v1::AgentMessage message;
@@ -219,12 +228,12 @@ void UploadTable::OnPublishedAck(const control::v1::PublishedAck& ack) {
   if (entry == nullptr) {
     return;
   }
-  entry->strand->Post([this, entry, ack] {
+  PostOn(entry, [this, entry, ack] {
     // The client must not hear of a pair that this mount does not know.
     if (ack.has_heard() && entry->store != nullptr) {
       const absl::Status heard =
           entry->store->Hear(Generation::FromProto(ack.heard()));
-      health_->CallDone(heard);
+      NoteCall(*entry, heard);
       LogIfError(heard, "the record of the image bears its generation");
     }
     MutexLock answer(&mu_);

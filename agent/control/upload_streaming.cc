@@ -53,6 +53,9 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
     }
     return NotListed(*parsed);
   }
+  if (!entry->stalled.ok()) {
+    return entry->stalled;
+  }
   HandlePtr& place = prefix ? entry->prefix_stream : entry->stream;
   if (place != nullptr) {
     return MakeError(
@@ -64,7 +67,7 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
   handle->progress_at = clock_->Boot();
   place = handle;
   live_.insert(*parsed);
-  entry->strand->Post([this, handle] { RunOpen(handle); });
+  PostOn(entry, [this, handle] { RunOpen(handle); });
   return handle;
 }
 
@@ -100,7 +103,7 @@ absl::Status UploadTable::Resolve(const EntryPtr& entry) {
   }
   absl::StatusOr<std::optional<PublishedImage>> found =
       entry->store->Find(entry->spec.image_id);
-  health_->CallDone(found.status());
+  NoteCall(*entry, found.status());
   // A name without record is not this upload's; publish will say so.
   if (!found.ok() && !HasReason(found.status(), reason::kNameTaken)) {
     return found.status();
@@ -140,7 +143,7 @@ absl::Status UploadTable::EnsureStaged(const EntryPtr& entry) {
   }
   absl::StatusOr<std::unique_ptr<StagedImage>> staged =
       entry->store->OpenStaged(entry->spec);
-  health_->CallDone(staged.status());
+  NoteCall(*entry, staged.status());
   RETURN_IF_ERROR(staged.status());
   entry->staged = std::move(*staged);
   CopyNumbers(entry);
@@ -209,8 +212,7 @@ void UploadTable::RunOpen(const HandlePtr& handle) {
   }
   if (handle->prefix) {
     // It may be complete already, and the sender not know.
-    entry->strand->Post(
-        [this, handle] { FinishPrefix(handle, /*at_end=*/false); });
+    PostOn(entry, [this, handle] { FinishPrefix(handle, /*at_end=*/false); });
   }
 }
 
@@ -265,7 +267,7 @@ void UploadTable::Append(const HandlePtr& handle, v1::Chunk chunk) {
   }
   // Shared with one task only: std::function wants copyable captures.
   auto held = std::make_shared<v1::Chunk>(std::move(chunk));
-  handle->entry->strand->Post([this, handle, held] {
+  PostOn(handle->entry, [this, handle, held] {
     RunAppend(handle, *held);
     handle->stream->ChunkDone(static_cast<int64_t>(held->data().size()));
   });
@@ -327,7 +329,7 @@ absl::Status UploadTable::AppendNow(const HandlePtr& handle,
       handle->prefix
           ? entry->staged->AppendPrefix(chunk.offset(), {data}, crc32c)
           : entry->staged->AppendTail(chunk.offset(), {data}, crc32c);
-  health_->CallDone(status);
+  NoteCall(*entry, status);
   CopyNumbers(entry);
   return status;
 }
@@ -369,7 +371,7 @@ void UploadTable::EndOfStream(const HandlePtr& handle) {
   if (handle->entry == nullptr) {
     return;
   }
-  handle->entry->strand->Post([this, handle] { RunEndOfStream(handle); });
+  PostOn(handle->entry, [this, handle] { RunEndOfStream(handle); });
 }
 
 void UploadTable::FinishPrefix(const HandlePtr& handle, bool at_end) {
@@ -396,7 +398,7 @@ void UploadTable::FinishPrefix(const HandlePtr& handle, bool at_end) {
     // The sender drops its bytes once this stream ended well, and the client
     // did long ago.
     status = entry->staged->Sync();
-    health_->CallDone(status);
+    NoteCall(*entry, status);
     condemned = entry->staged->condemned();
   }
   MutexLock lock(&mu_);

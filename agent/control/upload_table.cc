@@ -36,13 +36,15 @@ absl::Status NotListed(const Uuid& upload_id) {
 
 UploadTable::UploadTable(Executor* disk, Clock* clock, SessionState* session,
                          SpaceLedger* ledger, MountStateMachine* health,
-                         PeerWriter* peer, std::function<void()> space_changed)
+                         PeerWriter* peer, DiskCalls* calls,
+                         std::function<void()> space_changed)
     : disk_(disk),
       clock_(clock),
       session_(session),
       ledger_(ledger),
       health_(health),
       peer_(peer),
+      calls_(calls),
       space_changed_(std::move(space_changed)) {}
 
 void UploadTable::SetStore(std::shared_ptr<ImageStore> store) {
@@ -62,6 +64,38 @@ void UploadTable::DropStore(const absl::Status& why) {
   // What hangs in the old store holds up no upload of the next: it has the
   // directory's lock until it came back.
   strands_.clear();
+}
+
+void UploadTable::NoteCall(const ImageStore* store,
+                           const absl::Status& status) {
+  MutexLock lock(&mu_);
+  if (store != nullptr && store_.get() == store) {
+    health_->CallDone(status);
+  }
+}
+
+void UploadTable::NoteCall(const UploadEntry& entry,
+                           const absl::Status& status) {
+  NoteCall(entry.store.get(), status);
+}
+
+void UploadTable::PostOn(const EntryPtr& entry, std::function<void()> task) {
+  entry->strand->Post([this, entry, task = std::move(task)] {
+    DiskCalls::Work work(calls_, [this, entry](const absl::Status& why) {
+      WorkStalled(entry, why);
+    });
+    task();
+    if (work.Finish()) {
+      MutexLock lock(&mu_);
+      entry->stalled = absl::OkStatus();
+    }
+  });
+}
+
+void UploadTable::WorkStalled(const EntryPtr& entry, const absl::Status& why) {
+  MutexLock lock(&mu_);
+  entry->stalled = why;
+  FinishStreamsLocked(entry, why);
 }
 
 void UploadTable::Shutdown(const absl::Status& why) { DropStore(why); }
@@ -101,7 +135,7 @@ void UploadTable::ForgetLocked(const EntryPtr& entry) {
     ledger_->Release(id);
     live_.erase(id);
   }
-  entry->strand->Post([entry] {
+  PostOn(entry, [entry] {
     entry->staged.reset();
     entry->store.reset();
   });
@@ -129,13 +163,13 @@ void UploadTable::EndLocked(const EntryPtr& entry, const absl::Status& why,
 }
 
 void UploadTable::DiscardLater(const EntryPtr& entry) {
-  entry->strand->Post([this, entry] {
+  PostOn(entry, [this, entry] {
     entry->staged.reset();
     if (entry->store == nullptr) {
       return;
     }
     const absl::Status status = entry->store->Discard(entry->spec.upload_id);
-    health_->CallDone(status);
+    NoteCall(*entry, status);
     LogIfError(status,
                "inflight bytes of an ended upload are looked for again at the "
                "next start");
@@ -241,7 +275,7 @@ void UploadTable::ReplaceList(const std::shared_ptr<ImageStore>& store,
     gathering->missing = named.size();
   }
   for (const EntryPtr& entry : named) {
-    entry->strand->Post([this, entry, gathering, done] {
+    PostOn(entry, [this, entry, gathering, done] {
       const absl::Status resolved = Resolve(entry);
       control::v1::UploadStatus status;
       {

@@ -23,6 +23,7 @@
 #include "agent/control/session_state.h"
 #include "agent/control/space_ledger.h"
 #include "agent/control/upload_stream.h"
+#include "agent/fs/disk_calls.h"
 #include "agent/health/mount_state_machine.h"
 #include "agent/store/image_store.h"
 #include "common/clock.h"
@@ -75,10 +76,10 @@ struct UploadHandle {
 class UploadTable {
  public:
   // All must outlive this, and every task posted. `space_changed` is called
-  // without locks after a publish and returns at once.
+  // without locks after a publish and returns at once. `calls` may be null.
   UploadTable(Executor* disk, Clock* clock, SessionState* session,
               SpaceLedger* ledger, MountStateMachine* health, PeerWriter* peer,
-              std::function<void()> space_changed);
+              DiskCalls* calls, std::function<void()> space_changed);
 
   // The opened store: shared with the tasks that use it. Null when it was
   // lost; then every stream ends with `why` and the list is empty.
@@ -137,8 +138,8 @@ class UploadTable {
 
   // Takes a stream whose capability was checked. NOT_FOUND, UPLOAD_NOT_FOUND
   // when the upload is not on the list; ABORTED, UPLOAD_IN_PROGRESS when it
-  // has a stream. The first Progress, or an outcome known already, goes to
-  // the stream.
+  // has a stream; UNAVAILABLE, MOUNT_STALLED while a call of it is stuck. The
+  // first Progress, or an outcome known already, goes to the stream.
   absl::StatusOr<std::shared_ptr<UploadHandle>> Attach(
       const v1::WriteHeader& header, const Generation& generation,
       std::shared_ptr<UploadStream> stream);
@@ -156,6 +157,18 @@ class UploadTable {
   using HandlePtr = std::shared_ptr<UploadHandle>;
 
   // upload_table.cc
+  // On the upload's strand; a call of it that is stuck ends the streams.
+  void PostOn(const EntryPtr& entry, std::function<void()> task);
+  // Nothing of the upload can be done before the call comes back.
+  void WorkStalled(const EntryPtr& entry, const absl::Status& why)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // A call to that store came back. It says something of the mount that is
+  // open now only if that is the one: what hung in a store that was let go
+  // comes back late, and mostly with an error. The entry's: on its strand.
+  void NoteCall(const ImageStore* store, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void NoteCall(const UploadEntry& entry, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mu_);
   EntryPtr AddLocked(const control::v1::OpenUpload& open)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -218,6 +231,7 @@ class UploadTable {
   void MaybePublishLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunPublish(const EntryPtr& entry);
+  // On the strand.
   void PublishedLocked(const EntryPtr& entry,
                        const control::v1::Published& published)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -266,6 +280,7 @@ class UploadTable {
   SpaceLedger* const ledger_;
   MountStateMachine* const health_;
   PeerWriter* const peer_;
+  DiskCalls* const calls_;
   const std::function<void()> space_changed_;
 
   Mutex mu_;

@@ -148,6 +148,11 @@ void MountStateMachine::StatDone(const absl::Status& status) {
   NoteErrorLocked(status);
 }
 
+void MountStateMachine::SetThreadsStuck(bool stuck, absl::string_view why) {
+  MutexLock lock(&mu_);
+  stuck_ = stuck ? Seen{true, std::string(why), ""} : Seen();
+}
+
 void MountStateMachine::DamageSeen(absl::string_view what) {
   MutexLock lock(&mu_);
   clean_ = 0;
@@ -232,6 +237,7 @@ MountView MountStateMachine::View() {
     bool writes;
   } states[] = {
       {absent_, v1::HEALTH_ABSENT, false, false},
+      {stuck_, v1::HEALTH_HUNG, false, false},
       {hung_, v1::HEALTH_HUNG, false, false},
       {failed_, v1::HEALTH_FAILED, open_, false},
       {suspect_, v1::HEALTH_SUSPECT, open_, open_ && !read_only_.now},

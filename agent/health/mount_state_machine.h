@@ -46,7 +46,8 @@ struct HealthLimits {
 //   ABSENT     identity missing or foreign, or the mount behind it went away;
 //              until it was opened again
 //   HUNG       a probe or open call runs longer than the limit, and no data
-//              call completed meanwhile
+//              call completed meanwhile; or every disk thread is stuck in a
+//              call, those that took the place of stuck ones too
 //   FAILED     cold reads of two of the last three probes failed
 //   SUSPECT    one I/O error, a failed sync, a bad checksum on a cold read
 //   READ_ONLY  a call said so, or writes of two of the last three probes
@@ -82,6 +83,9 @@ class MountStateMachine {
   // kernel, a fence that is synced already by nobody): its error counts, its
   // success says nothing.
   void StatDone(const absl::Status& status);
+  // No thread is left for the mount: HUNG until it is said again that there
+  // are.
+  void SetThreadsStuck(bool stuck, absl::string_view why);
   // A read found bytes that do not agree with their record.
   void DamageSeen(absl::string_view what);
 
@@ -112,6 +116,7 @@ class MountStateMachine {
   bool open_ ABSL_GUARDED_BY(mu_) = false;
   Seen absent_ ABSL_GUARDED_BY(mu_);
   Seen hung_ ABSL_GUARDED_BY(mu_);
+  Seen stuck_ ABSL_GUARDED_BY(mu_);
   Seen failed_ ABSL_GUARDED_BY(mu_);
   Seen suspect_ ABSL_GUARDED_BY(mu_);
   Seen read_only_ ABSL_GUARDED_BY(mu_);

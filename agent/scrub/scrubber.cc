@@ -196,9 +196,16 @@ void Scrubber::Step(Job* job) {
   }
 }
 
+void Scrubber::CallDone(const Job& job, const absl::Status& status) {
+  MutexLock lock(&mu_);
+  if (!job.finished) {
+    seams_.machine->CallDone(status);
+  }
+}
+
 void Scrubber::List(Job* job) {
   absl::StatusOr<std::vector<Uuid>> ids = job->store->ListIds();
-  seams_.machine->CallDone(ids.status());
+  CallDone(*job, ids.status());
   if (!ids.ok()) {
     ReadFailed(job, ids.status());
     return;
@@ -243,7 +250,7 @@ void Scrubber::ReadBlock(Job* job) {
     return;
   }
   if (*read > 0) {
-    seams_.machine->CallDone(absl::OkStatus());
+    CallDone(*job, absl::OkStatus());
     job->charged += *read;
     Charge(*read);
     MutexLock lock(&mu_);
@@ -305,7 +312,7 @@ void Scrubber::ReadFailed(Job* job, const absl::Status& status) {
     known = known_.contains(id);
   }
   if (!known) {
-    seams_.machine->CallDone(status);
+    CallDone(*job, status);
   }
   job->check.reset();
   const bool of_the_file = HasReason(status, reason::kMountFailed) ||

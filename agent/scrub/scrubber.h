@@ -93,6 +93,8 @@ class Scrubber {
   // On a disk thread.
   void Run(const JobPtr& job, uint64_t turn);
   void Step(Job* job);
+  // Says nothing of the mount once the job's store was let go.
+  void CallDone(const Job& job, const absl::Status& status);
   void List(Job* job);
   void OpenNext(Job* job);
   void ReadBlock(Job* job);

@@ -56,6 +56,13 @@ void ReadCall::Stalled(const absl::Status& why) {
   });
 }
 
+DiskCalls::Work ReadCall::Watched() {
+  return DiskCalls::Work(core_->calls(),
+                         [self = shared_from_this()](const absl::Status& why) {
+                           self->Stalled(why);
+                         });
+}
+
 void ReadCall::Open(const ReadGrant& grant) {
   {
     MutexLock lock(&mu_);
@@ -64,6 +71,7 @@ void ReadCall::Open(const ReadGrant& grant) {
     }
   }
   grant_ = grant;
+  const DiskCalls::Work work = Watched();
   absl::StatusOr<std::unique_ptr<ImageReader>> reader =
       grant_.store->OpenImage(grant.image_id, grant.generation);
   core_->ReadDone(grant_, reader.status());
@@ -103,6 +111,7 @@ bool ReadCall::WantsMore() {
 }
 
 void ReadCall::ReadAhead() {
+  const DiskCalls::Work work = Watched();
   while (offset_ < end_) {
     if (!WantsMore()) {
       return;

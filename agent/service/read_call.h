@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 
 #include "agent/control/agent_core.h"
+#include "agent/fs/disk_calls.h"
 #include "agent/store/image_store.h"
 #include "common/executor.h"
 #include "common/mutex.h"
@@ -60,6 +61,8 @@ class ReadCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void PumpOnNetwork() ABSL_LOCKS_EXCLUDED(mu_);
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // On the strand.
+  // Of a read that gets stuck the client hears.
+  DiskCalls::Work Watched();
   void Open(const ReadGrant& grant);
   void ReadAhead();
   bool WantsMore();

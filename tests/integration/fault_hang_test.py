@@ -215,6 +215,41 @@ class FaultHangTest(unittest.TestCase):
             image = out.decode().split()[-1]
             self.assertEqual(digest(self.cluster.get(image)), digest(data))
 
+    def test_one_call_that_hangs_ends_its_upload_only(self):
+        """A single write does not return; the mount is well otherwise."""
+        data = random_bytes(6 << 20, self.rng.getrandbits(32))
+        rule = self.bad.rule('write', 'hang', path='*inflight/*', count=1)
+        agent = self.cluster.agents['store-1']
+        start = time.monotonic()
+        upload = self.cluster.spawn_cli('image', 'put', '-')
+        ended = []
+        thread = threading.Thread(
+            target=lambda: ended.append(upload.communicate(data)))
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.bad.heal)
+        wait_until('the call is seen',
+                   lambda: 'disk_call_stuck' in agent.log(), 60)
+        seen = time.monotonic() - start
+        wait_until('another thread is there',
+                   lambda: 'disk_threads_replaced' in agent.log())
+        self.assertEqual(self.bad.counts(rule)['waiting'], 1)
+        self.assertEqual(self.health(), 'HEALTH_ONLINE')
+        took, other = self.put()
+        self.assertEqual(self.cluster.where(other), ['store-1'])
+        self.bad.heal()
+        thread.join(90)
+        self.assertFalse(thread.is_alive(), 'the upload has no end')
+        out, err = ended[0]
+        print(f'seen after {seen:.1f} s; another upload to the mount took '
+              f'{took:.2f} s; the caught one: exit {upload.returncode}')
+        if upload.returncode == 0:
+            image = out.decode().split()[-1]
+            self.assertEqual(digest(self.cluster.get(image)), digest(data))
+        else:
+            self.assertIn(b'MOUNT_STALLED', err)
+        self.assertEqual(self.wrong, [], f'seed {SEED}')
+
     def served_again(self):
         agent = self.cluster.agents['store-1']
         if not agent.running():

@@ -154,7 +154,8 @@ FaultFileSystem::Verdict FaultFileSystem::Judge(absl::string_view op,
     log_.push_back(what);
     return {false,
             MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed,
-                      absl::StrCat("the power is cut: ", what))};
+                      absl::StrCat("the power is cut: ", what)),
+            nullptr};
   }
   if (fault_.has_value() && (fault_->op.empty() || fault_->op == op) &&
       absl::StartsWith(path, fault_->path)) {
@@ -162,18 +163,21 @@ FaultFileSystem::Verdict FaultFileSystem::Judge(absl::string_view op,
     if (matching_ == fault_->at ||
         (fault_->forever && matching_ > fault_->at)) {
       log_.push_back(what);
-      return {fault_->perform, fault_->status};
+      return {fault_->perform, fault_->status, fault_->during};
     }
   }
   if (skipped_.count(std::string(op)) > 0) {
-    return {false, absl::OkStatus()};
+    return {false, absl::OkStatus(), nullptr};
   }
-  return {true, absl::OkStatus()};
+  return {true, absl::OkStatus(), nullptr};
 }
 
 absl::Status FaultFileSystem::Run(absl::string_view op, absl::string_view path,
                                   const std::function<absl::Status()>& call) {
   const Verdict verdict = Judge(op, path);
+  if (verdict.during) {
+    verdict.during();
+  }
   const absl::Status done = verdict.perform ? call() : absl::OkStatus();
   return verdict.status.ok() ? done : verdict.status;
 }

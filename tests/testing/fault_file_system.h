@@ -31,6 +31,9 @@ struct Fault {
   absl::Status status = absl::UnavailableError("injected");
   bool perform = false;  // done first, and failed all the same
   bool forever = false;  // later matching calls fail too
+  // Runs while the call is under way, without locks: what happens while it
+  // hangs.
+  std::function<void()> during = nullptr;
 };
 
 // Thread-safe. Files must not outlive it.
@@ -88,6 +91,7 @@ class FaultFileSystem final : public agent::FileSystem {
   struct Verdict {
     bool perform = true;
     absl::Status status;
+    std::function<void()> during = nullptr;
   };
   Verdict Judge(absl::string_view op, absl::string_view path)
       ABSL_LOCKS_EXCLUDED(mu_);

@@ -14,6 +14,8 @@
 #include "gtest/gtest.h"
 
 #include "agent/control/agent_core.h"
+#include "agent/fs/disk_calls.h"
+#include "agent/fs/watched_file_system.h"
 #include "agent/store/image_store.h"
 #include "common/capability.h"
 #include "common/resource_name.h"
@@ -111,12 +113,17 @@ class CoreTest : public ::testing::Test {
     seams.disk = &disk;
     seams.probe = &probe;
     seams.peer = &peer;
+    seams.calls = &calls;
+    seams.replace_threads = [this](int stuck) { replaced = stuck; };
     seams.open_store = [this](const MountMemory& memory)
         -> absl::StatusOr<std::shared_ptr<ImageStore>> {
       StoreOptions options;
       options.memory = memory;
+      // They outlive what is opened on them.
+      watches.push_back(std::make_unique<WatchedFileSystem>(root, &calls));
+      FileSystem* const watched = watches.back().get();
       absl::StatusOr<std::unique_ptr<ImageStore>> store =
-          ImageStore::Open(root, &clock, &ids, options);
+          ImageStore::Open(watched, &clock, &ids, options);
       if (!store.ok()) {
         return store.status();
       }
@@ -377,6 +384,9 @@ class CoreTest : public ::testing::Test {
   testing::FaultFileSystem fs{&mem};
   testing::MemFileSystem other_mem;  // another disk
   FileSystem* root = &fs;            // what is opened next
+  DiskCalls calls{&clock, /*threads=*/2};
+  std::vector<std::unique_ptr<WatchedFileSystem>> watches;
+  int replaced = 0;  // threads
   testing::ManualExecutor disk;
   testing::ManualExecutor probe;
   FakePeer peer;

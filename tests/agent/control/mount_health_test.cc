@@ -24,6 +24,15 @@ class MountHealthTest : public CoreTest {
   void See(int64_t mount_id) {
     core.OnMountSeen({looks, mount_id, "tmpfs none on /mem"});
   }
+  // What was mounted goes away, and a copy of it comes in its place.
+  void SwapMount() {
+    See(31);
+    See(22);
+    other_mem.CloneFrom(&mem);
+    root = &other_mem;
+    See(40);
+    core.Tick();
+  }
   v1::Health Told() {
     const control::v1::AgentMessage* beat = Last(
         [](const control::v1::AgentMessage& m) { return m.has_heartbeat(); });
@@ -343,6 +352,65 @@ TEST_F(MountHealthTest, AnOpenThatHangsInTheOldMountHoldsUpNothing) {
   Run();
   EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
   EXPECT_FALSE(fatal.has_value());
+}
+
+// Unmounted lazily while an upload hangs in it, and served again from another
+// directory: what comes back late says nothing of that one.
+TEST_F(MountHealthTest, ALateErrorOfTheOldMountIsNotTheNewOnes) {
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, kBlockBytes);
+  testing::Fault fault;
+  fault.op = "pwrite";
+  fault.path = Inflight();
+  fault.status = ErrnoStatus(EIO, "answer at last");
+  bool swapped = false;
+  fault.during = [&] {
+    SwapMount();
+    Run();
+    swapped = true;
+    EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+  };
+  fs.Inject(fault);
+  Write(handle, kBlockBytes, 100);
+  ASSERT_TRUE(swapped);
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE) << core.View().detail;
+}
+
+// The session is the new mount's by then: the coordinator would look for the
+// image there.
+TEST_F(MountHealthTest, ALatePublishOfTheOldMountIsNotToldOfTheNewOne) {
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, 3 * kBlockBytes);
+  testing::Fault fault;
+  fault.op = "rename_noreplace";
+  fault.path = Inflight();
+  fault.status = absl::OkStatus();
+  fault.perform = true;
+  bool swapped = false;
+  fault.during = [&] {
+    SwapMount();
+    Register({Open(3 * kBlockBytes)});
+    ASSERT_NE(Attached(), nullptr);
+    swapped = true;
+  };
+  fs.Inject(fault);
+  Commit(handle, 3 * kBlockBytes);
+  ASSERT_TRUE(swapped);
+  EXPECT_TRUE(mem.GetFile(image_id.ToString()).ok()) << "published there";
+  EXPECT_FALSE(other_mem.GetFile(image_id.ToString()).ok());
+  EXPECT_EQ(Published(), nullptr);
+  // The upload goes on here, and comes to its end.
+  const auto again = OpenStream(&stream);
+  ASSERT_NE(again, nullptr);
+  const int64_t next = stream->progress().next_offset();
+  Write(again, next, 3 * kBlockBytes - next);
+  Commit(again, 3 * kBlockBytes);
+  ASSERT_NE(Published(), nullptr);
+  EXPECT_TRUE(other_mem.GetFile(image_id.ToString()).ok());
 }
 
 TEST_F(MountHealthTest, AHungProbeIsAskedAgainSoonOnceItAnswers) {

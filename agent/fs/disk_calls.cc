@@ -1,0 +1,177 @@
+#include "agent/fs/disk_calls.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/errors.h"
+#include "common/logging.h"
+
+namespace predella::agent {
+namespace {
+
+thread_local DiskCalls::Work* t_work = nullptr;
+thread_local bool t_unreplaced = false;
+
+}  // namespace
+
+struct DiskCalls::Work::State {
+  Mutex mu;  // held while it is told
+  Stalled stalled ABSL_GUARDED_BY(mu);
+  bool told ABSL_GUARDED_BY(mu) = false;
+  bool finished ABSL_GUARDED_BY(mu) = false;
+
+  void Tell(const absl::Status& why) {
+    MutexLock lock(&mu);
+    if (!finished) {
+      told = true;
+      stalled(why);
+    }
+  }
+};
+
+DiskCalls::Work::Work(DiskCalls* calls, Stalled stalled)
+    : state_(calls == nullptr ? nullptr : std::make_shared<State>()),
+      outer_(t_work) {
+  if (state_ != nullptr) {
+    MutexLock lock(&state_->mu);
+    state_->stalled = std::move(stalled);
+  }
+  t_work = this;
+}
+
+DiskCalls::Work::~Work() {
+  Finish();
+  t_work = outer_;
+}
+
+bool DiskCalls::Work::Finish() {
+  if (state_ == nullptr) {
+    return false;
+  }
+  MutexLock lock(&state_->mu);
+  state_->finished = true;
+  // What it holds is let go on the work's own thread, which may close files.
+  state_->stalled = nullptr;
+  return state_->told;
+}
+
+DiskCalls::Call::Call(DiskCalls* calls, Kind kind, absl::string_view op,
+                      absl::string_view path)
+    : calls_(calls) {
+  Running running;
+  running.kind = kind;
+  running.op = std::string(op);
+  running.path = std::string(path);
+  running.counts = !t_unreplaced;
+  if (t_work != nullptr) {
+    running.work = t_work->state_;
+  }
+  number_ = calls_->Begin(std::move(running));
+}
+
+DiskCalls::Call::~Call() { calls_->End(number_); }
+
+DiskCalls::DiskCalls(Clock* clock, int threads, DiskCallLimits limits)
+    : clock_(clock), threads_(threads), limits_(limits) {}
+
+void DiskCalls::MarkUnreplaced() { t_unreplaced = true; }
+
+absl::Duration DiskCalls::LimitOf(Kind kind) const {
+  switch (kind) {
+    case Kind::kData:
+      return limits_.data;
+    case Kind::kSync:
+      return limits_.sync;
+    case Kind::kMetadata:
+      break;
+  }
+  return limits_.metadata;
+}
+
+uint64_t DiskCalls::Begin(Running running) {
+  running.started = clock_->Boot();
+  MutexLock lock(&mu_);
+  running_.emplace(++last_, std::move(running));
+  return last_;
+}
+
+void DiskCalls::End(uint64_t number) {
+  Running ended;
+  absl::Duration age;
+  {
+    MutexLock lock(&mu_);
+    const auto it = running_.find(number);
+    ended = std::move(it->second);
+    running_.erase(it);
+    if (!ended.overdue) {
+      return;
+    }
+    stuck_ -= ended.counts ? 1 : 0;
+    age = clock_->Boot() - ended.started;
+  }
+  LogInfo("disk_call_returned", {{"call", ended.op},
+                                 {"path", ended.path},
+                                 {"seconds", absl::ToInt64Seconds(age)}});
+}
+
+void DiskCalls::Tick() {
+  struct Told {
+    std::shared_ptr<Work::State> work;
+    absl::Status why;
+  };
+  std::vector<Told> told;
+  {
+    MutexLock lock(&mu_);
+    const absl::Duration now = clock_->Boot();
+    for (auto& [number, call] : running_) {
+      const absl::Duration limit = LimitOf(call.kind);
+      const absl::Duration age = now - call.started;
+      if (call.overdue || age <= limit) {
+        continue;
+      }
+      call.overdue = true;
+      stuck_ += call.counts ? 1 : 0;
+      told.push_back(
+          {call.work,
+           MakeError(
+               absl::StatusCode::kUnavailable, reason::kMountStalled,
+               absl::StrCat(
+                   call.op, " of ", call.path.empty() ? "." : call.path,
+                   " has not returned for ", absl::ToInt64Seconds(age),
+                   " s; the limit is ", absl::ToInt64Seconds(limit), " s"),
+               {{"call", call.op},
+                {"age_seconds", absl::StrCat(absl::ToInt64Seconds(age))},
+                {"limit_seconds",
+                 absl::StrCat(absl::ToInt64Seconds(limit))}})});
+    }
+  }
+  for (const Told& each : told) {
+    LogWarning("disk_call_stuck",
+               {{"error", each.why.ToString()}, {"threads_stuck", stuck()}});
+    if (each.work != nullptr) {
+      each.work->Tell(each.why);
+    }
+  }
+}
+
+int DiskCalls::stuck() {
+  MutexLock lock(&mu_);
+  return stuck_;
+}
+
+int DiskCalls::replaced() { return std::min(stuck(), threads_); }
+
+bool DiskCalls::exhausted() { return stuck() >= 2 * threads_; }
+
+absl::Status DiskCalls::WhyExhausted() {
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kMountStalled,
+      absl::StrCat("all ", 2 * threads_,
+                   " threads for the mount (--disk-threads and as many again) "
+                   "are stuck in calls that do not return"));
+}
+
+}  // namespace predella::agent

@@ -1,0 +1,122 @@
+// System calls to the mount that are under way, and what is to happen when one
+// of them does not return.
+//
+// A thread in a call that hangs can not be taken out of it. What can be done:
+// tell the client whose work it is, and give others another thread.
+#ifndef PREDELLA_AGENT_FS_DISK_CALLS_H_
+#define PREDELLA_AGENT_FS_DISK_CALLS_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+#include "common/clock.h"
+#include "common/mutex.h"
+
+namespace predella::agent {
+
+// How long one call may take; older ones are stuck.
+struct DiskCallLimits {
+  absl::Duration metadata = absl::Seconds(10);  // open, stat, rename, ...
+  absl::Duration data = absl::Seconds(15);      // of one block
+  absl::Duration sync = absl::Seconds(30);      // and what frees or takes room
+};
+
+// Thread-safe.
+class DiskCalls {
+ public:
+  // Called with the error that the work's client shall hear: UNAVAILABLE,
+  // MOUNT_STALLED, with the call, its age and the limit. Once for each call, on
+  // Tick's thread; never after the work's end, which waits for it.
+  using Stalled = std::function<void(const absl::Status& why)>;
+
+  // `clock` must outlive this. `threads` are those that are there for data, of
+  // which as many again may be added.
+  DiskCalls(Clock* clock, int threads, DiskCallLimits limits);
+  DiskCalls(Clock* clock, int threads)
+      : DiskCalls(clock, threads, DiskCallLimits()) {}
+
+  // What this thread does until it is destroyed; an inner one goes first.
+  class Work {
+   public:
+    // `calls` null: nothing is watched.
+    Work(DiskCalls* calls, Stalled stalled);
+    ~Work();
+    Work(const Work&) = delete;
+    Work& operator=(const Work&) = delete;
+    // Ends it: what gets stuck after that is not told. Whether a call within it
+    // was, and its client told.
+    bool Finish();
+
+   private:
+    friend class DiskCalls;
+    struct State;
+    // Shared with its calls, and with Tick while it tells.
+    const std::shared_ptr<State> state_;
+    Work* const outer_;
+  };
+
+  enum class Kind { kMetadata, kData, kSync };
+  // One call, from its construction to its destruction, on one thread.
+  class Call {
+   public:
+    Call(DiskCalls* calls, Kind kind, absl::string_view op,
+         absl::string_view path);
+    ~Call();
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+   private:
+    DiskCalls* const calls_;
+    uint64_t number_ = 0;
+  };
+
+  // Tells of the calls that became too old.
+  void Tick();
+
+  // Threads for data that are stuck in a call.
+  int stuck();
+  // How many threads take the place of stuck ones, at most `threads`.
+  int replaced();
+  // Whether all are stuck and no more may be added: what is posted now would
+  // wait for as long as the mount hangs.
+  bool exhausted();
+  // What exhausted() means for a client.
+  absl::Status WhyExhausted();
+
+  // The calling thread is not one for data: it is not replaced.
+  static void MarkUnreplaced();
+
+ private:
+  struct Running {
+    Kind kind;
+    std::string op;
+    std::string path;
+    absl::Duration started;
+    bool counts = true;  // holds a thread for data
+    bool overdue = false;
+    std::shared_ptr<Work::State> work;
+  };
+  absl::Duration LimitOf(Kind kind) const;
+  uint64_t Begin(Running running);
+  void End(uint64_t number);
+
+  Clock* const clock_;
+  const int threads_;
+  const DiskCallLimits limits_;
+  Mutex mu_;
+  std::map<uint64_t, Running> running_ ABSL_GUARDED_BY(mu_);
+  uint64_t last_ ABSL_GUARDED_BY(mu_) = 0;
+  int stuck_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace predella::agent
+
+#endif  // PREDELLA_AGENT_FS_DISK_CALLS_H_

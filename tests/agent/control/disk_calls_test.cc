@@ -1,0 +1,310 @@
+// Calls to the mount that do not return, and what becomes of their work.
+#include "agent/fs/disk_calls.h"
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "agent/control/disk_executor.h"
+#include "common/errors.h"
+#include "tests/agent/control/core_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::agent {
+namespace {
+
+using ::predella::testing::HasReason;
+using ::testing::HasSubstr;
+
+class DiskCallsTest : public ::testing::Test {
+ protected:
+  DiskCalls::Stalled Tell() {
+    return [this](const absl::Status& why) { told.push_back(why); };
+  }
+  testing::FakeClock clock;
+  DiskCalls calls{&clock, 2};
+  std::vector<absl::Status> told;
+};
+
+TEST_F(DiskCallsTest, EachKindHasItsLimitAndIsToldOnce) {
+  const struct {
+    DiskCalls::Kind kind;
+    int seconds;
+  } cases[] = {{DiskCalls::Kind::kMetadata, 10},
+               {DiskCalls::Kind::kData, 15},
+               {DiskCalls::Kind::kSync, 30}};
+  for (const auto& c : cases) {
+    told.clear();
+    DiskCalls::Work work(&calls, Tell());
+    const DiskCalls::Call call(&calls, c.kind, "pwrite", "inflight/x");
+    clock.Advance(absl::Seconds(c.seconds));
+    calls.Tick();
+    EXPECT_TRUE(told.empty()) << c.seconds;
+    clock.Advance(absl::Seconds(1));
+    calls.Tick();
+    calls.Tick();
+    ASSERT_EQ(told.size(), 1U) << c.seconds;
+    EXPECT_EQ(told[0].code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(told[0], HasReason(reason::kMountStalled));
+    EXPECT_EQ(
+        told[0].message(),
+        absl::StrCat("pwrite of inflight/x has not returned for ",
+                     c.seconds + 1, " s; the limit is ", c.seconds, " s"));
+    EXPECT_EQ(calls.stuck(), 1);
+    EXPECT_TRUE(work.Finish());
+  }
+  EXPECT_EQ(calls.stuck(), 0);
+}
+
+// The work of a call that is over has nobody to tell any more.
+TEST_F(DiskCallsTest, NothingIsToldAfterTheWork) {
+  auto work = std::make_unique<DiskCalls::Work>(&calls, Tell());
+  const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
+  EXPECT_FALSE(work->Finish());
+  work.reset();
+  clock.Advance(absl::Seconds(60));
+  calls.Tick();
+  EXPECT_TRUE(told.empty());
+  EXPECT_EQ(calls.stuck(), 1);
+}
+
+TEST_F(DiskCallsTest, WorkWithinWorkIsToldAloneAndCallsWithoutWorkCount) {
+  const DiskCalls::Work outer(&calls, [](const absl::Status&) { FAIL(); });
+  {
+    const DiskCalls::Work inner(&calls, Tell());
+    const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
+    clock.Advance(absl::Seconds(16));
+    calls.Tick();
+  }
+  EXPECT_EQ(told.size(), 1U);
+  std::thread([&] {
+    const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
+    clock.Advance(absl::Seconds(16));
+    calls.Tick();
+    EXPECT_EQ(calls.stuck(), 1);
+  }).join();
+  EXPECT_EQ(calls.stuck(), 0);
+}
+
+TEST_F(DiskCallsTest, AsManyAreReplacedAsThereAreAndTheProbeIsNot) {
+  std::vector<std::unique_ptr<DiskCalls::Call>> stuck;
+  for (int i = 1; i <= 4; ++i) {
+    stuck.push_back(std::make_unique<DiskCalls::Call>(
+        &calls, DiskCalls::Kind::kMetadata, "open", "x"));
+    clock.Advance(absl::Seconds(11));
+    calls.Tick();
+    EXPECT_EQ(calls.stuck(), i);
+    EXPECT_EQ(calls.replaced(), std::min(i, 2));
+    EXPECT_EQ(calls.exhausted(), i == 4);
+  }
+  EXPECT_THAT(calls.WhyExhausted(), HasReason(reason::kMountStalled));
+  stuck.pop_back();
+  EXPECT_FALSE(calls.exhausted());
+  stuck.clear();
+  EXPECT_EQ(calls.replaced(), 0);
+  std::thread([&] {
+    DiskCalls::MarkUnreplaced();
+    const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
+    clock.Advance(absl::Seconds(16));
+    calls.Tick();
+    EXPECT_EQ(calls.stuck(), 0);
+  }).join();
+}
+
+// A gate that threads wait at.
+struct Gate {
+  Mutex mu;
+  CondVar cv;
+  int waiting ABSL_GUARDED_BY(mu) = 0;
+  bool open ABSL_GUARDED_BY(mu) = false;
+  void Pass() {
+    MutexLock lock(&mu);
+    ++waiting;
+    cv.SignalAll();
+    while (!open) {
+      cv.Wait(&mu);
+    }
+  }
+  void AwaitWaiting(int n) {
+    MutexLock lock(&mu);
+    while (waiting < n) {
+      cv.Wait(&mu);
+    }
+  }
+  void Open() {
+    MutexLock lock(&mu);
+    open = true;
+    cv.SignalAll();
+  }
+};
+
+TEST(DiskThreadsTest, StuckThreadsAreReplacedByOnesOfTheSameTable) {
+  absl::StatusOr<std::unique_ptr<DiskThreads>> disk = DiskThreads::Start(1);
+  if (!disk.ok()) {
+    GTEST_SKIP() << disk.status();
+  }
+  Gate first;
+  Gate second;
+  (*disk)->data()->Post([&] { first.Pass(); });
+  first.AwaitWaiting(1);
+  bool on_disk_thread = false;
+  (*disk)->data()->Post([&] {
+    on_disk_thread = OnDiskThread();
+    second.Pass();
+  });
+  (*disk)->Replace(1);
+  second.AwaitWaiting(1);
+  EXPECT_TRUE(on_disk_thread);
+  first.Open();
+  second.Open();
+  (*disk)->Replace(0);
+  (*disk)->Join();
+}
+
+TEST(ThreadPoolTest, ResizeAddsThreadsAndLetsThemEnd) {
+  ThreadPool pool("test", 1);
+  for (int round = 0; round < 20; ++round) {
+    Gate gate;
+    pool.Resize(3);
+    EXPECT_EQ(pool.threads(), 3);
+    for (int i = 0; i < 3; ++i) {
+      pool.Post([&] { gate.Pass(); });
+    }
+    gate.AwaitWaiting(3);
+    pool.Resize(1);
+    EXPECT_EQ(pool.threads(), 3) << "each has its task";
+    gate.Open();
+    Gate last;
+    last.Open();
+    pool.Post([&] { last.Pass(); });
+    last.AwaitWaiting(1);
+    while (pool.threads() > 1) {
+      std::this_thread::yield();
+    }
+  }
+  pool.Shutdown();
+}
+
+class StuckCallTest : public CoreTest {
+ protected:
+  // The next call of that kind hangs for as long, and `then` is looked at while
+  // it does; the probe and everything else go on.
+  void Hang(const std::string& op, const std::string& path, int seconds,
+            std::function<void()> then) {
+    testing::Fault fault;
+    fault.op = op;
+    fault.path = path;
+    fault.status = absl::OkStatus();
+    fault.perform = true;
+    fault.during = [this, seconds, then = std::move(then)] {
+      for (int i = 0; i < seconds * 4; ++i) {
+        Tick();
+        if (i % 8 == 0) {
+          Ack();
+        }
+      }
+      hung = true;
+      then();
+    };
+    fs.Inject(fault);
+  }
+  bool hung = false;
+};
+
+TEST_F(StuckCallTest, OneStuckWriteEndsItsStreamAndTheUploadGoesOn) {
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  auto handle = OpenStream(&stream);
+  Write(handle, 0, kBlockBytes);
+  Hang("pwrite", Inflight(), 17, [&] {
+    EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE) << "the mount works";
+    ASSERT_TRUE(stream->finished.has_value());
+    EXPECT_THAT(*stream->finished, HasReason(reason::kMountStalled));
+    EXPECT_THAT(stream->finished->message(), HasSubstr("the limit is 15 s"));
+    EXPECT_EQ(replaced, 1);
+    // Not queued behind it.
+    EXPECT_THAT(
+        core.OpenWrite(Header(), std::make_shared<FakeStream>()).status(),
+        HasReason(reason::kMountStalled));
+  });
+  Write(handle, kBlockBytes, 100);
+  ASSERT_TRUE(hung);
+  Tick();
+  EXPECT_EQ(replaced, 0) << "it came back";
+  handle = OpenStream(&stream);
+  EXPECT_EQ(stream->progress().next_offset(), kBlockBytes + 100)
+      << "what the stuck call wrote is kept";
+  Commit(handle, kBlockBytes + 100);
+  Tick();
+  EXPECT_NE(Published(), nullptr);
+}
+
+TEST_F(StuckCallTest, AnotherUploadIsNotTouched) {
+  Register({Open()});
+  FakeStream* stuck = nullptr;
+  const auto handle = OpenStream(&stuck);
+  Hang("pwrite", Inflight(), 17, [&] {
+    EXPECT_TRUE(stuck->finished.has_value());
+    upload_id = ids.NextUuid();
+    image_id = ids.NextUuid();
+    generation.n += 1;
+    Prepare();
+    FakeStream* other = nullptr;
+    const auto writer = OpenStream(&other);
+    Write(writer, 0, 100);
+    EXPECT_FALSE(other->finished.has_value());
+    Commit(writer, 100);
+    Tick();
+    EXPECT_NE(Published(), nullptr);
+  });
+  Write(handle, 0, 100);
+  EXPECT_TRUE(hung);
+}
+
+TEST_F(StuckCallTest, APublishThatWasStuckIsAnsweredToTheNextStream) {
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  auto handle = OpenStream(&stream);
+  Write(handle, 0, 100);
+  Hang("datasync", Inflight(), 32, [&] {
+    ASSERT_TRUE(stream->finished.has_value());
+    EXPECT_THAT(stream->finished->message(), HasSubstr("fdatasync"));
+    EXPECT_THAT(stream->finished->message(), HasSubstr("the limit is 30 s"));
+  });
+  Commit(handle, 100);
+  ASSERT_TRUE(hung);
+  ASSERT_NE(Published(), nullptr);
+  handle = OpenStream(&stream);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  ASSERT_TRUE(stream->finished.has_value());
+  EXPECT_OK(*stream->finished);
+}
+
+// The threads of the pool, and as many again.
+TEST_F(StuckCallTest, WithoutAThreadLeftTheMountHangs) {
+  Register({Open()});
+  std::vector<std::unique_ptr<DiskCalls::Call>> stuck;
+  for (int i = 0; i < 4; ++i) {
+    stuck.push_back(std::make_unique<DiskCalls::Call>(
+        &calls, DiskCalls::Kind::kMetadata, "open", "x"));
+  }
+  for (int i = 0; i < 48; ++i) {
+    Tick();
+  }
+  EXPECT_EQ(replaced, 2);
+  EXPECT_EQ(core.View().health, v1::HEALTH_HUNG);
+  const absl::Status refused =
+      core.OpenWrite(Header(), std::make_shared<FakeStream>()).status();
+  EXPECT_THAT(refused, HasReason(reason::kMountStalled));
+  EXPECT_THAT(refused.message(), HasSubstr("all 4 threads"));
+  stuck.clear();
+  Tick();
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+}
+
+}  // namespace
+}  // namespace predella::agent
