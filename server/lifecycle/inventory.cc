@@ -320,6 +320,8 @@ absl::Status Inventory::TakeBatch(
     const Uuid& mount_uid,
     absl::Span<const storage::v1::ReplicaRecord> records) {
   absl::Status status;
+  // Against deletes: those that were before are seen, later ones see the rows.
+  const MountGate::Adding adding(tombstones_->adopting(), Uuid());
   for (int i = 0; i < kMaxCommitTries; ++i) {
     std::vector<storage::v1::ReplicaRecord> adopt;
     for (const storage::v1::ReplicaRecord& record : records) {
