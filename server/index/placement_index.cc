@@ -116,10 +116,33 @@ void PlacementIndex::ResolveFaults(IndexTxn* txn) const {
 
 absl::Status PlacementIndex::CommitTxn(IndexTxn* txn) {
   if (txn->faults_.empty()) {
-    return CommitPair(std::move(txn->kv_), txn->pair_.n, txn->totals_,
-                      txn->events_);
+    RETURN_IF_ERROR(CommitPair(std::move(txn->kv_), txn->pair_.n, txn->totals_,
+                               txn->events_));
+    if (std::none_of(txn->images_.begin(), txn->images_.end(),
+                     [](const IndexTxn::ImageChange& change) {
+                       return change.old.has_value();
+                     })) {
+      return absl::OkStatus();
+    }
+    // A fault may have been committed between the look for faults and the
+    // commit that took its copy away. Whoever commits one holds the mutex until
+    // memory has it, and none can come later: it requires the image's row.
+    MutexLock lock(&fault_mu_);
+    txn->kv_ = KvTransaction();
+    ResolveFaults(txn);
+    if (txn->faults_.empty()) {
+      return absl::OkStatus();
+    }
+    const absl::Status late =
+        CommitPair(std::move(txn->kv_), txn->pair_.n, {}, {});
+    LogIfError(late, "the next start drops the fault of a copy that is gone");
+    for (const FaultTable::Change& change : txn->faults_) {
+      faults_.Apply(change);
+    }
+    return absl::OkStatus();
   }
   MutexLock lock(&fault_mu_);
+  ResolveFaults(txn);  // again: none is added from here on
   RETURN_IF_ERROR(CommitPair(std::move(txn->kv_), txn->pair_.n, txn->totals_,
                              txn->events_));
   for (const FaultTable::Change& change : txn->faults_) {

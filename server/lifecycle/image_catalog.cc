@@ -1,5 +1,6 @@
 #include "server/lifecycle/image_catalog.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -137,8 +138,48 @@ absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
   return NotFound(image_id);
 }
 
+bool ImageCatalog::KnowsAll() const {
+  const std::vector<MountInfo> mounts = deps_.registry->List();
+  return !trust_->recovering() && !mounts.empty() &&
+         std::none_of(
+             mounts.begin(), mounts.end(),
+             [](const MountInfo& info) { return info.row.unconfirmed(); }) &&
+         (trust_->clean_start_counts() || deps_.registry->Missing().empty());
+}
+
+// A delete by id takes what a mount that is away may still bring; one of a
+// generation takes no other, and cannot say that there is none.
+ImageCatalog::Scope ImageCatalog::ScopeOf(const DeleteRequest& request) const {
+  const bool known = KnowsAll();
+  const bool by_id = !request.generation.has_value();
+  return {.all_below = by_id && !known, .final = by_id || known};
+}
+
+absl::Status ImageCatalog::CommitDelete(const Uuid& image_id,
+                                        const Scope& scope,
+                                        storage::v1::TombstoneRow known,
+                                        IndexTxn txn) {
+  const Generation pair = txn.pair();
+  std::vector<storage::v1::TombstoneRow> written = {std::move(known)};
+  if (scope.all_below) {
+    written.push_back(
+        tombstones_->Make(image_id, pair.ToProto(), tombstones_->AllMounts()));
+  }
+  for (const storage::v1::TombstoneRow& row : written) {
+    txn.PutTombstone(row);
+  }
+  // No listing takes in what this covers, between the commit and the memory
+  // that listings look into.
+  const MountGate::Counting alone(tombstones_->adopting(), Uuid());
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  for (const storage::v1::TombstoneRow& row : written) {
+    tombstones_->Committed(row, pair, /*written_here=*/scope.final);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
-                                     storage::v1::TombstoneRow* tombstone) {
+                                     const Scope& scope) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
   const Uuid upload_id = Uuid::FromBytesOrNone(row.upload_id());
   ASSIGN_OR_RETURN(std::optional<storage::v1::UploadRow> upload,
@@ -149,10 +190,8 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
   }
   IndexTxn txn = deps_.index->Begin();
   const Generation pair = txn.pair();
-  *tombstone = tombstones_->Make(image_id, row.generation(), holders);
   txn.RequireImage(row);
   txn.DeleteImage(row);
-  txn.PutTombstone(*tombstone);
   const bool had_upload =
       upload.has_value() &&
       upload->outcome() == storage::v1::UPLOAD_OUTCOME_COMMITTED;
@@ -163,8 +202,9 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
     upload->set_outcome_detail("it was committed, and the image deleted since");
     txn.PutUpload(*upload);
   }
-  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
-  tombstones_->Committed(*tombstone, pair, /*written_here=*/true);
+  RETURN_IF_ERROR(CommitDelete(
+      image_id, scope, tombstones_->Make(image_id, row.generation(), holders),
+      std::move(txn)));
   if (had_upload) {
     uploads_->Put(*upload, pair, deps_.clock->Boot());
   }
@@ -177,8 +217,8 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
   return absl::OkStatus();
 }
 
-absl::Status ImageCatalog::AbortWithTombstone(
-    const storage::v1::UploadRow& row) {
+absl::Status ImageCatalog::AbortWithTombstone(const storage::v1::UploadRow& row,
+                                              const Scope& scope) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
   std::vector<Uuid> holders;
   for (const storage::v1::UploadTargetRow& target : row.targets()) {
@@ -188,8 +228,6 @@ absl::Status ImageCatalog::AbortWithTombstone(
   }
   IndexTxn txn = deps_.index->Begin();
   const Generation pair = txn.pair();
-  const storage::v1::TombstoneRow tombstone =
-      tombstones_->Make(image_id, row.generation(), holders);
   storage::v1::UploadRow ended = row;
   ended.set_outcome(storage::v1::UPLOAD_OUTCOME_ABORTED);
   ended.set_outcome_time_us(deps_.clock->NowMicros());
@@ -198,14 +236,15 @@ absl::Status ImageCatalog::AbortWithTombstone(
       absl::StrCat(ImageName(image_id), " was deleted during the upload"));
   txn.RequireUpload(row);
   txn.PutUpload(ended);
-  txn.PutTombstone(tombstone);
-  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  RETURN_IF_ERROR(CommitDelete(
+      image_id, scope, tombstones_->Make(image_id, row.generation(), holders),
+      std::move(txn)));
   uploads_->Put(ended, pair, deps_.clock->Boot());
-  tombstones_->Committed(tombstone, pair, /*written_here=*/true);
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id) {
+absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id,
+                                                const Scope& scope) {
   int ended = 0;
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
     if (!entry.open()) {
@@ -224,7 +263,7 @@ absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id) {
     }
     ++ended;
     if (closed == UploadManager::Closed::kClosed) {
-      RETURN_IF_ERROR(AbortWithTombstone(entry.row));
+      RETURN_IF_ERROR(AbortWithTombstone(entry.row, scope));
     }
   }
   return ended;
@@ -262,7 +301,8 @@ absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
            {"generation",
             Generation::FromProto(row->generation()).ToString()}});
     }
-    const auto ended = DeleteUploads(request.image_id);
+    const Scope scope = ScopeOf(request);
+    const auto ended = DeleteUploads(request.image_id, scope);
     if (!ended.ok()) {
       if (ended.status().code() == absl::StatusCode::kAborted &&
           !HasReason(ended.status(), reason::kUploadInProgress)) {
@@ -271,8 +311,7 @@ absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
       return ended.status();
     }
     if (row.has_value()) {
-      storage::v1::TombstoneRow tombstone;
-      const absl::Status deleted = DeleteRow(*row, &tombstone);
+      const absl::Status deleted = DeleteRow(*row, scope);
       if (absl::IsAborted(deleted)) {
         continue;
       }

@@ -66,11 +66,24 @@ class ImageCatalog {
   absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,
                             const std::vector<storage::v1::ConflictRow>& others,
                             const storage::v1::ImageRow& keep);
-  absl::Status DeleteRow(const storage::v1::ImageRow& row,
-                         storage::v1::TombstoneRow* tombstone);
+  // Whether no mount can bring a generation that the index does not have.
+  bool KnowsAll() const;
+  // What one delete takes.
+  struct Scope {
+    // Every generation below its own pair, and not only the one that is known.
+    bool all_below = false;
+    // It says all there is to say: NOT_FOUND from here on.
+    bool final = true;
+  };
+  Scope ScopeOf(const DeleteRequest& request) const;
+  absl::Status DeleteRow(const storage::v1::ImageRow& row, const Scope& scope);
   // Ends the open uploads of an image; how many there were.
-  absl::StatusOr<int> DeleteUploads(const Uuid& image_id);
-  absl::Status AbortWithTombstone(const storage::v1::UploadRow& row);
+  absl::StatusOr<int> DeleteUploads(const Uuid& image_id, const Scope& scope);
+  absl::Status AbortWithTombstone(const storage::v1::UploadRow& row,
+                                  const Scope& scope);
+  // Commits the tombstones of a delete with the rest of it.
+  absl::Status CommitDelete(const Uuid& image_id, const Scope& scope,
+                            storage::v1::TombstoneRow known, IndexTxn txn);
   absl::Status FinishCopies(const Uuid& image_id);
 
   const LifecycleDeps deps_;

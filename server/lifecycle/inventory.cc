@@ -300,26 +300,12 @@ absl::Status Inventory::NoteUnadopted(
   return absl::OkStatus();
 }
 
-std::optional<Inventory::Unadopted> Inventory::FindUnadopted(
-    const Uuid& image_id) const {
-  MutexLock lock(&mu_);
-  const auto it = unadopted_.find(image_id);
-  return it == unadopted_.end() ? std::nullopt : std::make_optional(it->second);
-}
-
-std::vector<Inventory::Unadopted> Inventory::ListUnadopted() const {
-  std::vector<Unadopted> out;
-  MutexLock lock(&mu_);
-  for (const auto& [id, file] : unadopted_) {
-    out.push_back(file);
-  }
-  return out;
-}
-
 absl::Status Inventory::TakeBatch(
     const Uuid& mount_uid,
     absl::Span<const storage::v1::ReplicaRecord> records) {
   absl::Status status;
+  // Against deletes: those that were before are seen, later ones see the rows.
+  const MountGate::Adding adding(tombstones_->adopting(), Uuid());
   for (int i = 0; i < kMaxCommitTries; ++i) {
     std::vector<storage::v1::ReplicaRecord> adopt;
     for (const storage::v1::ReplicaRecord& record : records) {

@@ -252,6 +252,32 @@ std::vector<Orphan> Inventory::ListOrphans(const Uuid& mount_uid,
   return out;
 }
 
+std::optional<Inventory::Unadopted> Inventory::FindUnadopted(
+    const Uuid& image_id) const {
+  MutexLock lock(&mu_);
+  if (const auto it = unadopted_.find(image_id); it != unadopted_.end()) {
+    return it->second;
+  }
+  // Of an earlier start: the listing of this one shows it again, as a file
+  // that nothing vouches for.
+  for (const auto& [mount_uid, audited] : audited_) {
+    const auto it = audited.orphans.find(image_id);
+    if (it != audited.orphans.end() && !it->second.record.has_value()) {
+      return Unadopted{image_id, mount_uid, it->second.size_bytes};
+    }
+  }
+  return std::nullopt;
+}
+
+std::vector<Inventory::Unadopted> Inventory::ListUnadopted() const {
+  std::vector<Unadopted> out;
+  MutexLock lock(&mu_);
+  for (const auto& [id, file] : unadopted_) {
+    out.push_back(file);
+  }
+  return out;
+}
+
 std::optional<Inventory::Suspicion> Inventory::SuspicionOf(
     const Uuid& mount_uid) const {
   // Over when what is missing came back or was deleted.

@@ -24,6 +24,7 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/lifecycle_options.h"
+#include "server/lifecycle/mount_gate.h"
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/upload_table.h"
 
@@ -61,6 +62,12 @@ class Tombstones {
       const std::function<bool(const TombstoneEntry&)>& want) const;
   // Whose files a mount has not confirmed gone; costs its answer.
   std::vector<TombstoneEntry> PendingOn(const Uuid& mount_uid) const;
+  // Every mount that was not given up.
+  std::vector<Uuid> AllMounts() const;
+  // Adding while a listing's images are taken in, Counting (of Uuid()) while a
+  // tombstone for more than the index has is written: what it covers is either
+  // seen by it, or sees it.
+  MountGate* adopting() { return &adopting_; }
   // Mounts that may still hold a deleted generation of the image.
   std::vector<Uuid> Leftovers(const Uuid& image_id) const;
   int64_t count() const;
@@ -115,7 +122,6 @@ class Tombstones {
   absl::StatusOr<Ruled> WhatItRules(const storage::v1::Tombstone& copy) const;
   absl::Status CommitMerge(const Uuid& mount_uid,
                            const storage::v1::Tombstone& copy, Ruled ruled);
-  std::vector<Uuid> AllMounts() const;
   absl::Status MergeOne(const Uuid& mount_uid,
                         const storage::v1::Tombstone& copy);
   absl::Status RecordCopy(const storage::v1::Tombstone& tombstone,
@@ -129,6 +135,7 @@ class Tombstones {
   AgentCommands* const commands_;
   UploadTable* const uploads_;
   Notifier* const changed_;
+  MountGate adopting_;
 
   mutable Mutex mu_;
   // Around every change of an entry's row.

@@ -209,6 +209,9 @@ absl::Status Tombstones::MergeOne(const Uuid& mount_uid,
   if (image_id.none() || Generation::FromProto(copy.generation()).none()) {
     return absl::OkStatus();
   }
+  // What it rules over is looked up and committed while no listing takes
+  // anything in.
+  const MountGate::Counting alone(&adopting_, Uuid());
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(Ruled ruled, WhatItRules(copy));
     if (ruled.known && ruled.nothing()) {

@@ -559,6 +559,35 @@ TEST_F(PlacementIndexTest, AFaultLastsAsLongAsTheCopyItIsOf) {
   EXPECT_EQ(index_->fault_count(store1_), 0);
 }
 
+// The fault is committed after the delete looked for one, and before it.
+TEST_F(PlacementIndexTest, AFaultThatCrossesTheDeleteOfItsImageIsNotCounted) {
+  Start();
+  ASSERT_OK(PutImage(TestId(1), 10, store1_));
+  const storage::v1::ImageRow image = **index_->GetImage(TestId(1));
+  const auto put_fault = [&] {
+    storage::v1::FaultRow row;
+    row.set_mount_uid(store1_.bytes());
+    row.set_image_id(image.image_id());
+    *row.mutable_generation() = image.generation();
+    row.set_fault(storage::v1::COPY_FAULT_DAMAGED);
+    IndexTxn txn = index_->Begin();
+    txn.RequireImage(image);
+    txn.PutFault(row);
+    return index_->Commit(std::move(txn));
+  };
+  kv_->BeforeNextCommit([&] { EXPECT_OK(put_fault()); });
+  IndexTxn txn = index_->Begin();
+  txn.DeleteImage(image);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  EXPECT_FALSE(index_->GetImage(TestId(1))->has_value());
+  EXPECT_EQ(index_->fault_count(store1_), 0);
+  EXPECT_TRUE(index_->ListFaults(store1_, Uuid(), 10).empty());
+  for (const auto& [key, value] : kv_->Contents()) {
+    EXPECT_NE(key, keys::Fault(store1_, TestId(1))) << "the row stays";
+  }
+  EXPECT_TRUE(absl::IsAborted(put_fault()));
+}
+
 TEST_F(PlacementIndexTest, OldEventsAreDropped) {
   options_.max_events = 100;
   Start();

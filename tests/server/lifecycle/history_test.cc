@@ -186,16 +186,9 @@ class HistoryTest : public LifecycleFixture {
     const Uuid image = images_[Below(images_.size())];
     Truth& truth = truth_[image];
     const bool certain = truth.certain();
-    // It takes the generation that the older index has. A later one of the
-    // lost history is adopted when its mount is back: open, see
-    // docs/testing.md, "Bugs found".
-    const bool of_older_index = lifecycle_->trust().recovering();
     const absl::Status status = Delete(image);
     Say(absl::StrCat("delete ", image.ToString(), ": ", status.ToString()));
-    if (status.ok() && of_older_index) {
-      ++counts_["deletes while recovering"];
-      truth.allowed.insert("");
-    } else if (status.ok()) {
+    if (status.ok()) {
       ++counts_["deletes"];
       for (const std::string& upload : truth.allowed) {
         if (!upload.empty()) {

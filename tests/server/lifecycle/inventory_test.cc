@@ -192,6 +192,33 @@ TEST_F(InventoryTest, WhatCannotBeAdoptedIsNamed) {
   EXPECT_EQ(lifecycle_->inventory().ListUnadopted().size(), 2u);
 }
 
+// Every later start lists it again.
+TEST_F(InventoryTest, WhatCannotBeAdoptedIsTheSameAfterARestart) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const auto old = kv_->Contents();
+  Upload(a, image_, upload_);
+  RestartFrom(old);
+  a->Behave([](FakeAgent::Behaviour* b) { b->records_readable = false; });
+  Connect(a);
+  List();
+  ASSERT_THAT(lifecycle_->images().Get(image_),
+              HasReason(reason::kReplicaMissing));
+  Restart();
+  Connect(a);
+  List();
+  EXPECT_FALSE(recovering());
+  EXPECT_THAT(lifecycle_->images().Get(image_),
+              AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                    HasReason(reason::kReplicaMissing)));
+  // As long as it lies there.
+  ASSERT_TRUE(a->Take(image_).has_value());
+  Restart();
+  Connect(a);
+  List();
+  EXPECT_THAT(lifecycle_->images().Get(image_),
+              HasReason(reason::kImageNotFound));
+}
+
 TEST_F(InventoryTest, AnAdoptedUploadAnswersWhateverSizeItWasStartedWith) {
   FakeAgent* const a = AddConnected("a", 1);
   const auto old = kv_->Contents();

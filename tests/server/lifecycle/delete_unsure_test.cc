@@ -1,0 +1,128 @@
+// Deletes while a mount that is away may hold a later generation of the image
+// than the index has.
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "server/index/rebuild.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+class DeleteUnsureTest : public LifecycleFixture {
+ protected:
+  DeleteUnsureTest() : image_(ids_.NextUuid()), upload_(ids_.NextUuid()) {
+    a_ = AddConnected("a", 2);
+  }
+
+  // As `predella index restore` does.
+  void PutBack(const server::MemKvStore::Rows& rows) {
+    server::MemKvStore restored(rows);
+    ASSERT_OK(server::MarkRestored(&restored, &clock_));
+    RestartFrom(restored.Contents());
+  }
+  // What the lost history stored under the id, after all that the index knows.
+  void PlantLater(FakeAgent* agent) {
+    storage::v1::Generation later;
+    later.set_epoch(index_->epoch());
+    later.set_nonce(index_->epoch_nonce());
+    later.set_n(index_->synced_pair().n + 100);
+    agent->Plant(image_, ids_.NextUuid(), later);
+  }
+  void List() {
+    Tick();
+    Tick();
+    Tick();
+  }
+  absl::Status Get() { return lifecycle_->images().Get(image_).status(); }
+  void ExpectDeleted(FakeAgent* holder) {
+    List();
+    EXPECT_FALSE(lifecycle_->trust().recovering());
+    EXPECT_FALSE(Get().ok());
+    EXPECT_FALSE(holder->Has(image_)) << "the deleted file stays";
+    // Nor does it come back later.
+    Restart();
+    Connect(a_);
+    Connect(holder);
+    List();
+    EXPECT_THAT(Get(), HasReason(reason::kImageNotFound));
+  }
+
+  const Uuid image_;
+  const Uuid upload_;
+  FakeAgent* a_ = nullptr;
+};
+
+TEST_F(DeleteUnsureTest, WhatTheLostHistoryStoredLaterIsDeletedToo) {
+  ASSERT_OK(Start(image_, upload_, 4096));
+  const auto old = kv_->Contents();
+  FakeAgent* const c = AddConnected("c", 1);
+  Upload(c, image_, ids_.NextUuid());  // takes over from the first
+  c->Lose();
+  Settle();
+  PutBack(old);
+  Connect(a_);
+  ASSERT_OK(Delete(image_));
+  EXPECT_THAT(Get(), HasReason(reason::kImageNotFound));
+  Connect(c);
+  ExpectDeleted(c);
+}
+
+TEST_F(DeleteUnsureTest, TheSameOfAnImageThatTheOlderIndexHas) {
+  Upload(a_, image_, upload_);
+  FakeAgent* const c = AddAgent("c", 1);
+  PlantLater(c);
+  PutBack(kv_->Contents());
+  Connect(a_);
+  ASSERT_OK(Delete(image_));
+  Connect(c);
+  ExpectDeleted(c);
+}
+
+// Nobody has noticed yet that the index is older.
+TEST_F(DeleteUnsureTest, TheSameBeforeTheMountWasHeard) {
+  FakeAgent* const c = AddConnected("c", 3);
+  Upload(a_, image_, upload_);
+  c->Lose();
+  Settle();
+  PlantLater(c);
+  Restart();
+  Connect(a_);
+  Tick();
+  ASSERT_FALSE(lifecycle_->trust().recovering());
+  ASSERT_OK(Delete(image_));
+  Connect(c);
+  EXPECT_TRUE(lifecycle_->trust().recovering());
+  ExpectDeleted(c);
+}
+
+TEST_F(DeleteUnsureTest, ADeleteOfOneGenerationTakesNoOther) {
+  Upload(a_, image_, upload_);
+  FakeAgent* const c = AddAgent("c", 1);
+  PlantLater(c);
+  PutBack(kv_->Contents());
+  Connect(a_);
+  const auto row = index_->GetImage(image_);
+  ASSERT_TRUE(row.ok() && row->has_value());
+  server::ImageCatalog::DeleteRequest request;
+  request.image_id = image_;
+  request.generation = Generation::FromProto((*row)->generation());
+  ASSERT_OK(lifecycle_->images().Delete(request));
+  EXPECT_THAT(Get(), HasReason(reason::kRecovering));
+  Connect(c);
+  List();
+  EXPECT_OK(Get());
+  EXPECT_TRUE(c->Has(image_));
+}
+
+// The index knows all there is: one tombstone, for one generation.
+TEST_F(DeleteUnsureTest, OtherwiseOneTombstoneIsWritten) {
+  Upload(a_, image_, upload_);
+  ASSERT_OK(Delete(image_));
+  EXPECT_EQ(index_->TombstonesOf(image_)->size(), 1u);
+}
+
+}  // namespace
+}  // namespace predella::testing
