@@ -247,6 +247,14 @@ absl::StatusOr<v1::IndexBackup> Client::BackupIndex() {
   return connection_->BackupIndex();
 }
 
+absl::StatusOr<v1::CheckIndexResponse> Client::CheckIndex(
+    bool index_only, absl::string_view page_token) {
+  v1::CheckIndexRequest request;
+  request.set_index_only(index_only);
+  request.set_page_token(std::string(page_token));
+  return connection_->CheckIndex(request);
+}
+
 absl::StatusOr<v1::ListOrphansResponse> Client::ListOrphans(
     absl::string_view mount) {
   v1::ListOrphansResponse all;

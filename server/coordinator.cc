@@ -152,7 +152,8 @@ absl::Status Coordinator::Serve() {
   mounts_ = std::make_unique<MountServiceImpl>(
       runner_.get(), &lifecycle_->mounts(), &lifecycle_->orphans());
   cluster_ = std::make_unique<ClusterServiceImpl>(
-      runner_.get(), &lifecycle_->cluster(), &lifecycle_->events(), pool_.get(),
+      runner_.get(), &lifecycle_->cluster(), &lifecycle_->events(),
+      &lifecycle_->index_audit(), pool_.get(),
       [this] { return backups_->Make(); });
   sessions_ = std::make_unique<AgentSessionServiceImpl>(
       runner_.get(), &lifecycle_->sessions(), pool_.get());

@@ -62,6 +62,9 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
   config.AddDuration("scrub-interval", &options.lifecycle.scrub_interval,
                      "How often each mount is read cold and checked; 0s: only "
                      "when it is asked for, or showed errors");
+  config.AddDuration("rescan-interval", &options.lifecycle.rescan_interval,
+                     "How long after its last listing each mount is listed "
+                     "again and compared, 10s to 24h; 0s: only at starts");
   config.AddDuration("unreachable-after", &options.registry.unreachable_after,
                      "An agent silent for this long is UNREACHABLE");
   config.Add("backup-dir", &options.backup_dir,
@@ -110,6 +113,12 @@ absl::StatusOr<Config::Outcome> ParseCoordinatorFlags(int argc,
     return NotOneOf("scrub-interval",
                     absl::FormatDuration(options.lifecycle.scrub_interval),
                     "0s or longer");
+  }
+  const absl::Duration rescan = options.lifecycle.rescan_interval;
+  if (rescan != absl::ZeroDuration() &&
+      (rescan < absl::Seconds(10) || rescan > absl::Hours(24))) {
+    return NotOneOf("rescan-interval", absl::FormatDuration(rescan),
+                    "0s, or from 10s to 24h");
   }
   const std::pair<const char*, absl::Duration> durations[] = {
       {"upload-ttl", options.lifecycle.upload_ttl},

@@ -57,6 +57,8 @@ void AddMountScrubCommand(CLI::App* mount, Context* context);
 void AddOrphanCommands(CLI::App* app, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
 void AddIndexCommands(CLI::App* app, Context* context);
+// `index check`, to the noun's command.
+void AddIndexCheckCommand(CLI::App* index, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);
 

@@ -209,7 +209,8 @@ void AddOfflineOptions(CLI::App* command,
 
 void AddIndexCommands(CLI::App* app, Context* context) {
   CLI::App* index = app->add_subcommand(
-      "index", "The coordinator's index: copy it, put it back, make it anew.");
+      "index",
+      "The coordinator's index: check it, copy it, put it back, make it anew.");
   index->require_subcommand(1);
   const auto a = std::make_shared<IndexArguments>();
   const auto run = [context, a](absl::StatusOr<int> (*f)(const IndexArguments&,
@@ -219,6 +220,7 @@ void AddIndexCommands(CLI::App* app, Context* context) {
     };
   };
 
+  AddIndexCheckCommand(index, context);
   CLI::App* rebuild = index->add_subcommand(
       "rebuild",
       "Make the index anew from the directories alone; the coordinator must be "

@@ -90,7 +90,8 @@ void AddOrphanCommands(CLI::App* app, Context* context) {
 
   CLI::App* ls = orphan->add_subcommand("ls", "List them, and what they are.");
   ls->footer(
-      "As of the last listing of each mount; one is made after every start.\n"
+      "As of the last listing of each mount: one is made after every start,\n"
+      "every 10 minutes, and by predella index check.\n"
       "Example:\n"
       "  predella orphan ls store-1");
   ls->add_option("MOUNT", a->mount, "Only of this mount.");

@@ -153,6 +153,10 @@ class ConnectionImpl final : public Connection {
   absl::StatusOr<v1::IndexBackup> BackupIndex() override {
     return stub_->BackupIndex(v1::BackupIndexRequest());
   }
+  absl::StatusOr<v1::CheckIndexResponse> CheckIndex(
+      const v1::CheckIndexRequest& request) override {
+    return stub_->CheckIndex(request);
+  }
 
  private:
   const std::shared_ptr<Stub> stub_;  // shared with writers and readers

@@ -24,6 +24,8 @@ namespace {
 
 // It reads all of the index once.
 constexpr absl::Duration kBackupTimeout = absl::Minutes(10);
+// One page; that of the counters reads all rows.
+constexpr absl::Duration kCheckTimeout = absl::Minutes(2);
 
 class GrpcStub final : public Stub {
  public:
@@ -163,6 +165,11 @@ class GrpcStub final : public Stub {
       const v1::BackupIndexRequest& request) override {
     return Call(cluster_.get(), &v1::ClusterService::Stub::BackupIndex, request,
                 kBackupTimeout);
+  }
+  absl::StatusOr<v1::CheckIndexResponse> CheckIndex(
+      const v1::CheckIndexRequest& request) override {
+    return Call(cluster_.get(), &v1::ClusterService::Stub::CheckIndex, request,
+                kCheckTimeout);
   }
 
   std::unique_ptr<WriteStream> OpenWrite(const std::string& address) override {

@@ -110,6 +110,8 @@ class Stub {
       const v1::ExplainPlacementRequest& request) = 0;
   virtual absl::StatusOr<v1::IndexBackup> BackupIndex(
       const v1::BackupIndexRequest& request) = 0;
+  virtual absl::StatusOr<v1::CheckIndexResponse> CheckIndex(
+      const v1::CheckIndexRequest& request) = 0;
 
   virtual std::unique_ptr<WriteStream> OpenWrite(
       const std::string& address) = 0;

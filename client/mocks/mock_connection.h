@@ -94,6 +94,8 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<v1::PlacementDecision>, ExplainPlacement,
               (const v1::ExplainPlacementRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::IndexBackup>, BackupIndex, (), (override));
+  MOCK_METHOD(absl::StatusOr<v1::CheckIndexResponse>, CheckIndex,
+              (const v1::CheckIndexRequest& request), (override));
 };
 
 }  // namespace predella

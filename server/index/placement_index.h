@@ -243,6 +243,7 @@ class PlacementIndex {
   ImageTotals mount_totals(const Uuid& mount_uid) const;
 
  private:
+  friend class IndexCheck;  // reads all rows, and what is counted
   PlacementIndex(KvStore* kv, EpochFile* epoch_file, Clock* clock,
                  IdGenerator* ids);
   absl::Status Load(const OpenOptions& options);

@@ -1,7 +1,9 @@
 // What lies on the mounts: the listings, and the end of RECOVERING.
 //
-// Every mount is listed once after every start of the coordinator or its agent,
-// two at a time, and compared with the index (ListingAudit).
+// Every mount is listed after every start of the coordinator or its agent, two
+// at a time, and compared with the index (ListingAudit); and again after
+// rescan_interval, one at a time, which finds what somebody did to the
+// directory meanwhile.
 //
 // After a rollback of the index every mount is listed. A complete image that
 // nothing in the index speaks against is adopted from its record; one whose id
@@ -84,8 +86,22 @@ class Inventory {
   // Names of the mounts whose listings RECOVERING waits for; empty without.
   std::vector<std::string> Awaited() const;
 
+  // For whoever wants to know how the mounts are now: asks for one more listing
+  // of each mount that can be listed, as soon as there is room. Returns the
+  // number that the listings begun before this call are not above.
+  int64_t ListAllAgain();
+  // What the listings of a mount that are above `after` came to.
+  struct Relisted {
+    bool compared = false;
+    // Of the last one, where none was compared; OK: none has ended.
+    absl::Status error;
+  };
+  Relisted RelistedSince(const Uuid& mount_uid, int64_t after) const;
+
   // What the last listing of a mount outside of RECOVERING came to.
   struct Audited {
+    int64_t number = 0;   // of the listing
+    int64_t session = 0;  // it was of
     int64_t expected = 0;
     int64_t missing = 0;
     bool suspicious = false;
@@ -128,6 +144,15 @@ class Inventory {
     std::shared_ptr<ListingAudit> audit;
     // Not before then again, when it failed.
     absl::Duration retry;
+    // Of audits: rises with each that is asked for, of whatever mount.
+    int64_t number = 0;
+    absl::Duration begin;
+    // When one that is done is made again by itself.
+    absl::Duration due;
+    bool again = false;  // ListAllAgain wants another one
+    bool asked = false;  // this one was wanted so
+    int64_t failed = 0;  // number of the last one that failed, and why
+    absl::Status error;
   };
   absl::Status NoteUnadopted(const Uuid& mount_uid,
                              const control::v1::InventoryEntry& entry);
@@ -145,6 +170,12 @@ class Inventory {
   // inventory_audit.cc
   void AskForAudits(const std::vector<MountInfo>& mounts);
   void AskForAudit(const MountInfo& info, int64_t session);
+  void FailedLocked(Listing* listing, const absl::Status& status)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes the place of what the listing before it showed.
+  void KeepLocked(const Uuid& mount_uid, Listing* listing,
+                  ListingAudit::Result result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AuditListed(const Uuid& mount_uid, const std::string& listing_id,
                    const absl::Status& status);
   void FinishAudit(const Uuid& mount_uid, const std::string& listing_id,
@@ -181,6 +212,7 @@ class Inventory {
   SingleRun ticks_;
   mutable Mutex mu_;
   absl::flat_hash_map<Uuid, Listing> listings_ ABSL_GUARDED_BY(mu_);
+  int64_t last_number_ ABSL_GUARDED_BY(mu_) = 0;
   // Since RECOVERING began, or this start.
   absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);
   int64_t conflicts_ ABSL_GUARDED_BY(mu_) = 0;

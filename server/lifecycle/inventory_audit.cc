@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/errors.h"
+#include "common/generation.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/image_health.h"
@@ -20,18 +21,37 @@ namespace {
 // index: few at a time, whatever starts together.
 constexpr int kListingsAtOnce = 2;
 constexpr absl::Duration kListAgainAfter = absl::Minutes(1);
+// What a listing of a mount that is listed by itself takes of the time, at
+// most one part of so many: a million records on NFS take longer than the
+// interval.
+constexpr int kRescanShare = 10;
+
+// The same file as an earlier listing showed, as far as a listing tells.
+bool SameFile(const Orphan& a, const Orphan& b) {
+  return a.size_bytes == b.size_bytes &&
+         a.record.has_value() == b.record.has_value() &&
+         (!a.record.has_value() ||
+          Generation::FromProto(a.record->generation()) ==
+              Generation::FromProto(b.record->generation()));
+}
+
+// One that hangs may not answer for days, and is not waited for.
+bool CanBeListed(const MountInfo& info, int64_t session) {
+  return session != 0 && info.attached && !IsRetired(info) &&
+         !CountsAsDegraded(info.health);
+}
 
 }  // namespace
 
 void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
   int running = 0;
   std::vector<std::pair<MountInfo, int64_t>> wanted;
+  std::optional<std::pair<MountInfo, int64_t>> due;
+  absl::Duration due_since = deps_.clock->Boot();
   for (const MountInfo& info : mounts) {
     const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
     const int64_t session = commands_->AttachedSession(mount_uid);
-    // One that hangs may not answer for days, and is not waited for.
-    if (session == 0 || !info.attached || IsRetired(info) ||
-        CountsAsDegraded(info.health)) {
+    if (!CanBeListed(info, session)) {
       continue;
     }
     MutexLock lock(&mu_);
@@ -42,7 +62,17 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
       }
     } else if (!listing.done) {
       ++running;
+    } else if (listing.again) {
+      wanted.emplace_back(info, session);
+    } else if (deps_.options.rescan_interval > absl::ZeroDuration() &&
+               listing.due <= due_since) {
+      due_since = listing.due;
+      due = {info, session};
     }
+  }
+  if (due.has_value() && running == 0 && wanted.empty()) {
+    AskForAudit(due->first, due->second);
+    return;
   }
   for (const auto& [info, session] : wanted) {
     if (running >= kListingsAtOnce) {
@@ -56,10 +86,25 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
 void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
   const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const std::string listing_id = deps_.ids->NextUuid().bytes();
+  const absl::Duration begin = deps_.clock->Boot();
+  int64_t number = 0;
+  int64_t alarmed = 0;
+  bool asked = false;
+  {
+    MutexLock lock(&mu_);
+    number = ++last_number_;
+    asked = std::exchange(listings_[mount_uid].again, false);
+    const auto it = audited_.find(mount_uid);
+    if (it != audited_.end() && it->second.suspicious) {
+      alarmed = it->second.missing;
+    }
+  }
   auto audit = ListingAudit::Begin(deps_, upload_manager_, tombstones_,
-                                   mount_uid, info.row.mount_name());
+                                   mount_uid, info.row.mount_name(), alarmed);
   if (!audit.ok()) {
     LogIfError(audit.status(), "the mount is listed at a later tick");
+    MutexLock lock(&mu_);
+    listings_[mount_uid].again |= asked;
     return;
   }
   {
@@ -72,6 +117,9 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
     listing.done = false;
     listing.recovering = false;
     listing.audit = *std::move(audit);
+    listing.number = number;
+    listing.begin = begin;
+    listing.asked = asked;
   }
   control::v1::Command command;
   command.mutable_list_mount()->set_listing_id(listing_id);
@@ -96,9 +144,8 @@ void Inventory::AuditListed(const Uuid& mount_uid,
     if (status.ok()) {
       audit = listing.audit;
     } else {
-      listing.session = 0;
       listing.audit = nullptr;
-      listing.retry = deps_.clock->Boot() + kListAgainAfter;
+      FailedLocked(&listing, status);
     }
   }
   if (audit == nullptr) {
@@ -139,11 +186,8 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
     }
     listing.audit = nullptr;
     if (!result.ok()) {
-      listing.session = 0;
-      listing.retry = deps_.clock->Boot() + kListAgainAfter;
+      FailedLocked(&listing, result.status());
     } else {
-      listing.done = true;
-      listing.retry = absl::ZeroDuration();
       for (const Uuid& image_id : known) {
         unadopted_.erase(image_id);
       }
@@ -153,16 +197,7 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
                result->orphans.count(file.first) == 0;
       });
       notify = result->missing > 0 || result->found > 0;
-      Audited& audited = audited_[mount_uid];
-      audited.expected = result->expected;
-      audited.missing = result->missing;
-      audited.suspicious = result->suspicious;
-      audited.orphans = std::move(result->orphans);
-      LogInfo("mount_audited",
-              {{"mount", mount_uid.ToString()},
-               {"images", audited.expected},
-               {"missing", audited.missing},
-               {"orphans", static_cast<int64_t>(audited.orphans.size())}});
+      KeepLocked(mount_uid, &listing, *std::move(result));
     }
   }
   LogIfError(result.status(), "the mount is listed again in a minute");
@@ -173,6 +208,73 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
     audited_done_();
   }
   Tick();  // the next mount's turn
+}
+
+void Inventory::FailedLocked(Listing* listing, const absl::Status& status) {
+  listing->session = 0;
+  listing->retry = deps_.clock->Boot() + kListAgainAfter;
+  listing->failed = listing->number;
+  listing->error = status;
+}
+
+void Inventory::KeepLocked(const Uuid& mount_uid, Listing* listing,
+                           ListingAudit::Result result) {
+  const absl::Duration now = deps_.clock->Boot();
+  listing->done = true;
+  listing->retry = absl::ZeroDuration();
+  listing->due = now + std::max(deps_.options.rescan_interval,
+                                kRescanShare * (now - listing->begin));
+  Audited& audited = audited_[mount_uid];
+  // A stranger whose bytes were read once is not read again at every rescan;
+  // whoever asks for a listing wants to know anew.
+  if (audited.session == listing->session && !listing->asked) {
+    for (auto& [image_id, orphan] : result.orphans) {
+      const auto it = audited.orphans.find(image_id);
+      if (it != audited.orphans.end() && it->second.refused &&
+          SameFile(it->second, orphan)) {
+        orphan = it->second;
+      }
+    }
+  }
+  audited.number = listing->number;
+  audited.session = listing->session;
+  audited.expected = result.expected;
+  audited.missing = result.missing;
+  audited.suspicious = result.suspicious;
+  audited.orphans = std::move(result.orphans);
+  LogInfo("mount_audited",
+          {{"mount", mount_uid.ToString()},
+           {"images", audited.expected},
+           {"missing", audited.missing},
+           {"orphans", static_cast<int64_t>(audited.orphans.size())}});
+}
+
+int64_t Inventory::ListAllAgain() {
+  const std::vector<MountInfo> mounts = deps_.registry->List();
+  int64_t after = 0;
+  {
+    MutexLock lock(&mu_);
+    for (const MountInfo& info : mounts) {
+      listings_[Uuid::FromBytesOrNone(info.row.mount_uid())].again = true;
+    }
+    after = last_number_;
+  }
+  Tick();
+  return after;
+}
+
+Inventory::Relisted Inventory::RelistedSince(const Uuid& mount_uid,
+                                             int64_t after) const {
+  Relisted out;
+  MutexLock lock(&mu_);
+  const auto audited = audited_.find(mount_uid);
+  out.compared = audited != audited_.end() && audited->second.number > after;
+  const auto listing = listings_.find(mount_uid);
+  if (!out.compared && listing != listings_.end() &&
+      listing->second.failed > after) {
+    out.error = listing->second.error;
+  }
+  return out;
 }
 
 void Inventory::OnAudited(std::function<void()> audited) {

@@ -12,6 +12,7 @@
 #include "server/lifecycle/event_log.h"
 #include "server/lifecycle/event_recorder.h"
 #include "server/lifecycle/image_catalog.h"
+#include "server/lifecycle/index_audit.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/mount_admin.h"
@@ -47,6 +48,7 @@ class Lifecycle {
   Reaper& reaper() { return reaper_; }
   Inventory& inventory() { return inventory_; }
   Orphans& orphans() { return orphans_; }
+  IndexAudit& index_audit() { return index_audit_; }
   TrustKeeper& trust() { return trust_; }
   Tombstones& tombstones() { return tombstones_; }
   ScrubKeeper& scrubs() { return scrubs_; }
@@ -79,6 +81,7 @@ class Lifecycle {
   Inventory inventory_;
   ScrubKeeper scrubs_;
   Orphans orphans_;
+  IndexAudit index_audit_;
   ImageCatalog images_;
   MountAdmin mounts_;
   ClusterView cluster_;

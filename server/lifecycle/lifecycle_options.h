@@ -30,6 +30,9 @@ struct LifecycleOptions {
   // sectors that nobody reads: a month bounds how long that stays unknown, and
   // at the agents' rate costs a mount of 20 TB four days of reading.
   absl::Duration scrub_interval = absl::Hours(24 * 30);
+  // Each mount is listed again this long after its last listing, or later where
+  // a listing takes long; 0: only at starts.
+  absl::Duration rescan_interval = absl::Minutes(10);
   int mounts_per_start = 4;
   // How long an upload whose mount is full waits for mounts that are missing:
   // longer than agents need to register after a start of everything.

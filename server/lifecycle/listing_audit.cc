@@ -41,21 +41,22 @@ bool IsWhole(const control::v1::InventoryEntry& entry) {
 ListingAudit::ListingAudit(const LifecycleDeps& deps,
                            UploadManager* upload_manager,
                            Tombstones* tombstones, const Uuid& mount_uid,
-                           std::string mount_name)
+                           std::string mount_name, int64_t alarmed)
     : deps_(deps),
       upload_manager_(upload_manager),
       tombstones_(tombstones),
       mount_uid_(mount_uid),
       mount_name_(std::move(mount_name)),
+      alarmed_(alarmed),
       begin_(deps.index->synced_pair()) {}
 
 absl::StatusOr<std::unique_ptr<ListingAudit>> ListingAudit::Begin(
     const LifecycleDeps& deps, UploadManager* upload_manager,
     Tombstones* tombstones, const Uuid& mount_uid,
-    const std::string& mount_name) {
+    const std::string& mount_name, int64_t alarmed) {
   // The constructor is private: make_unique cannot reach it.
   std::unique_ptr<ListingAudit> audit(new ListingAudit(
-      deps, upload_manager, tombstones, mount_uid, mount_name));
+      deps, upload_manager, tombstones, mount_uid, mount_name, alarmed));
   MutexLock lock(&audit->mu_);
   Uuid after;
   while (true) {
@@ -390,7 +391,7 @@ absl::StatusOr<ListingAudit::Result> ListingAudit::Finish() {
     }
   }
   result.suspicious = Suspicious(result.missing, result.expected, files);
-  if (result.suspicious) {
+  if (result.suspicious && result.missing > alarmed_) {
     const std::string detail = absl::StrCat(
         "a listing with ", files, " files lacks ", result.missing, " of ",
         result.expected, " images: nothing is removed for that");

@@ -66,11 +66,12 @@ class ListingAudit {
   static constexpr int64_t kMostFaults = 10'000;
 
   // Reads which copies the index names on the mount; blocks. All must outlive
-  // it.
+  // it. `alarmed` missing copies were said to be suspicious before, and are no
+  // event again.
   static absl::StatusOr<std::unique_ptr<ListingAudit>> Begin(
       const LifecycleDeps& deps, UploadManager* upload_manager,
       Tombstones* tombstones, const Uuid& mount_uid,
-      const std::string& mount_name);
+      const std::string& mount_name, int64_t alarmed);
 
   absl::Status Take(const control::v1::InventoryPart& part);
   // The listing was whole: writes faults and events, in several commits.
@@ -79,7 +80,7 @@ class ListingAudit {
  private:
   ListingAudit(const LifecycleDeps& deps, UploadManager* upload_manager,
                Tombstones* tombstones, const Uuid& mount_uid,
-               std::string mount_name);
+               std::string mount_name, int64_t alarmed);
   absl::Status TakeEntry(const control::v1::InventoryEntry& entry);
   // The row names a copy here, and the listing shows a file.
   void TakeCopy(const control::v1::InventoryEntry& entry,
@@ -105,6 +106,7 @@ class ListingAudit {
   Tombstones* const tombstones_;
   const Uuid mount_uid_;
   const std::string mount_name_;
+  const int64_t alarmed_;
   const Generation begin_;
 
   mutable Mutex mu_;

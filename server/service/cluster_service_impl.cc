@@ -34,4 +34,11 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::BackupIndex(
   return runner_->Run<v1::IndexBackup>(context, response, backup_);
 }
 
+grpc::ServerUnaryReactor* ClusterServiceImpl::CheckIndex(
+    grpc::CallbackServerContext* context, const v1::CheckIndexRequest* request,
+    v1::CheckIndexResponse* response) {
+  return runner_->Run<v1::CheckIndexResponse>(
+      context, response, [this, request] { return audit_->Check(*request); });
+}
+
 }  // namespace predella::server

@@ -13,6 +13,7 @@
 #include "predella/v1/cluster_service.grpc.pb.h"
 #include "server/lifecycle/cluster_view.h"
 #include "server/lifecycle/event_log.h"
+#include "server/lifecycle/index_audit.h"
 #include "server/service/call_runner.h"
 
 namespace predella::server {
@@ -24,10 +25,11 @@ class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
   // All must outlive the server this is registered with; `pool` reads what
   // those who watch are sent. `backup` makes a copy of the index.
   ClusterServiceImpl(CallRunner* runner, ClusterView* cluster, EventLog* events,
-                     Executor* pool, Backup backup)
+                     IndexAudit* audit, Executor* pool, Backup backup)
       : runner_(runner),
         cluster_(cluster),
         events_(events),
+        audit_(audit),
         pool_(pool),
         backup_(std::move(backup)) {}
 
@@ -49,11 +51,16 @@ class ClusterServiceImpl final : public v1::ClusterService::CallbackService {
   grpc::ServerUnaryReactor* BackupIndex(grpc::CallbackServerContext* context,
                                         const v1::BackupIndexRequest* request,
                                         v1::IndexBackup* response) override;
+  grpc::ServerUnaryReactor* CheckIndex(
+      grpc::CallbackServerContext* context,
+      const v1::CheckIndexRequest* request,
+      v1::CheckIndexResponse* response) override;
 
  private:
   CallRunner* const runner_;
   ClusterView* const cluster_;
   EventLog* const events_;
+  IndexAudit* const audit_;
   Executor* const pool_;
   const Backup backup_;
 };

@@ -153,6 +153,10 @@ class Client {
       std::optional<int64_t> size_bytes, absl::string_view image = "");
   // Copies the coordinator's index beside it.
   absl::StatusOr<v1::IndexBackup> BackupIndex();
+  // A page of a check of the index; each goes on with the token of the one
+  // before. A page that names awaited mounts is asked for again in a second.
+  absl::StatusOr<v1::CheckIndexResponse> CheckIndex(
+      bool index_only, absl::string_view page_token = "");
 
   const std::shared_ptr<Connection>& connection() const { return connection_; }
 

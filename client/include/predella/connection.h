@@ -84,6 +84,8 @@ class Connection {
   virtual absl::StatusOr<v1::PlacementDecision> ExplainPlacement(
       const v1::ExplainPlacementRequest& request) = 0;
   virtual absl::StatusOr<v1::IndexBackup> BackupIndex() = 0;
+  virtual absl::StatusOr<v1::CheckIndexResponse> CheckIndex(
+      const v1::CheckIndexRequest& request) = 0;
 };
 
 // Nothing is dialled before the first call. INVALID_ARGUMENT when the

@@ -21,6 +21,13 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 
+FakeAgent::File Unrecorded(int64_t bytes) {
+  FakeAgent::File file;
+  file.size_bytes = bytes;
+  file.has_record = false;
+  return file;
+}
+
 class InventoryAuditTest : public LifecycleFixture {
  protected:
   InventoryAuditTest() : image_(ids_.NextUuid()), upload_(ids_.NextUuid()) {}
@@ -368,6 +375,161 @@ TEST_F(InventoryAuditTest, RecoveringListsAnewAndJudgesNothingMissing) {
   EXPECT_TRUE(index_->GetImage(since)->has_value());
   EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING)
       << "listed once more after it";
+}
+
+// Nothing restarts: what somebody does to the directory is noticed all the
+// same.
+TEST_F(InventoryAuditTest, ADirectoryThatIsChangedUnderItsAgentIsNoticed) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  Tick();
+  ASSERT_EQ(Listings(a), 1);
+  const auto file = a->Take(image_);
+  const Uuid stranger = ids_.NextUuid();
+  a->Put(stranger, Unrecorded(5));
+  clock_.Advance(absl::Minutes(10) - absl::Seconds(1));
+  a->Beat();
+  Tick();
+  EXPECT_EQ(Listings(a), 1);
+  clock_.Advance(absl::Seconds(1));
+  Tick();
+  EXPECT_EQ(Listings(a), 2);
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
+  ASSERT_THAT(Orphans(a), SizeIs(1));
+  EXPECT_EQ(Orphans(a)[0].image_id, stranger);
+  a->Put(image_, *file);
+  a->Take(stranger);
+  clock_.Advance(absl::Minutes(10));
+  a->Beat();
+  Tick();
+  EXPECT_EQ(index_->fault_count(a->uid()), 0);
+  EXPECT_THAT(Orphans(a), IsEmpty());
+  EXPECT_THAT(EventKinds(), AllOf(Contains("copy_missing").Times(1),
+                                  Contains("copy_found").Times(1)));
+}
+
+TEST_F(InventoryAuditTest, MountsAreListedAgainOneAtATimeAndNoneThatHangs) {
+  std::vector<FakeAgent*> agents;
+  for (int i = 0; i < 4; ++i) {
+    agents.push_back(AddConnected(absl::StrCat("m", i), i));
+  }
+  for (int i = 0; i < 4; ++i) {
+    Tick();
+  }
+  const auto listings = [&] {
+    int sum = 0;
+    for (FakeAgent* agent : agents) {
+      sum += Listings(agent);
+    }
+    return sum;
+  };
+  ASSERT_EQ(listings(), 4);
+  Say(agents[0], v1::HEALTH_HUNG);
+  for (FakeAgent* agent : agents) {
+    agent->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  }
+  clock_.Advance(absl::Minutes(10));
+  for (FakeAgent* agent : agents) {
+    agent->Beat();
+  }
+  Settle();
+  Tick();
+  Tick();
+  EXPECT_EQ(listings(), 5);
+  EXPECT_EQ(Listings(agents[0]), 1) << "it hangs";
+}
+
+// A listing that takes longer than the interval is not begun all the time.
+TEST_F(InventoryAuditTest, AListingTakesATenthOfTheTimeAtMost) {
+  FakeAgent* const a = AddConnected("a", 1);
+  a->Behave([&](FakeAgent::Behaviour* b) {
+    b->while_listing = [&] { clock_.Advance(absl::Minutes(5)); };
+  });
+  Tick();
+  ASSERT_EQ(Listings(a), 1);
+  const auto after = [&](absl::Duration time) {
+    clock_.Advance(time);
+    a->Beat();
+    Settle();
+    Tick();
+    return Listings(a);
+  };
+  EXPECT_EQ(after(absl::Minutes(49)), 1);
+  EXPECT_EQ(after(absl::Minutes(1)), 2);
+}
+
+TEST_F(InventoryAuditTest, WithoutAnIntervalOnlyStartsList) {
+  options_.rescan_interval = absl::ZeroDuration();
+  Restart();
+  FakeAgent* const a = AddConnected("a", 1);
+  Tick();
+  clock_.Advance(absl::Hours(100));
+  a->Beat();
+  Tick();
+  EXPECT_EQ(Listings(a), 1);
+}
+
+// The alarm is one event, not one every ten minutes.
+TEST_F(InventoryAuditTest, WhatIsSuspiciousIsAnEventOnceUntilMoreIsMissing) {
+  FakeAgent* const a = AddConnected("a", 1);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 14; ++i) {
+    images.push_back(ids_.NextUuid());
+    Upload(a, images.back(), ids_.NextUuid());
+  }
+  Tick();
+  const auto take = [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      a->Take(images[i]);
+    }
+    clock_.Advance(absl::Minutes(10));
+    a->Beat();
+    Tick();
+  };
+  take(0, 12);
+  EXPECT_THAT(EventKinds(), Contains("inventory_suspicious").Times(1));
+  take(0, 0);
+  EXPECT_THAT(EventKinds(), Contains("inventory_suspicious").Times(1));
+  EXPECT_THAT(Checks(), Contains("INVENTORY_SUSPICIOUS"));
+  take(12, 13);
+  EXPECT_THAT(EventKinds(), Contains("inventory_suspicious").Times(2));
+}
+
+// A stranger under the name of a missing image costs one whole read, not one
+// every ten minutes.
+TEST_F(InventoryAuditTest, WhatWasRefusedIsNotReadAgainAtEveryRescan) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  a->Take(image_);
+  b->Put(image_, Unrecorded(4096));
+  b->Behave([](FakeAgent::Behaviour* x) { x->other_bytes = true; });
+  const auto reads = [&] {
+    int count = 0;
+    for (const control::v1::Command& command : b->commands()) {
+      count += command.has_adopt_file() ? 1 : 0;
+    }
+    return count;
+  };
+  const auto rescan = [&] {
+    clock_.Advance(absl::Minutes(10));
+    a->Beat();
+    b->Beat();
+    for (int i = 0; i < 4; ++i) {
+      Tick();
+    }
+  };
+  Tick();
+  rescan();
+  ASSERT_EQ(reads(), 1);
+  rescan();
+  EXPECT_EQ(reads(), 1);
+  EXPECT_THAT(Orphans(b)[0].detail, HasSubstr("other bytes"));
+  // Asked for by hand it is looked at anew.
+  lifecycle_->inventory().ListAllAgain();
+  Settle();
+  Tick();
+  EXPECT_EQ(reads(), 2);
 }
 
 }  // namespace

@@ -1,0 +1,210 @@
+// A check of the index against what agents list, in pages.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+FakeAgent::File StrayFile(int64_t bytes) {
+  FakeAgent::File file;
+  file.size_bytes = bytes;
+  file.has_record = false;
+  return file;
+}
+
+class IndexAuditTest : public LifecycleFixture {
+ protected:
+  struct Outcome {
+    std::vector<v1::IndexFinding> findings;
+    std::vector<std::string> compared;
+    // Of the last page that named any.
+    std::vector<std::string> awaited;
+    int64_t rows = 0;
+  };
+  // All pages; ticks while listings are awaited, `patience` times.
+  Outcome Check(bool index_only = false, int patience = 6, int page_size = 0) {
+    Outcome out;
+    v1::CheckIndexRequest request;
+    request.set_index_only(index_only);
+    request.set_page_size(page_size);
+    do {
+      const auto page = lifecycle_->index_audit().Check(request);
+      EXPECT_OK(page);
+      if (!page.ok()) {
+        return out;
+      }
+      Settle();
+      out.findings.insert(out.findings.end(), page->findings().begin(),
+                          page->findings().end());
+      out.compared.insert(out.compared.end(), page->compared().begin(),
+                          page->compared().end());
+      out.rows += page->row_count();
+      if (page->awaited_size() > 0) {
+        out.awaited.assign(page->awaited().begin(), page->awaited().end());
+        if (--patience < 0) {
+          return out;
+        }
+        Tick();
+      }
+      request.set_page_token(page->next_page_token());
+    } while (!request.page_token().empty());
+    return out;
+  }
+  // code:mount.
+  static std::vector<std::string> Codes(const Outcome& outcome) {
+    std::vector<std::string> codes;
+    for (const v1::IndexFinding& finding : outcome.findings) {
+      EXPECT_FALSE(finding.detail().empty());
+      EXPECT_FALSE(finding.next_step().empty());
+      codes.push_back(absl::StrCat(finding.code(), ":", finding.mount()));
+    }
+    return codes;
+  }
+};
+
+TEST_F(IndexAuditTest, NothingIsFoundWhereNothingIsWrong) {
+  FakeAgent* const a = AddConnected("a", 1);
+  AddConnected("b", 2);
+  Upload(a, ids_.NextUuid(), ids_.NextUuid());
+  const Outcome outcome = Check();
+  EXPECT_THAT(Codes(outcome), IsEmpty());
+  EXPECT_THAT(outcome.compared, UnorderedElementsAre("mounts/a", "mounts/b"));
+  EXPECT_GT(outcome.rows, 0);
+}
+
+// Without a restart, and without waiting for the next rescan.
+TEST_F(IndexAuditTest, TheDirectoriesAreListedForIt) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const Uuid gone = ids_.NextUuid();
+  const Uuid cut = ids_.NextUuid();
+  const Uuid copied = ids_.NextUuid();
+  const Uuid other = ids_.NextUuid();
+  for (const Uuid& image : {gone, cut, copied, other}) {
+    Upload(a, image, ids_.NextUuid());
+  }
+  Tick();
+  Tick();
+  EXPECT_THAT(Codes(Check()), IsEmpty());
+  a->Take(gone);
+  FakeAgent::File file = *a->file(cut);
+  file.record_size_bytes = file.size_bytes;
+  --file.size_bytes;
+  a->Put(cut, file);
+  b->Put(copied, *a->file(copied));
+  file = *a->file(other);
+  file.generation.set_n(file.generation.n() + 100);
+  b->Put(other, file);
+  b->Put(ids_.NextUuid(), StrayFile(5));
+  b->Plant(ids_.NextUuid(), ids_.NextUuid(), file.generation);
+  EXPECT_THAT(Codes(Check()),
+              UnorderedElementsAre(
+                  "COPY_MISSING:mounts/a", "COPY_DAMAGED:mounts/a",
+                  "COPY_UNKNOWN:mounts/b", "GENERATION_DIFFERS:mounts/b",
+                  "FILE_WITHOUT_RECORD:mounts/b", "FILE_UNKNOWN:mounts/b"));
+  // In whatever pages.
+  EXPECT_THAT(Codes(Check(false, 6, 1)), ::testing::SizeIs(6));
+  // Nothing was repaired.
+  EXPECT_TRUE(b->Has(copied));
+  EXPECT_FALSE(a->Has(gone));
+}
+
+TEST_F(IndexAuditTest, WithoutListingsOnlyTheIndexIsLookedAt) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const Uuid gone = ids_.NextUuid();
+  Upload(a, gone, ids_.NextUuid());
+  Tick();
+  a->Take(gone);
+  const size_t before = a->commands().size();
+  const Outcome outcome = Check(/*index_only=*/true);
+  EXPECT_THAT(Codes(outcome), IsEmpty());
+  EXPECT_THAT(outcome.compared, IsEmpty());
+  EXPECT_EQ(a->commands().size(), before);
+}
+
+// Never silently left out.
+TEST_F(IndexAuditTest, MountsThatCanNotBeComparedAreNamed) {
+  AddConnected("a", 1);
+  AddConnected("away", 2)->Lose();
+  Say(AddConnected("hung", 3), v1::HEALTH_HUNG);
+  AddConnected("failing", 4)->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_listing = absl::UnavailableError("readdir: EIO");
+  });
+  v1::RetireMountRequest retire;
+  AddConnected("retired", 5)->Lose();
+  retire.set_name("mounts/retired");
+  Settle();
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Settle();
+  const Outcome outcome = Check();
+  EXPECT_THAT(Codes(outcome),
+              UnorderedElementsAre("MOUNT_NOT_COMPARED:mounts/away",
+                                   "MOUNT_NOT_COMPARED:mounts/hung",
+                                   "MOUNT_NOT_COMPARED:mounts/failing"));
+  EXPECT_THAT(outcome.compared, ElementsAre("mounts/a"));
+  for (const v1::IndexFinding& finding : outcome.findings) {
+    EXPECT_THAT(finding.detail(),
+                HasSubstr(finding.mount() == "mounts/away"   ? "not connected"
+                          : finding.mount() == "mounts/hung" ? "HUNG"
+                                                             : "readdir: EIO"));
+  }
+}
+
+// One that was asked for before is not enough.
+TEST_F(IndexAuditTest, AListingThatRunsIsWaitedForAndMadeAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  a->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  Tick();
+  const Outcome outcome = Check(false, /*patience=*/2);
+  EXPECT_THAT(outcome.awaited, ElementsAre("mounts/a"));
+  EXPECT_THAT(outcome.compared, IsEmpty());
+}
+
+TEST_F(IndexAuditTest, InRecoveringNoMountIsCompared) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const auto old = kv_->Contents();
+  Upload(a, ids_.NextUuid(), ids_.NextUuid());
+  AddConnected("b", 2)->Lose();
+  RestartFrom(old);
+  Connect(a);
+  ASSERT_TRUE(lifecycle_->trust().recovering());
+  a->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  const Outcome outcome = Check();
+  ASSERT_THAT(Codes(outcome), ElementsAre("MOUNT_NOT_COMPARED:mounts/a"));
+  EXPECT_THAT(outcome.findings[0].detail(), HasSubstr("RECOVERING"));
+}
+
+TEST_F(IndexAuditTest, ACheckDoesNotGoOnAfterARestart) {
+  AddConnected("a", 1);
+  v1::CheckIndexRequest request;
+  ASSERT_OK_AND_ASSIGN(const v1::CheckIndexResponse page,
+                       lifecycle_->index_audit().Check(request));
+  Settle();
+  Restart();
+  request.set_page_token(page.next_page_token());
+  EXPECT_THAT(lifecycle_->index_audit().Check(request),
+              StatusIs(absl::StatusCode::kAborted));
+  request.set_index_only(true);
+  EXPECT_THAT(lifecycle_->index_audit().Check(request),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  request.Clear();
+  request.set_page_size(-1);
+  EXPECT_THAT(lifecycle_->index_audit().Check(request),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+}  // namespace
+}  // namespace predella::testing
