@@ -284,16 +284,20 @@ absl::StatusOr<std::string> Client::OrphanGeneration(const std::string& mount,
   return std::string();  // the coordinator says that there is none
 }
 
-absl::StatusOr<v1::Orphan> Client::RemoveOrphan(absl::string_view mount,
-                                                absl::string_view image,
-                                                bool validate_only) {
+absl::StatusOr<v1::Orphan> Client::RemoveOrphan(
+    absl::string_view mount, absl::string_view image, bool validate_only,
+    const std::optional<std::string>& generation) {
   ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
   ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
   v1::RemoveOrphanRequest request;
   request.set_mount(MountName(name));
   request.set_image(ImageName(id));
-  ASSIGN_OR_RETURN(*request.mutable_generation(),
-                   OrphanGeneration(request.mount(), request.image()));
+  if (generation.has_value()) {
+    request.set_generation(*generation);
+  } else {
+    ASSIGN_OR_RETURN(*request.mutable_generation(),
+                     OrphanGeneration(request.mount(), request.image()));
+  }
   request.set_validate_only(validate_only);
   return connection_->RemoveOrphan(request);
 }

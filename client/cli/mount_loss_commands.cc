@@ -1,4 +1,5 @@
 // What the loss of mounts means, and the commands that accept it.
+#include <algorithm>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -90,11 +91,58 @@ absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
   return kExitDone;
 }
 
+// Whether another mount has a copy, be it one that can not be read now.
+absl::StatusOr<bool> IsElsewhere(Client* client, const std::string& mount,
+                                 const v1::ImpactedImage& image) {
+  if (image.other_readable_copies() > 0) {
+    return true;
+  }
+  absl::StatusOr<v1::Image> found = client->GetImage(Bare(image.name()));
+  if (absl::IsNotFound(found.status())) {
+    return true;  // it was deleted meanwhile
+  }
+  RETURN_IF_ERROR(found.status());
+  return std::any_of(
+      found->copies().begin(), found->copies().end(),
+      [&](const v1::Copy& copy) { return Bare(copy.mount()) != Bare(mount); });
+}
+
+// The first images without another copy. Where every image of the mount is one
+// of them no copy is asked for.
+absl::StatusOr<v1::ExplainImpactResponse> FirstLost(Client* client,
+                                                    const std::string& name) {
+  ASSIGN_OR_RETURN(v1::ExplainImpactResponse lost,
+                   client->ExplainImpact({name}, kNamedAtOnce));
+  if (lost.only_copy_count() == lost.image_count() ||
+      lost.only_copy_count() == 0) {
+    return lost;
+  }
+  lost.clear_images();
+  const auto wanted =
+      static_cast<int>(std::min<int64_t>(kNamedAtOnce, lost.only_copy_count()));
+  std::string token;
+  do {
+    ASSIGN_OR_RETURN(v1::ExplainImpactResponse page,
+                     client->ExplainImpact({name}, kImpactPage, token));
+    token = page.next_page_token();
+    for (v1::ImpactedImage& image : *page.mutable_images()) {
+      if (lost.images_size() >= wanted) {
+        break;
+      }
+      ASSIGN_OR_RETURN(const bool elsewhere, IsElsewhere(client, name, image));
+      if (!elsewhere) {
+        *lost.add_images() = std::move(image);
+      }
+    }
+  } while (!token.empty() && lost.images_size() < wanted);
+  return lost;
+}
+
 // Names what is lost with a mount, so that nobody accepts a mere number.
 absl::Status PrintLoss(Client* client, const std::string& name,
                        const Context& context) {
   ASSIGN_OR_RETURN(const v1::ExplainImpactResponse impact,
-                   client->ExplainImpact({name}, kNamedAtOnce));
+                   FirstLost(client, name));
   if (impact.only_copy_count() == 0) {
     return absl::OkStatus();
   }
@@ -103,8 +151,8 @@ absl::Status PrintLoss(Client* client, const std::string& name,
                                 impact.only_copy_bytes())
                << "\n";
   PrintImages(impact, /*header=*/true, context.out);
-  if (impact.image_count() > impact.images_size()) {
-    *context.out << "and " << impact.image_count() - impact.images_size()
+  if (impact.only_copy_count() > impact.images_size()) {
+    *context.out << "and " << impact.only_copy_count() - impact.images_size()
                  << " more: predella mount impact " << name
                  << " --images names all\n";
   }
@@ -121,6 +169,21 @@ absl::Status NotAccepted(const LossArguments& a, const absl::Status& status) {
                                 count, " gives them up"));
 }
 
+// What a change of the mount came to; its loss is named where it was refused,
+// or only looked at.
+absl::StatusOr<v1::Mount> NameLoss(Client* client, const LossArguments& a,
+                                   absl::StatusOr<v1::Mount> changed,
+                                   const Context& context) {
+  const bool refused = HasReason(changed.status(), reason::kMountNotEmpty);
+  if (refused || (changed.ok() && a.dry_run)) {
+    RETURN_IF_ERROR(PrintLoss(client, a.name, context));
+  }
+  if (refused) {
+    return NotAccepted(a, changed.status());
+  }
+  return changed;
+}
+
 absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
   if (!a.dry_run && !a.yes) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -128,18 +191,13 @@ absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
         a.name, " --dry-run, then say --yes"));
   }
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  const auto mount = client.RetireMount(a.name, a.accept_lost, a.reason,
-                                        a.dry_run, a.accept_unlisted);
-  const bool refused = HasReason(mount.status(), reason::kMountNotEmpty);
-  if (refused || (mount.ok() && a.dry_run)) {
-    RETURN_IF_ERROR(PrintLoss(&client, a.name, context));
-  }
-  if (refused) {
-    return NotAccepted(a, mount.status());
-  }
-  RETURN_IF_ERROR(mount.status());
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   NameLoss(&client, a,
+                            client.RetireMount(a.name, a.accept_lost, a.reason,
+                                               a.dry_run, a.accept_unlisted),
+                            context));
   return ReportMount(
-      context, a.dry_run, "given up for good", *mount,
+      context, a.dry_run, "given up for good", mount,
       "stop its agent and take it out of the configuration; predella "
       "image ls --lost names what was lost");
 }
@@ -152,18 +210,14 @@ absl::StatusOr<int> Replace(const LossArguments& a, const Context& context) {
                      a.name, " --dry-run, then say --yes"));
   }
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  const auto mount = client.ReplaceMount(a.name, a.new_uid, a.accept_lost,
-                                         a.reason, a.dry_run);
-  const bool refused = HasReason(mount.status(), reason::kMountNotEmpty);
-  if (refused || (mount.ok() && a.dry_run)) {
-    RETURN_IF_ERROR(PrintLoss(&client, a.name, context));
-  }
-  if (refused) {
-    return NotAccepted(a, mount.status());
-  }
-  RETURN_IF_ERROR(mount.status());
+  ASSIGN_OR_RETURN(
+      const v1::Mount mount,
+      NameLoss(&client, a,
+               client.ReplaceMount(a.name, a.new_uid, a.accept_lost, a.reason,
+                                   a.dry_run),
+               context));
   return ReportMount(
-      context, a.dry_run, absl::StrCat("is now ", mount->uid()), *mount,
+      context, a.dry_run, absl::StrCat("is now ", mount.uid()), mount,
       "its agent registers by itself; predella image ls --lost names "
       "what was lost with the old one");
 }

@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 
@@ -15,6 +16,7 @@ namespace {
 struct OrphanArguments {
   std::string mount;
   std::string image;
+  std::string generation;
   bool dry_run = false;
   bool yes = false;
 };
@@ -35,19 +37,38 @@ absl::StatusOr<int> List(const OrphanArguments& a, const Context& context) {
   return kExitDone;
 }
 
+// What the option says of a file without a record.
+constexpr char kNoGeneration[] = "none";
+
+std::optional<std::string> GenerationOf(const OrphanArguments& a) {
+  if (a.generation.empty()) {
+    return std::nullopt;
+  }
+  return a.generation == kNoGeneration ? "" : a.generation;
+}
+
 absl::StatusOr<int> Remove(const OrphanArguments& a, const Context& context) {
-  if (!a.dry_run && !a.yes) {
+  // Another file may bear the name since it was looked at.
+  if (!a.dry_run && (!a.yes || a.generation.empty())) {
     return absl::InvalidArgumentError(absl::StrCat(
         "look at predella orphan rm ", a.mount, " ", a.image,
-        " --dry-run, then say --yes: it is unlinked after 7 days"));
+        " --dry-run, then say --yes and the --generation that it names: it is "
+        "unlinked after 7 days"));
   }
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  ASSIGN_OR_RETURN(const v1::Orphan orphan,
-                   client.RemoveOrphan(a.mount, a.image, a.dry_run));
+  ASSIGN_OR_RETURN(
+      const v1::Orphan orphan,
+      client.RemoveOrphan(a.mount, a.image, a.dry_run, GenerationOf(a)));
   *context.out << (a.dry_run ? "would be " : "") << Bare(orphan.mount()) << "/"
                << Bare(orphan.image()) << ": put into the quarantine ("
                << orphan.size_bytes() << " bytes)\n";
-  if (!a.dry_run) {
+  if (a.dry_run) {
+    *context.err << "next: predella orphan rm " << Bare(orphan.mount()) << " "
+                 << Bare(orphan.image()) << " --generation "
+                 << (orphan.generation().empty() ? kNoGeneration
+                                                 : orphan.generation())
+                 << " --yes\n";
+  } else {
     *context.err << "next: it stays in .predella/quarantine of the mount for 7 "
                     "days; move it back by hand if it was wanted\n";
   }
@@ -103,8 +124,11 @@ void AddOrphanCommands(CLI::App* app, Context* context) {
   rm->footer(
       "Examples:\n"
       "  predella orphan rm store-1 ID --dry-run\n"
-      "  predella orphan rm store-1 ID --yes");
+      "  predella orphan rm store-1 ID --generation 7-20-00000003 --yes");
   add_file(rm);
+  rm->add_option("--generation", a->generation,
+                 "That of the file, as --dry-run and ls name it; \"none\": it "
+                 "has no record.");
   rm->add_flag("--yes", a->yes, "Do it.");
   rm->callback(run(Remove));
 

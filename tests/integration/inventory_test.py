@@ -145,11 +145,16 @@ class InventoryTest(ClusterTest):
             'orphan', 'ls', check=False).text)
         rm = ('orphan', 'rm', 'store-2', image)
         self.assertEqual(cluster.cli(*rm, check=False).code, 2)
-        cluster.cli(*rm, '--dry-run')
+        dry = cluster.cli(*rm, '--dry-run')
+        self.assertEqual(cluster.cli(*rm, '--yes', check=False).code, 2)
+        other = cluster.cli(*rm, '--generation', 'none', '--yes', check=False)
+        self.assertEqual(other.code, 5, other.err)
         self.assertIn(image, cluster.files('store-2'))
         refused = cluster.cli('orphan', 'adopt', 'store-2', image, check=False)
         self.assertEqual(refused.code, 5, refused.err)
-        cluster.cli(*rm, '--yes')
+        # As the dry run says.
+        generation = dry.err.split(' --generation ')[1].split()[0]
+        cluster.cli(*rm, '--generation', generation, '--yes')
         self.assertNotIn(image, cluster.files('store-2'))
         kept = os.listdir(os.path.join(cluster.paths['store-2'], '.predella',
                                        'quarantine'))
@@ -157,8 +162,8 @@ class InventoryTest(ClusterTest):
         self.assertNotIn('ORPHANS', self.codes())
         # The image itself was not touched, and cannot be.
         self.assertEqual(
-            cluster.cli('orphan', 'rm', 'store-1', image, '--yes',
-                        check=False).code, 3)
+            cluster.cli('orphan', 'rm', 'store-1', image, '--generation',
+                        generation, '--yes', check=False).code, 3)
         self.assertEqual(cluster.get(image), b'copied by hand')
 
     def test_an_empty_mount_that_had_images_is_an_alarm(self):

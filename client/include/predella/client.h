@@ -132,9 +132,12 @@ class Client {
   // be empty: of all.
   absl::StatusOr<v1::ListOrphansResponse> ListOrphans(absl::string_view mount);
   // The one that the last listing showed under this name. NOT_FOUND without.
-  absl::StatusOr<v1::Orphan> RemoveOrphan(absl::string_view mount,
-                                          absl::string_view image,
-                                          bool validate_only = false);
+  // With `generation` ("" for a file without a record) only that one:
+  // FAILED_PRECONDITION, GENERATION_MISMATCH for another.
+  absl::StatusOr<v1::Orphan> RemoveOrphan(
+      absl::string_view mount, absl::string_view image,
+      bool validate_only = false,
+      const std::optional<std::string>& generation = std::nullopt);
   absl::StatusOr<v1::Orphan> AdoptOrphan(absl::string_view mount,
                                          absl::string_view image,
                                          bool validate_only = false);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -152,6 +153,60 @@ TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
               AllOf(HasSubstr("lost with store-2: 12 images, 12 GiB"),
                     HasSubstr(kDegradedImage), HasSubstr("and 11 more")));
   EXPECT_THAT(err_.str(), HasSubstr("--accept-lost 12"));
+}
+
+// An image with another copy is not lost, whether that one can be read now or
+// not.
+TEST_F(DegradedCommandsTest, RetireNamesOnlyWhatHasNoOtherCopy) {
+  const auto id = [](int n) {
+    return absl::StrCat("7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f", n);
+  };
+  v1::ExplainImpactResponse impact = Impact(3);
+  impact.set_only_copy_count(1);
+  impact.set_only_copy_bytes(int64_t{1} << 30);
+  impact.clear_images();
+  for (int n = 1; n <= 3; ++n) {
+    v1::ImpactedImage* const image = impact.add_images();
+    image->set_name("images/" + id(n));
+    image->set_other_readable_copies(n == 1 ? 1 : 0);
+  }
+  EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(NotEmpty()));
+  EXPECT_CALL(*connection_, ExplainImpact)
+      .WillOnce(Return(impact))
+      .WillOnce(Return(impact));
+  EXPECT_CALL(*connection_, GetImage)
+      .WillRepeatedly(Invoke([&](const v1::GetImageRequest& request) {
+        v1::Image image;
+        image.set_name(request.name());
+        image.add_copies()->set_mount("mounts/store-2");
+        if (request.name() == "images/" + id(2)) {
+          image.add_copies()->set_mount("mounts/store-3");  // absent now
+        }
+        return image;
+      }));
+  EXPECT_EQ(Run({"mount", "retire", "store-2", "--dry-run"}), kExitConflict);
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("lost with store-2: 1 image, 1 GiB"),
+                                HasSubstr(id(3)), Not(HasSubstr(id(1))),
+                                Not(HasSubstr(id(2))), Not(HasSubstr("more"))));
+}
+
+TEST_F(DegradedCommandsTest, AnOrphanIsRemovedInTheGenerationThatWasSeen) {
+  EXPECT_CALL(*connection_, RemoveOrphan).Times(0);
+  EXPECT_CALL(*connection_, ListOrphans).Times(0);
+  EXPECT_EQ(Run({"orphan", "rm", "store-2", kDegradedImage, "--yes"}),
+            kExitUsage);
+  for (const std::string generation : {"7-20-00000003", "none"}) {
+    EXPECT_CALL(*connection_, RemoveOrphan)
+        .WillOnce(Invoke([&](const v1::RemoveOrphanRequest& request) {
+          EXPECT_EQ(request.generation(),
+                    generation == "none" ? "" : generation);
+          EXPECT_FALSE(request.validate_only());
+          return v1::Orphan();
+        }));
+    EXPECT_EQ(Run({"orphan", "rm", "store-2", kDegradedImage, "--generation",
+                   generation.c_str(), "--yes"}),
+              kExitDone);
+  }
 }
 
 TEST_F(DegradedCommandsTest, ReplaceWantsYesAndSaysTheNewIdentity) {
