@@ -12,6 +12,9 @@
 namespace predella::agent {
 namespace {
 
+// Ticks come four times a second; a loaded machine makes them late.
+constexpr absl::Duration kLongestPause = absl::Seconds(3);
+
 thread_local DiskCalls::Work* t_work = nullptr;
 thread_local bool t_unreplaced = false;
 
@@ -126,7 +129,16 @@ void DiskCalls::Tick() {
   {
     MutexLock lock(&mu_);
     const absl::Duration now = clock_->Boot();
+    // While the machine was suspended, or this process stopped, no call could
+    // return.
+    const absl::Duration away = last_tick_.has_value()
+                                    ? now - *last_tick_ - kLongestPause
+                                    : absl::ZeroDuration();
+    last_tick_ = now;
     for (auto& [number, call] : running_) {
+      if (away > absl::ZeroDuration()) {
+        call.started = std::min(call.started + away, now);
+      }
       const absl::Duration limit = LimitOf(call.kind);
       const absl::Duration age = now - call.started;
       if (call.overdue || age <= limit) {

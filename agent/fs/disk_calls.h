@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -115,6 +116,7 @@ class DiskCalls {
   std::map<uint64_t, Running> running_ ABSL_GUARDED_BY(mu_);
   uint64_t last_ ABSL_GUARDED_BY(mu_) = 0;
   int stuck_ ABSL_GUARDED_BY(mu_) = 0;
+  std::optional<absl::Duration> last_tick_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::agent

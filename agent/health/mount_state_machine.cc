@@ -97,7 +97,7 @@ void MountStateMachine::ProbeDone(const ProbeOutcome& outcome) {
     last_probes_.pop_front();
   }
   if (wrote && outcome.read.ok()) {
-    if (++clean_ >= limits_.clean_probes) {
+    if (++clean_ >= limits_.clean_probes && !threads_stuck_) {
       ClearLocked();
     }
     return;
@@ -150,7 +150,13 @@ void MountStateMachine::StatDone(const absl::Status& status) {
 
 void MountStateMachine::SetThreadsStuck(bool stuck, absl::string_view why) {
   MutexLock lock(&mu_);
-  stuck_ = stuck ? Seen{true, std::string(why), ""} : Seen();
+  threads_stuck_ = stuck;
+  if (stuck) {
+    if (!hung_.now) {
+      clean_ = 0;
+    }
+    hung_ = {true, std::string(why), ""};
+  }
 }
 
 void MountStateMachine::DamageSeen(absl::string_view what) {
@@ -237,7 +243,6 @@ MountView MountStateMachine::View() {
     bool writes;
   } states[] = {
       {absent_, v1::HEALTH_ABSENT, false, false},
-      {stuck_, v1::HEALTH_HUNG, false, false},
       {hung_, v1::HEALTH_HUNG, false, false},
       {failed_, v1::HEALTH_FAILED, open_, false},
       {suspect_, v1::HEALTH_SUSPECT, open_, open_ && !read_only_.now},

@@ -398,7 +398,10 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
                      StartUploadWithRetry(stub_.get(), options_, request_));
     return AskOutcome();
   }
-  if (IsTargetFailure(status)) {
+  // One call that hangs may return, and the bytes lie there.
+  const bool may_go_on =
+      HasReason(status, reason::kMountStalled) && !MayStartAnew();
+  if (IsTargetFailure(status) && !may_go_on) {
     return StartAnew(status);
   }
   if (HasReason(status, reason::kUploadAborted)) {
@@ -406,7 +409,7 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
     RETURN_IF_ERROR(AskOutcome());
     return result_.has_value() ? absl::OkStatus() : status;
   }
-  if (!IsResumable(status) ||
+  if ((!IsResumable(status) && !may_go_on) ||
       (!IsUnanswered(status) && HasReason(status, reason::kChecksumMismatch) &&
        ++damaged_in_a_row_ > kMostDamagedInARow)) {
     return status;
@@ -454,9 +457,13 @@ absl::Status ImageWriterImpl::AskOutcome() {
   return absl::OkStatus();
 }
 
+bool ImageWriterImpl::MayStartAnew() const {
+  return may_start_anew_ && !anything_safe_ && window_.start() == 0;
+}
+
 absl::Status ImageWriterImpl::StartAnew(const absl::Status& failed) {
   stream_.reset();
-  if (!may_start_anew_ || anything_safe_ || window_.start() > 0) {
+  if (!MayStartAnew()) {
     return failed;
   }
   may_start_anew_ = false;

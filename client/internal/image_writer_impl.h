@@ -64,6 +64,7 @@ class ImageWriterImpl final : public ImageWriter {
   // After a break: OK when it is worth another try (and the backoff is over).
   absl::Status Recover(const absl::Status& broken);
   absl::Status AskOutcome();
+  bool MayStartAnew() const;
   // OK when another upload was begun in place of one that failed at once.
   absl::Status StartAnew(const absl::Status& failed);
   absl::Status Stalled() const;

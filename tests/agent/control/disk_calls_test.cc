@@ -25,6 +25,14 @@ class DiskCallsTest : public ::testing::Test {
   DiskCalls::Stalled Tell() {
     return [this](const absl::Status& why) { told.push_back(why); };
   }
+  // As the agent does while it runs.
+  void Pass(int seconds) {
+    for (int i = 0; i < seconds; ++i) {
+      clock.Advance(absl::Seconds(1));
+      calls.Tick();
+    }
+  }
+
   testing::FakeClock clock;
   DiskCalls calls{&clock, 2};
   std::vector<absl::Status> told;
@@ -41,11 +49,9 @@ TEST_F(DiskCallsTest, EachKindHasItsLimitAndIsToldOnce) {
     told.clear();
     DiskCalls::Work work(&calls, Tell());
     const DiskCalls::Call call(&calls, c.kind, "pwrite", "inflight/x");
-    clock.Advance(absl::Seconds(c.seconds));
-    calls.Tick();
+    Pass(c.seconds);
     EXPECT_TRUE(told.empty()) << c.seconds;
-    clock.Advance(absl::Seconds(1));
-    calls.Tick();
+    Pass(1);
     calls.Tick();
     ASSERT_EQ(told.size(), 1U) << c.seconds;
     EXPECT_EQ(told[0].code(), absl::StatusCode::kUnavailable);
@@ -66,8 +72,7 @@ TEST_F(DiskCallsTest, NothingIsToldAfterTheWork) {
   const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
   EXPECT_FALSE(work->Finish());
   work.reset();
-  clock.Advance(absl::Seconds(60));
-  calls.Tick();
+  Pass(60);
   EXPECT_TRUE(told.empty());
   EXPECT_EQ(calls.stuck(), 1);
 }
@@ -77,14 +82,12 @@ TEST_F(DiskCallsTest, WorkWithinWorkIsToldAloneAndCallsWithoutWorkCount) {
   {
     const DiskCalls::Work inner(&calls, Tell());
     const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
-    clock.Advance(absl::Seconds(16));
-    calls.Tick();
+    Pass(16);
   }
   EXPECT_EQ(told.size(), 1U);
   std::thread([&] {
     const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
-    clock.Advance(absl::Seconds(16));
-    calls.Tick();
+    Pass(16);
     EXPECT_EQ(calls.stuck(), 1);
   }).join();
   EXPECT_EQ(calls.stuck(), 0);
@@ -95,8 +98,7 @@ TEST_F(DiskCallsTest, AsManyAreReplacedAsThereAreAndTheProbeIsNot) {
   for (int i = 1; i <= 4; ++i) {
     stuck.push_back(std::make_unique<DiskCalls::Call>(
         &calls, DiskCalls::Kind::kMetadata, "open", "x"));
-    clock.Advance(absl::Seconds(11));
-    calls.Tick();
+    Pass(11);
     EXPECT_EQ(calls.stuck(), i);
     EXPECT_EQ(calls.replaced(), std::min(i, 2));
     EXPECT_EQ(calls.exhausted(), i == 4);
@@ -109,10 +111,24 @@ TEST_F(DiskCallsTest, AsManyAreReplacedAsThereAreAndTheProbeIsNot) {
   std::thread([&] {
     DiskCalls::MarkUnreplaced();
     const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
-    clock.Advance(absl::Seconds(16));
-    calls.Tick();
+    Pass(16);
     EXPECT_EQ(calls.stuck(), 0);
   }).join();
+}
+
+// No call could return meanwhile.
+TEST_F(DiskCallsTest, TimeInWhichTheProcessDidNotRunIsNotHeldAgainstACall) {
+  Pass(1);
+  const DiskCalls::Work work(&calls, Tell());
+  const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
+  Pass(5);
+  clock.Advance(absl::Hours(8));
+  calls.Tick();
+  EXPECT_TRUE(told.empty());
+  Pass(6);
+  EXPECT_TRUE(told.empty());
+  Pass(5);
+  EXPECT_EQ(told.size(), 1U);
 }
 
 // A gate that threads wait at.
