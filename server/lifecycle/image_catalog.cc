@@ -1,6 +1,7 @@
 #include "server/lifecycle/image_catalog.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -168,9 +169,14 @@ absl::Status ImageCatalog::CommitDelete(const Uuid& image_id,
   for (const storage::v1::TombstoneRow& row : written) {
     txn.PutTombstone(row);
   }
-  // No listing takes in what this covers, between the commit and the memory
-  // that listings look into.
-  const MountGate::Counting alone(tombstones_->adopting(), Uuid());
+  // Nothing that this covers is taken in or published between the commit and
+  // the memory that those look into. Where the index knows all there is, the
+  // row that is required says as much.
+  std::optional<MountGate::Counting> alone;
+  if (scope.all_below || trust_->recovering()) {
+    alone.emplace(tombstones_->adopting(), Uuid());
+    RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
+  }
   RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
   for (const storage::v1::TombstoneRow& row : written) {
     tombstones_->Committed(row, pair, /*written_here=*/scope.final);
@@ -246,6 +252,8 @@ absl::Status ImageCatalog::AbortWithTombstone(const storage::v1::UploadRow& row,
 absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id,
                                                 const Scope& scope) {
   int ended = 0;
+  // All are asked before one is ended: a delete that is refused ends none.
+  std::vector<storage::v1::UploadRow> closed_rows;
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
     if (!entry.open()) {
       continue;
@@ -263,8 +271,11 @@ absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id,
     }
     ++ended;
     if (closed == UploadManager::Closed::kClosed) {
-      RETURN_IF_ERROR(AbortWithTombstone(entry.row, scope));
+      closed_rows.push_back(entry.row);
     }
+  }
+  for (const storage::v1::UploadRow& row : closed_rows) {
+    RETURN_IF_ERROR(AbortWithTombstone(row, scope));
   }
   return ended;
 }

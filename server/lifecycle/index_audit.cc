@@ -166,6 +166,10 @@ std::string IndexAudit::WhyNot(const MountInfo& info, int64_t after) const {
     return "the cluster is RECOVERING: every mount is being listed, and the "
            "index is not one to judge by";
   }
+  if (const std::string error = deps_.index->write_error(); !error.empty()) {
+    return absl::StrCat("nothing is listed while the index takes no writes: ",
+                        error);
+  }
   if (info.row.unconfirmed()) {
     return "it is UNCONFIRMED";
   }
@@ -189,8 +193,8 @@ std::string IndexAudit::WhyNot(const MountInfo& info, int64_t after) const {
 
 void IndexAudit::AwaitListings(const Position& position,
                                v1::CheckIndexResponse* response) const {
-  if (trust_->recovering()) {
-    return;
+  if (trust_->recovering() || !deps_.index->write_error().empty()) {
+    return;  // nothing is listed meanwhile
   }
   for (const MountInfo& info : deps_.registry->List()) {
     const Inventory::Relisted listed = inventory_->RelistedSince(

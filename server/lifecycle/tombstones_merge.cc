@@ -209,6 +209,11 @@ absl::Status Tombstones::MergeOne(const Uuid& mount_uid,
   if (image_id.none() || Generation::FromProto(copy.generation()).none()) {
     return absl::OkStatus();
   }
+  // Most are known, and what they cover was refused since.
+  ASSIGN_OR_RETURN(const Ruled before, WhatItRules(copy));
+  if (before.known && before.nothing()) {
+    return RecordCopy(copy, mount_uid);
+  }
   // What it rules over is looked up and committed while no listing takes
   // anything in.
   const MountGate::Counting alone(&adopting_, Uuid());

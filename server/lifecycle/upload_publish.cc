@@ -130,6 +130,9 @@ control::v1::PublishedAck UploadManager::OnPublished(
                      absl::StrCat(UploadName(upload_id),
                                   " has moved on to another mount"));
     }
+    // A delete that covers more than the index has sees this image, or this
+    // sees the delete. Before the mount's gate, as everywhere.
+    const MountGate::Adding published_here(tombstones_->adopting(), Uuid());
     // Before the mount's row is read: who counts for a retirement sees this
     // image, or this sees the retirement.
     const MountGate::Adding adding(gate_, mount_uid);

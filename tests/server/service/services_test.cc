@@ -63,7 +63,8 @@ class ServicesTest : public ::testing::Test {
     mounts_ = std::make_unique<server::MountServiceImpl>(
         &runner_, &lifecycle_->mounts(), &lifecycle_->orphans());
     cluster_ = std::make_unique<server::ClusterServiceImpl>(
-        &runner_, &lifecycle_->cluster(), &lifecycle_->events(), &pool_,
+        &runner_, &lifecycle_->cluster(), &lifecycle_->events(),
+        &lifecycle_->index_audit(), &pool_,
         []() -> absl::StatusOr<v1::IndexBackup> {
           return absl::UnimplementedError("no index on a disk");
         });
