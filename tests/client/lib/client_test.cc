@@ -326,6 +326,22 @@ TEST_F(ClientTest, BytesCalledSafeThatAreLostEndTheUpload) {
                             HasReason(reason::kUploadBytesLost)));
 }
 
+// Bytes that are no longer kept here lie safely behind the call that hangs.
+TEST_F(ClientTest, ACallThatHangsIsWaitedForWhereNothingElseHelps) {
+  const std::string bytes = RandomString(40 << 20, 11);
+  UploadOptions upload;
+  upload.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  ASSERT_OK(WriteAll(writer.get(), bytes.substr(0, 36 << 20)));
+  one_.stalled_streams = 3;
+  one_.break_at = 38 << 20;
+  ASSERT_OK(WriteAll(writer.get(), bytes.substr(36 << 20)));
+  ASSERT_OK(writer->Commit());
+  EXPECT_EQ(one_.stalled_streams, 0);
+  EXPECT_EQ(images_.starts, 1);
+  EXPECT_TRUE(Stored() == bytes);
+}
+
 TEST_F(ClientTest, AnUploadThatItsAgentCallsLostIsNotTriedAgain) {
   one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kAborted,
                                        reason::kUploadBytesLost, "1 of 4 MiB"));

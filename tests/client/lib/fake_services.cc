@@ -109,6 +109,12 @@ grpc::Status FakeChunkService::WriteImage(grpc::ServerContext* context,
   if (!refuse.ok()) {
     return refuse;
   }
+  if (stalled_streams > 0) {
+    --stalled_streams;
+    return ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable,
+                                  reason::kMountStalled,
+                                  "pwrite has not returned for 16 s"));
+  }
   if (refuse_capability > 0) {
     --refuse_capability;
     return ToGrpcStatus(MakeError(absl::StatusCode::kPermissionDenied,

@@ -102,6 +102,8 @@ class FakeChunkService final : public v1::ChunkService::Service {
   // The next so many reads, or streams that write, are refused for their
   // capability.
   std::atomic<int> refuse_capability = 0;
+  // The next so many streams end because a call to the mount hangs.
+  std::atomic<int> stalled_streams = 0;
 
   std::atomic<int> streams = 0;
   std::atomic<int> reads = 0;

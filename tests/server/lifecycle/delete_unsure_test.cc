@@ -117,6 +117,26 @@ TEST_F(DeleteUnsureTest, ADeleteOfOneGenerationTakesNoOther) {
   EXPECT_TRUE(c->Has(image_));
 }
 
+// One upload of the image goes on: the delete is refused, and took nothing.
+TEST_F(DeleteUnsureTest, OneThatIsRefusedEndsNoUpload) {
+  ASSERT_OK(Start(image_, upload_, 4096));
+  FakeAgent* const c = AddConnected("c", 3);
+  Restart();  // whether a published it is not known before a is back
+  Connect(c);
+  Tick();
+  const Uuid later = ids_.NextUuid();
+  ASSERT_OK(Start(image_, later, 4096));
+  ASSERT_TRUE(c->Write(later, 4096, /*leave_open=*/true));
+  ASSERT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  EXPECT_THAT(Delete(image_), HasReason(reason::kUploadInProgress));
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  EXPECT_EQ(index_->TombstonesOf(image_)->size(), 0u);
+  ASSERT_TRUE(c->Publish(later));
+  Settle();
+  EXPECT_EQ(StateOf(later), v1::UPLOAD_STATE_COMMITTED);
+  EXPECT_OK(Get());
+}
+
 // The index knows all there is: one tombstone, for one generation.
 TEST_F(DeleteUnsureTest, OtherwiseOneTombstoneIsWritten) {
   Upload(a_, image_, upload_);
