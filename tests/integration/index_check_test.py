@@ -68,7 +68,10 @@ class IndexCheckTest(ClusterTest):
         cluster.cli('image', 'rm', cut)
         cluster.cli('image', 'rm', gone)
         for image in (copied, stranger):
-            cluster.cli('orphan', 'rm', 'store-2', image, '--yes')
+            rm = ('orphan', 'rm', 'store-2', image)
+            dry = cluster.cli(*rm, '--dry-run').err
+            generation = dry.split(' --generation ')[1].split()[0]
+            cluster.cli(*rm, '--generation', generation, '--yes')
         self.assertEqual(self.check()[:2], (0, {}))
         table = cluster.cli('index', 'check').text
         self.assertIn('0 findings', table)
