@@ -46,9 +46,9 @@ void AgentCore::WatchCalls() {
     return;
   }
   seams_.calls->Tick();
-  const bool exhausted = seams_.calls->exhausted();
-  machine_.SetThreadsStuck(
-      exhausted, exhausted ? seams_.calls->WhyExhausted().message() : "");
+  if (seams_.calls->exhausted()) {
+    machine_.NoThreadIsLeft(seams_.calls->WhyExhausted().message());
+  }
   const int replaced = seams_.calls->replaced();
   {
     MutexLock lock(&mu_);

@@ -124,7 +124,8 @@ absl::Status WatchedFileSystem::List(
 
 absl::StatusOr<std::unique_ptr<FileLock>> WatchedFileSystem::Lock(
     absl::string_view path, absl::string_view holder) {
-  const DiskCalls::Call call(calls_, Kind::kMetadata, "flock", path);
+  // Who holds it is written and synced, too.
+  const DiskCalls::Call call(calls_, Kind::kSync, "flock", path);
   return base_->Lock(path, holder);
 }
 

@@ -97,7 +97,7 @@ void MountStateMachine::ProbeDone(const ProbeOutcome& outcome) {
     last_probes_.pop_front();
   }
   if (wrote && outcome.read.ok()) {
-    if (++clean_ >= limits_.clean_probes && !threads_stuck_) {
+    if (++clean_ >= limits_.clean_probes) {
       ClearLocked();
     }
     return;
@@ -148,15 +148,10 @@ void MountStateMachine::StatDone(const absl::Status& status) {
   NoteErrorLocked(status);
 }
 
-void MountStateMachine::SetThreadsStuck(bool stuck, absl::string_view why) {
+void MountStateMachine::NoThreadIsLeft(absl::string_view why) {
   MutexLock lock(&mu_);
-  threads_stuck_ = stuck;
-  if (stuck) {
-    if (!hung_.now) {
-      clean_ = 0;
-    }
-    hung_ = {true, std::string(why), ""};
-  }
+  clean_ = 0;
+  hung_ = {true, std::string(why), ""};
 }
 
 void MountStateMachine::DamageSeen(absl::string_view what) {

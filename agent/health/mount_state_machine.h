@@ -83,9 +83,9 @@ class MountStateMachine {
   // kernel, a fence that is synced already by nobody): its error counts, its
   // success says nothing.
   void StatDone(const absl::Status& status);
-  // No thread is left for the mount: HUNG, until it is said again that there
-  // are and probes are clean.
-  void SetThreadsStuck(bool stuck, absl::string_view why);
+  // Every thread for the mount is stuck in a call: HUNG, until this is not said
+  // any more and the clean probes have come that end any hang.
+  void NoThreadIsLeft(absl::string_view why);
   // A read found bytes that do not agree with their record.
   void DamageSeen(absl::string_view what);
 
@@ -116,7 +116,6 @@ class MountStateMachine {
   bool open_ ABSL_GUARDED_BY(mu_) = false;
   Seen absent_ ABSL_GUARDED_BY(mu_);
   Seen hung_ ABSL_GUARDED_BY(mu_);
-  bool threads_stuck_ ABSL_GUARDED_BY(mu_) = false;
   Seen failed_ ABSL_GUARDED_BY(mu_);
   Seen suspect_ ABSL_GUARDED_BY(mu_);
   Seen read_only_ ABSL_GUARDED_BY(mu_);

@@ -318,7 +318,12 @@ TEST_F(StuckCallTest, WithoutAThreadLeftTheMountHangs) {
   EXPECT_THAT(refused, HasReason(reason::kMountStalled));
   EXPECT_THAT(refused.message(), HasSubstr("all 4 threads"));
   stuck.clear();
+  // As after any hang, by clean probes.
   Tick();
+  EXPECT_EQ(core.View().health, v1::HEALTH_HUNG);
+  for (int i = 0; i < 48; ++i) {
+    Tick();
+  }
   EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
 }
 

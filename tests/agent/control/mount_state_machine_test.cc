@@ -81,6 +81,21 @@ TEST_F(StateMachineTest, AHungProbeEndsOnlyAfterFiveCleanOnes) {
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
+// The thread of the probe is none of them: its success says nothing of theirs.
+TEST_F(StateMachineTest, StuckThreadsAreAHangThatEndsAsAnyDoes) {
+  Open();
+  for (int i = 0; i < 10; ++i) {
+    machine_.NoThreadIsLeft("all 16 threads are stuck");
+    CleanProbes(1);
+    EXPECT_EQ(Health(), v1::HEALTH_HUNG) << i;
+  }
+  EXPECT_EQ(machine_.View().detail, "all 16 threads are stuck");
+  CleanProbes(3);
+  EXPECT_EQ(Health(), v1::HEALTH_HUNG);
+  CleanProbes(1);
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+}
+
 TEST_F(StateMachineTest, DataThatMovesMeansSlowNotHung) {
   Open();
   machine_.ProbeStarted();
