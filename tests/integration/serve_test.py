@@ -314,7 +314,7 @@ class ServeTest(unittest.TestCase):
         s = self.serve('--init', '--listen', '127.0.0.1:17600')
         s.wait_ready()
         wait_until('the mount is named', lambda: s.absent)
-        self.assertRegex(s.absent[0], r'^ABSENT b \(.*exited with code')
+        self.assertRegex(s.absent[0], r'^ABSENT b \(.*its agent exited with code')
         self.assertIn('127.0.0.1:17611', ''.join(s.err))
         self.assertEqual(self.cli('image', 'put', '-', data=b'x').code, 0)
 

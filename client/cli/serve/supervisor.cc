@@ -89,9 +89,13 @@ void Supervisor::Retry(Child* child, const std::string& why) {
 
 std::string Supervisor::LastEnd(absl::string_view name) const {
   for (const Child& child : children_) {
-    if (child.spec.name == name && child.pid == 0) {
-      return child.last_end;
+    if (child.spec.name != name) {
+      continue;
     }
+    // One that was just started again ends again more often than not.
+    const bool settled =
+        child.pid != 0 && clock_->Boot() - child.started >= kResetAfter;
+    return settled ? "" : child.last_end;
   }
   return "";
 }

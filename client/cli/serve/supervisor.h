@@ -54,8 +54,8 @@ class Supervisor {
   const absl::Status& status() const { return status_; }
   // What all others need has served: from now on it is started again for ever.
   void MarkReady() { ready_ = true; }
-  // How a child that does not run ended last ("exited with code 1"); else
-  // empty.
+  // How a child ended last ("exited with code 1"); empty for one that never
+  // did, or has run for kResetAfter since.
   std::string LastEnd(absl::string_view name) const;
 
  private:
