@@ -43,7 +43,7 @@ absl::StatusOr<std::string> ParseId(absl::string_view id) {
                      reason::kInvalidArgument,
                      absl::StrCat("\"", id, "\" is not the id of an event"));
   }
-  return *std::move(raw);
+  return raw;
 }
 
 }  // namespace
