@@ -5,7 +5,8 @@ published (reliability.md G6).
 
 Real processes over the fault file system. Needs root and FUSE.
 PREDELLA_FAULT_SEED chooses what is run; PREDELLA_FAULT_FULL=1 runs all of it,
-else PREDELLA_FAULT_RUNS of it (40).
+else PREDELLA_FAULT_RUNS of it (40). PREDELLA_FAULT_PAIRS (6) publishes have two
+such faults.
 """
 import os
 import random
@@ -20,6 +21,7 @@ from fault_mount import FaultMount, need_faultfs
 
 FULL = os.environ.get('PREDELLA_FAULT_FULL') == '1'
 RUNS = int(os.environ.get('PREDELLA_FAULT_RUNS', '40'))
+PAIRS = int(os.environ.get('PREDELLA_FAULT_PAIRS', '6'))
 SEED = int(os.environ.get('PREDELLA_FAULT_SEED') or
            random.SystemRandom().randrange(1 << 32))
 LANES = 2
@@ -54,8 +56,8 @@ class Lane(threading.Thread):
         self.contents = {}
         self.wrong = []
         self.counts = dict.fromkeys(
-            ('injected', 'not reached', 'stored there', 'stored elsewhere',
-             'refused'), 0)
+            ('injected', 'not reached', 'both of a pair', 'stored there',
+             'stored elsewhere', 'refused'), 0)
 
     def run(self):
         try:
@@ -86,25 +88,34 @@ class Lane(threading.Thread):
         self.mount.heal()
         return out
 
-    def one(self, operation, path, action, skip):
-        what = f'{action} at {operation} {path} after {skip}'
-        rule = self.mount.rule(operation, action, path=path, skip=skip,
-                               count=1)
+    def one(self, *faults):
+        """A publish with these faults, each (operation, path, action, how
+        often it is let through before)."""
+        what = ' and '.join(f'{action} at {operation} {path} after {skip}'
+                            for operation, path, action, skip in faults)
+        rules = [self.mount.rule(operation, action, path=path, skip=skip,
+                                 count=1)
+                 for operation, path, action, skip in faults]
         try:
             code, image, words = self.put()
         except subprocess.TimeoutExpired:
             self.wrong.append(f'{what}: the upload has no end')
             self.mount.heal()
             return
-        injected = self.mount.counts(rule)['injected']
-        self.counts['injected' if injected else 'not reached'] += 1
+        injected = [fault for fault, rule in zip(faults, rules)
+                    if self.mount.counts(rule)['injected']]
+        self.counts['injected'] += len(injected)
+        self.counts['not reached'] += len(faults) - len(injected)
+        self.counts['both of a pair'] += len(injected) == 2
         self.mount.heal()
         where = self.cluster.where(image) if code == 0 else []
         self.counts['refused' if code != 0 else
                     'stored there' if where == ['store-1']
                     else 'stored elsewhere'] += 1
-        if (where == ['store-1'] and injected and operation in SYNCS and
-                action.startswith('error') and action != 'error:EINTR'):
+        if where == ['store-1'] and any(
+                operation in SYNCS and action.startswith('error') and
+                action != 'error:EINTR'
+                for operation, _, action, _ in injected):
             self.wrong.append(f'{what}: published after a failed sync')
         agent = self.cluster.agents['store-1']
         agent.kill()
@@ -155,16 +166,35 @@ class FaultSyncTest(unittest.TestCase):
                 lane.cluster.print_logs()
             lane.cluster.stop()
 
-    def test_every_call_of_a_publish_fails(self):
+    def matrix(self):
+        """Every fault of a publish, in the order of the seed."""
         counts = self.lanes[0].measure()
         print('calls of one publish: ' + ', '.join(
             f'{o} {p} {n}' for (o, p), n in counts.items()))
-        matrix = [(o, p, action, skip)
+        faults = [(o, p, action, skip)
                   for (o, p), n in counts.items() for skip in places(n)
                   for action in [f'error:{e}' for e in ERRORS] +
                   (['short'] if o == 'write' else [])]
-        rng = random.Random(SEED)
-        rng.shuffle(matrix)
+        random.Random(SEED).shuffle(faults)
+        return faults
+
+    def run_all(self, runs):
+        """Sum of the lanes' counts; nothing was wrong."""
+        for i, lane in enumerate(self.lanes):
+            lane.runs = runs[i::LANES]
+            lane.start()
+        for lane in self.lanes:
+            lane.join()
+        total = {key: sum(lane.counts[key] for lane in self.lanes)
+                 for key in self.lanes[0].counts}
+        print(f'{len(runs)} runs: {total}')
+        print(f'injected faults: {total["injected"]}')
+        wrong = [w for lane in self.lanes for w in lane.wrong]
+        self.assertEqual(wrong, [], f'seed {SEED}')
+        return total
+
+    def test_every_call_of_a_publish_fails(self):
+        matrix = self.matrix()
         # Each kind of error and each point first.
         if not FULL:
             chosen, seen = [], set()
@@ -175,19 +205,26 @@ class FaultSyncTest(unittest.TestCase):
             rest = [run for run in matrix if run not in chosen]
             matrix_size, matrix = len(matrix), (chosen + rest)[:RUNS]
             print(f'{len(matrix)} of {matrix_size} runs')
-        for i, lane in enumerate(self.lanes):
-            lane.runs = matrix[i::LANES]
-            lane.start()
-        for lane in self.lanes:
-            lane.join()
-        total = {key: sum(lane.counts[key] for lane in self.lanes)
-                 for key in self.lanes[0].counts}
-        print(f'{len(matrix)} runs: {total}')
-        wrong = [w for lane in self.lanes for w in lane.wrong]
-        self.assertEqual(wrong, [], f'seed {SEED}')
+        total = self.run_all([(fault,) for fault in matrix])
         self.assertGreaterEqual(total['injected'], len(matrix) * 9 // 10)
         for key in ('stored there', 'stored elsewhere'):
             self.assertGreater(total[key], 0, total)
+
+    def test_two_calls_of_a_publish_fail(self):
+        """The second often meets what cleans up after the first."""
+        matrix = self.matrix()
+        rng = random.Random(SEED + 1)
+        pairs = []
+        while len(pairs) < PAIRS:
+            first, second = rng.sample(matrix, 2)
+            # One call fails in one way.
+            if (first[:2], first[3]) != (second[:2], second[3]):
+                pairs.append((first, second))
+        total = self.run_all(pairs)
+        self.assertGreaterEqual(total['injected'], len(pairs))
+        # A publish that fails early does not come to most of the rest.
+        if PAIRS >= 100:
+            self.assertGreaterEqual(total['both of a pair'], PAIRS // 20)
 
     def test_a_retried_sync_is_noticed(self):
         """The test itself: an agent that syncs again must fail it."""
@@ -201,7 +238,7 @@ class FaultSyncTest(unittest.TestCase):
         lane.cluster.wait_ready()
         for path, operation in ((INFLIGHT, 'fdatasync'),
                                 (RECORDS, 'fsyncdir'), (ROOT, 'fsyncdir')):
-            lane.one(operation, path, 'error:EIO', 0)
+            lane.one((operation, path, 'error:EIO', 0))
         self.assertEqual(lane.counts['injected'], 3)
         self.assertEqual([w.rsplit(': ', 1)[-1] for w in lane.wrong],
                          ['published after a failed sync'] * 3)
@@ -211,7 +248,7 @@ class FaultSyncTest(unittest.TestCase):
         costs then is for the tests with power cuts, and for copies."""
         lane = self.lanes[0]
         for path, operation in ((INFLIGHT, 'fdatasync'), (ROOT, 'fsyncdir')):
-            lane.one(operation, path, 'lie', 0)
+            lane.one((operation, path, 'lie', 0))
         self.assertEqual(lane.counts['injected'], 2)
         self.assertEqual(lane.counts['stored there'], 2)
         self.assertEqual(lane.wrong, [])
