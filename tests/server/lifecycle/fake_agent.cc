@@ -65,6 +65,8 @@ void FakeAgent::Connect(server::SessionManager* manager) {
     manager_ = manager;
     session_ = session;
     closed_ = absl::OkStatus();
+    hold_outgoing_ = false;
+    hold_incoming_ = false;
     attach_.reset();
     last_command_ = 0;
     control::v1::Hello* hello = message.mutable_hello();
@@ -93,6 +95,8 @@ void FakeAgent::Lose() {
     session = std::move(session_);
     session_ = nullptr;
     manager = manager_;
+    outgoing_.clear();
+    incoming_.clear();
     for (auto& [id, inflight] : inflight_) {
       inflight.open = false;
     }
@@ -102,11 +106,52 @@ void FakeAgent::Lose() {
   }
 }
 
+void FakeAgent::Hold(bool outgoing, bool incoming) {
+  MutexLock lock(&mu_);
+  hold_outgoing_ = outgoing;
+  hold_incoming_ = incoming;
+}
+
+void FakeAgent::Release() {
+  std::deque<std::pair<int64_t, control::v1::CoordinatorMessage>> incoming;
+  std::deque<control::v1::AgentMessage> outgoing;
+  server::SessionManager* manager = nullptr;
+  int64_t session = 0;
+  while (true) {
+    {
+      MutexLock lock(&mu_);
+      incoming = std::exchange(incoming_, {});
+      // Answers to these go behind what it said before.
+      if (incoming.empty()) {
+        hold_incoming_ = false;
+        outgoing = std::exchange(outgoing_, {});
+        hold_outgoing_ = hold_outgoing_ && !outgoing.empty();
+        manager = manager_;
+        session = session_ == nullptr ? 0 : session_->number();
+      }
+    }
+    for (const auto& [number, message] : incoming) {
+      HandleNow(number, message);
+    }
+    if (incoming.empty() && outgoing.empty()) {
+      return;
+    }
+    for (const control::v1::AgentMessage& message : outgoing) {
+      manager->Deliver(session, message);
+    }
+    outgoing.clear();
+  }
+}
+
 void FakeAgent::Send(const control::v1::AgentMessage& message) {
   std::shared_ptr<Session> session;
   server::SessionManager* manager = nullptr;
   {
     MutexLock lock(&mu_);
+    if (hold_outgoing_ && session_ != nullptr) {
+      outgoing_.push_back(message);
+      return;
+    }
     session = session_;
     manager = manager_;
   }
@@ -172,6 +217,18 @@ control::v1::MountReport FakeAgent::ReportLocked() {
 
 void FakeAgent::Handle(int64_t session,
                        const control::v1::CoordinatorMessage& message) {
+  {
+    MutexLock lock(&mu_);
+    if (hold_incoming_) {
+      incoming_.emplace_back(session, message);
+      return;
+    }
+  }
+  HandleNow(session, message);
+}
+
+void FakeAgent::HandleNow(int64_t session,
+                          const control::v1::CoordinatorMessage& message) {
   control::v1::AgentMessage answer;
   std::optional<control::v1::Command> listing;
   {

@@ -4,11 +4,13 @@
 #define PREDELLA_TESTS_SERVER_LIFECYCLE_FAKE_AGENT_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -43,6 +45,10 @@ class FakeAgent {
   void Connect(server::SessionManager* manager);
   // The session ends, as when the connection breaks.
   void Lose();
+  // From now on what it sends does not arrive, what is sent to it does not, or
+  // both; Release lets all of it arrive, in order. Lost with the session.
+  void Hold(bool outgoing, bool incoming);
+  void Release();
   // Sends a heartbeat with the present space and the uploads that live.
   void Beat(const std::vector<std::string>& live_upload_ids = {});
 
@@ -128,6 +134,8 @@ class FakeAgent {
   control::v1::Space SpaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   control::v1::MountReport ReportLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Send(const control::v1::AgentMessage& message);
+  void HandleNow(int64_t session,
+                 const control::v1::CoordinatorMessage& message);
 
   const std::string name_;
   const Uuid uid_;
@@ -150,6 +158,11 @@ class FakeAgent {
   std::optional<control::v1::Attach> attach_ ABSL_GUARDED_BY(mu_);
   std::vector<control::v1::Command> commands_ ABSL_GUARDED_BY(mu_);
   int64_t last_command_ ABSL_GUARDED_BY(mu_) = 0;
+  bool hold_outgoing_ ABSL_GUARDED_BY(mu_) = false;
+  bool hold_incoming_ ABSL_GUARDED_BY(mu_) = false;
+  std::deque<control::v1::AgentMessage> outgoing_ ABSL_GUARDED_BY(mu_);
+  std::deque<std::pair<int64_t, control::v1::CoordinatorMessage>> incoming_
+      ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::testing

@@ -1,8 +1,10 @@
-// Random histories of uploads and deletes, with mounts that come and go, a
-// coordinator that is killed, and an index that goes back in time, against a
-// model of what clients were told.
+// Random histories of uploads and deletes, with mounts that come and go,
+// messages that are late or lost, clocks that jump, a coordinator that is
+// killed, and an index that goes back in time, against a model of what clients
+// were told (reliability.md G23).
 //
 // PREDELLA_HISTORIES is how many (60), PREDELLA_HISTORY_SEED the first seed.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <map>
@@ -14,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 
 #include "common/ids.h"
@@ -69,6 +72,9 @@ class HistoryTest : public LifecycleFixture {
 
   // Everybody is there, and all that is under way has ended.
   void Quiesce() {
+    while (!held_.empty()) {
+      Release();
+    }
     for (const auto& agent : agents_) {
       if (away_.contains(agent.get())) {
         Return(agent.get());
@@ -88,33 +94,43 @@ class HistoryTest : public LifecycleFixture {
   uint64_t Below(uint64_t n) { return rng_() % n; }
 
   void Step() {
+    // Some are late for many steps, most for a few.
+    if (!held_.empty() && Below(4) == 0) {
+      Release();
+    }
     const uint64_t act = Below(100);
     if (act < 40) {
       Put();
     } else if (act < 55) {
       Remove();
-    } else if (act < 65) {
+    } else if (act < 62) {
       Look();
-    } else if (act < 75) {
+    } else if (act < 70) {
       Leave();
-    } else if (act < 85) {
+    } else if (act < 80) {
       if (!away_.empty()) {
         Return(*std::next(away_.begin(),
                           static_cast<int64_t>(Below(away_.size()))));
       }
-    } else if (act < 90) {
+    } else if (act < 84) {
       Kill();
-    } else if (act < 93) {
+    } else if (act < 87) {
       saved_ = kv_->Contents();
-      saved_at_ = clock_.NowMicros();
+      earliest_ = latest_ = clock_.Now();
       Say("a copy of the index");
-    } else if (act < 96) {
+    } else if (act < 90) {
       GoBack();
+    } else if (act < 92) {
+      JumpClock();
+    } else if (act < 97) {
+      Hold();
     } else {
       clock_.Advance(absl::Minutes(static_cast<int64_t>(Below(3000))));
       BeatAll();
       Say("time goes on");
     }
+    earliest_ = std::min(earliest_, clock_.Now());
+    latest_ = std::max(latest_, clock_.Now());
     Tick();
   }
 
@@ -164,6 +180,7 @@ class HistoryTest : public LifecycleFixture {
     if (trouble == 1) {
       agent->Lose();
       away_.insert(agent);
+      held_.erase(agent);
       Say(absl::StrCat("its mount leaves: ", agent->name()));
     } else if (trouble == 2) {
       Kill();
@@ -265,13 +282,46 @@ class HistoryTest : public LifecycleFixture {
     agent->Lose();
     Settle();
     away_.insert(agent);
-    Say(absl::StrCat("mount leaves: ", agent->name()));
+    Say(absl::StrCat("mount leaves: ", agent->name(),
+                     held_.erase(agent) > 0 ? ", messages are lost" : ""));
     ++counts_["mounts left"];
   }
   void Return(FakeAgent* agent) {
     away_.erase(agent);
     Connect(agent);
     Say(absl::StrCat("mount returns: ", agent->name()));
+  }
+  void Hold() {
+    FakeAgent* const agent = agents_[Below(agents_.size())].get();
+    if (away_.contains(agent) || held_.contains(agent)) {
+      return;
+    }
+    const uint64_t which = Below(3);
+    agent->Hold(which != 0, which != 1);
+    held_.insert(agent);
+    Say(absl::StrCat("messages are late ",
+                     which == 0   ? "to "
+                     : which == 1 ? "from "
+                                  : "to and from ",
+                     agent->name()));
+    ++counts_["delays"];
+  }
+  void Release() {
+    FakeAgent* const agent = *held_.begin();
+    held_.erase(agent);
+    agent->Release();
+    Settle();
+    Say(absl::StrCat("they arrive: ", agent->name()));
+  }
+  // By minutes, by days or by ten years; what was measured from boot goes on.
+  void JumpClock() {
+    const absl::Duration units[] = {absl::Minutes(1), absl::Hours(24),
+                                    absl::Hours(24 * 365)};
+    const absl::Duration by =
+        units[Below(3)] * (static_cast<int64_t>(Below(21)) - 10);
+    clock_.JumpWall(by);
+    Say(absl::StrCat("the clock jumps by ", absl::FormatDuration(by)));
+    ++counts_["clock jumps"];
   }
   void BeatAll() {
     for (const auto& agent : agents_) {
@@ -296,6 +346,7 @@ class HistoryTest : public LifecycleFixture {
   void Kill() {
     Say("the coordinator is killed");
     ++counts_["kills"];
+    held_.clear();
     Restart();
     ComeBack();
   }
@@ -304,11 +355,11 @@ class HistoryTest : public LifecycleFixture {
       return;
     }
     Say("the index goes back");
+    held_.clear();
     ++counts_["rollbacks"];
     gone_back_ = true;
-    old_copy_ =
-        old_copy_ || clock_.NowMicros() - saved_at_ >
-                         absl::ToInt64Microseconds(options_.tombstone_ttl);
+    // A tombstone was written, and is dropped, at some times in between.
+    old_copy_ = old_copy_ || latest_ - earliest_ > options_.tombstone_ttl;
     RestartFrom(*saved_);
     ComeBack();
   }
@@ -318,8 +369,12 @@ class HistoryTest : public LifecycleFixture {
   std::map<Uuid, Truth> truth_;
   std::vector<Uuid> images_;
   std::set<FakeAgent*> away_;
+  // Those with messages that are under way.
+  std::set<FakeAgent*> held_;
   std::optional<server::MemKvStore::Rows> saved_;
-  int64_t saved_at_ = 0;
+  // Of the wall clock since the copy was made.
+  absl::Time earliest_;
+  absl::Time latest_;
   bool gone_back_ = false;
   // Some copy that it went back to was older than tombstones are kept: rows of
   // deleted images come back with it, their files do not.
@@ -357,9 +412,10 @@ TEST(HistoriesTest, WhatWasAcknowledgedHolds) {
     absl::StrAppend(&line, ", ", count, " ", kind);
   }
   std::printf("%s\ninjected faults: %d\n", line.c_str(),
-              totals["mounts left"] + totals["kills"] + totals["rollbacks"]);
-  for (const char* kind :
-       {"puts", "deletes", "mounts left", "kills", "rollbacks"}) {
+              totals["mounts left"] + totals["kills"] + totals["rollbacks"] +
+                  totals["delays"] + totals["clock jumps"]);
+  for (const char* kind : {"puts", "deletes", "mounts left", "kills",
+                           "rollbacks", "delays", "clock jumps"}) {
     EXPECT_GE(totals[kind], done / 4) << kind;
   }
 }
