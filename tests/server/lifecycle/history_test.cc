@@ -359,7 +359,7 @@ class HistoryTest : public LifecycleFixture {
     ++counts_["rollbacks"];
     gone_back_ = true;
     // A tombstone was written, and is dropped, at some times in between.
-    old_copy_ = old_copy_ || latest_ - earliest_ > options_.tombstone_ttl;
+    old_copy_ = old_copy_ || latest_ - earliest_ >= options_.tombstone_ttl;
     RestartFrom(*saved_);
     ComeBack();
   }
