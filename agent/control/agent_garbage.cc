@@ -46,7 +46,9 @@ void AgentCore::PostGarbageCommand(uint64_t session,
   if (store == nullptr) {
     AnswerStatus(session, number,
                  MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
-                           "the mount is not open, or not trusted"));
+                           "the mount is not open, or was not trusted when it "
+                           "registered last: what is garbage shows when it "
+                           "registers anew"));
     return;
   }
   const int64_t uploads = command.collect_garbage().uploads();

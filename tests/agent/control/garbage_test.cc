@@ -265,5 +265,22 @@ TEST_F(GarbageTest, AnErrorOfTheDiskIsAnsweredAndTheRestStaysHeld) {
   EXPECT_EQ(Told().uploads(), 1);
 }
 
+TEST_F(GarbageTest, AFewThatCanNotBeDiscardedAreNotCalledHeld) {
+  Leave(3);
+  testing::Fault fault;
+  fault.op = "unlink";
+  fault.path = ".predella/inflight/" + left[1].upload_id.ToString();
+  fault.forever = true;
+  fault.status =
+      MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
+  fs.Inject(fault);
+  Register();
+  EXPECT_EQ(StillThere(), 1);
+  EXPECT_EQ(Told().uploads(), 0);
+  fs.Reset();
+  Again();
+  EXPECT_EQ(StillThere(), 0);
+}
+
 }  // namespace
 }  // namespace predella::agent
