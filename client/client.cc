@@ -243,6 +243,17 @@ absl::StatusOr<v1::Mount> Client::ConfirmMount(absl::string_view mount,
   return connection_->ConfirmMount(request);
 }
 
+absl::StatusOr<v1::Mount> Client::CollectGarbage(absl::string_view mount,
+                                                 int64_t accept_upload_count,
+                                                 bool validate_only) {
+  ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
+  v1::CollectGarbageRequest request;
+  request.set_name(MountName(name));
+  request.set_accept_upload_count(accept_upload_count);
+  request.set_validate_only(validate_only);
+  return connection_->CollectGarbage(request);
+}
+
 absl::StatusOr<v1::IndexBackup> Client::BackupIndex() {
   return connection_->BackupIndex();
 }

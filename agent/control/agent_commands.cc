@@ -83,6 +83,9 @@ void AgentCore::OnCommand(uint64_t session,
     case control::v1::Command::kQuarantineFile:
       PostOrphanCommand(session, command);
       break;
+    case control::v1::Command::kCollectGarbage:
+      PostGarbageCommand(session, command);
+      break;
     default:
       AnswerStatus(
           session, number,

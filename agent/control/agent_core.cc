@@ -253,6 +253,10 @@ void AgentCore::HeartbeatLocked() {
   if (auto scrub = scrubber_.Progress(session_.current()); scrub.has_value()) {
     *beat->mutable_scrub() = *std::move(scrub);
   }
+  if (const UploadTable::Garbage held = table_.held(); held.uploads > 0) {
+    beat->mutable_held_garbage()->set_uploads(held.uploads);
+    beat->mutable_held_garbage()->set_bytes(held.bytes);
+  }
   session_.NoteAsked(heartbeat_);
   session_.Send(session_.current(), std::move(message));
 }

@@ -220,8 +220,6 @@ class AgentCore {
       uint64_t session, const std::shared_ptr<ImageStore>& store,
       bool may_collect,
       absl::StatusOr<std::vector<control::v1::UploadStatus>> statuses);
-  void CollectLocked(uint64_t session, const std::shared_ptr<ImageStore>& store,
-                     bool may_collect) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // agent_commands.cc
   void OnCommand(uint64_t session, const control::v1::Command& command);
@@ -244,6 +242,14 @@ class AgentCore {
   void PostListCommand(uint64_t session, const control::v1::Command& command);
   absl::Status ReportInventory(uint64_t session, ImageStore* store,
                                const std::string& listing_id);
+
+  // agent_garbage.cc
+  void CollectLocked(uint64_t session, const std::shared_ptr<ImageStore>& store,
+                     bool may_collect) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // What is held, with a heartbeat that goes now.
+  void TellGarbage() ABSL_LOCKS_EXCLUDED(mu_);
+  void PostGarbageCommand(uint64_t session,
+                          const control::v1::Command& command);
 
   // agent_orphans.cc
   void PostOrphanCommand(uint64_t session, const control::v1::Command& command);
@@ -277,7 +283,6 @@ class AgentCore {
   std::string open_error_ ABSL_GUARDED_BY(mu_);
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
-  bool garbage_collected_ ABSL_GUARDED_BY(mu_) = false;
   bool listing_ ABSL_GUARDED_BY(mu_) = false;
   // As the last Attach said.
   bool may_collect_ ABSL_GUARDED_BY(mu_) = false;

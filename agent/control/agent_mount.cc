@@ -102,7 +102,6 @@ void AgentCore::TakeStoreLocked(
   for (const storage::v1::FenceEntry& entry : known) {
     KnowEpochLocked(entry.epoch(), entry.nonce());
   }
-  garbage_collected_ = false;
   table_.SetStore(store_);
   prober_.SetStore(store_);
   LogInfo("mount_opened",

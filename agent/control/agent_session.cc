@@ -1,10 +1,12 @@
 // Registration and the messages of a session: a part of AgentCore.
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "agent/control/agent_core.h"
+#include "common/collect_garbage.h"
 #include "common/errors.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -32,6 +34,7 @@ control::v1::Hello AgentCore::HelloLocked() const {
   }
   hello.set_space_group(identity_.space_group);
   hello.set_failure_domain(identity_.failure_domain);
+  hello.add_capabilities(std::string(kCanCollectGarbage));
   return hello;
 }
 
@@ -339,30 +342,6 @@ void AgentCore::AttachAnswered(
   for (const control::v1::Command& command : early) {
     OnCommand(session, command);
   }
-}
-
-void AgentCore::CollectLocked(uint64_t session,
-                              const std::shared_ptr<ImageStore>& store,
-                              bool may_collect) {
-  may_collect_ = may_collect;
-  if (!may_collect) {
-    // What is not named now is kept, and is garbage once the mount is trusted.
-    garbage_collected_ = false;
-    return;
-  }
-  // Later ones are known in memory; the listing costs the whole directory.
-  if (garbage_collected_) {
-    return;
-  }
-  garbage_collected_ = true;
-  seams_.disk->Post([this, session, store] {
-    const bool all = table_.CollectGarbage(
-        store.get(), [this, session] { return session_.Is(session); });
-    if (!all) {
-      MutexLock lock(&mu_);
-      garbage_collected_ = false;
-    }
-  });
 }
 
 }  // namespace predella::agent

@@ -244,47 +244,11 @@ void UploadTable::RunRemove(const control::v1::Remove& command,
                     Generation::FromProto(command.generation()),
                     Uuid::FromBytesOrNone(command.upload_id()));
   NoteCall(store.get(), outcome.status());
-  done(std::move(outcome));
-}
-
-bool UploadTable::CollectGarbage(ImageStore* store,
-                                 const std::function<bool()>& go_on) {
-  std::vector<Uuid> found;
-  const absl::Status listed = store->List([&found](const ListEntry& entry) {
-    if (entry.kind == ListEntry::Kind::kInflight && !entry.upload_id.none()) {
-      found.push_back(entry.upload_id);
-    }
-  });
-  LogIfError(listed, "garbage is collected again at the next registration");
-  bool all = listed.ok();
-  for (const Uuid& id : found) {
-    {
-      MutexLock lock(&mu_);
-      if (store_.get() != store) {
-        return false;  // lost, and the list of its uploads with it
-      }
-      if (entries_.contains(id)) {
-        continue;
-      }
-      const auto strand = strands_.find(id);
-      if ((strand != strands_.end() && !strand->second.expired()) || !go_on()) {
-        all = false;
-        continue;
-      }
-      discarding_.insert(id);
-    }
-    const absl::Status status = store->Discard(id);
-    NoteCall(store, status);
-    if (status.ok()) {
-      LogInfo("inflight_discarded", {{"upload", id.ToString()}});
-    } else {
-      LogIfError(status, "garbage is collected again at the next registration");
-      all = false;
-    }
+  if (outcome.ok()) {
     MutexLock lock(&mu_);
-    discarding_.erase(id);
+    held_.erase(Uuid::FromBytesOrNone(command.upload_id()));
   }
-  return all;
+  done(std::move(outcome));
 }
 
 }  // namespace predella::agent

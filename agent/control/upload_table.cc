@@ -61,6 +61,7 @@ void UploadTable::DropStore(const absl::Status& why) {
     disk_->Post([store = std::move(store_)] {});
     store_ = nullptr;
   }
+  held_.clear();  // found again when the mount is back
   // What hangs in the old store holds up no upload of the next: it has the
   // directory's lock until it came back.
   strands_.clear();
@@ -123,6 +124,7 @@ UploadTable::EntryPtr UploadTable::AddLocked(
   entry->tail_next = entry->spec.tail_start;
   entry->tail_safe = entry->spec.tail_start;
   entries_[id] = entry;
+  held_.erase(id);
   return entry;
 }
 
@@ -229,8 +231,7 @@ UploadTable::EntryPtr UploadTable::NameLocked(
   return entry;
 }
 
-void UploadTable::EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named,
-                                   bool discard) {
+void UploadTable::EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named) {
   std::vector<EntryPtr> gone;
   for (const auto& [id, entry] : entries_) {
     if (!named.contains(id)) {
@@ -244,7 +245,7 @@ void UploadTable::EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named,
                                      UploadName(entry->spec.upload_id),
                                      " as open; ask it for the state "
                                      "(GetUpload)")),
-              discard);
+              /*discard=*/false);
   }
 }
 
@@ -262,7 +263,7 @@ void UploadTable::ReplaceList(const std::shared_ptr<ImageStore>& store,
       named.push_back(NameLocked(open));
       keep.insert(named.back()->spec.upload_id);
     }
-    EndUnnamedLocked(keep, attach.may_collect());
+    EndUnnamedLocked(keep);
   }
   if (named.empty()) {
     done(std::vector<control::v1::UploadStatus>());

@@ -44,6 +44,10 @@ inline constexpr absl::Duration kTellAgain = absl::Seconds(2);
 // A disk that did not say by then whether a name is free is not waited for.
 inline constexpr absl::Duration kNameCheckWait = absl::Milliseconds(500);
 
+// Whether garbage of so many uploads, on a mount of so many images, is held
+// and not discarded.
+bool LooksLikeAMistake(int64_t uploads, int64_t images);
+
 struct UploadEntry;
 
 // One stream's place at an upload. Opaque to its holder.
@@ -96,9 +100,9 @@ class UploadTable {
   using PrepareDone = std::function<void(const absl::Status&)>;
   void Prepare(const control::v1::OpenUpload& open, PrepareDone done);
 
-  // Replaces the list; what is no longer on it ends, and where the mount is
-  // trusted its inflight bytes are discarded. `done` gets one status for each
-  // that is named, or the error that kept one from being looked up.
+  // Replaces the list; what is no longer on it ends, and its inflight bytes
+  // are left to CollectGarbage. `done` gets one status for each that is named,
+  // or the error that kept one from being looked up.
   using StatusesDone = std::function<void(
       absl::StatusOr<std::vector<control::v1::UploadStatus>>)>;
   void ReplaceList(const std::shared_ptr<ImageStore>& store,
@@ -119,9 +123,24 @@ class UploadTable {
   void OnPublishedAck(const control::v1::PublishedAck& ack);
   void OnUploadFullAck(const control::v1::UploadFullAck& ack);
 
-  // On a disk thread: discards inflight bytes of uploads that nobody named, as
-  // long as `go_on` says so. False when some were left.
-  bool CollectGarbage(ImageStore* store, const std::function<bool()>& go_on);
+  // ---- garbage: inflight bytes of uploads that nobody named; `done` comes
+  // once, on a disk thread. upload_garbage.cc.
+  struct Garbage {
+    int64_t uploads = 0;
+    int64_t bytes = 0;
+  };
+  using SweepDone = std::function<void(const absl::Status&)>;
+  // On a disk thread: looks for garbage and discards it, one upload after the
+  // other, as long as `go_on` says so. Where it is so much that it looks like a
+  // mistake of the index all of it is held instead, until it is less at a later
+  // look, is named again, removed by command, or given up by CollectHeld.
+  void CollectGarbage(const std::shared_ptr<ImageStore>& store,
+                      std::function<bool()> go_on, SweepDone done);
+  // Discards what is held if it is of so many uploads: FAILED_PRECONDITION,
+  // GARBAGE_CHANGED otherwise.
+  void CollectHeld(const std::shared_ptr<ImageStore>& store, int64_t uploads,
+                   std::function<bool()> go_on, SweepDone done);
+  Garbage held();
 
   // Progress, publishes that waited, copies that are to be tried again. What
   // was attached and is not open yet (a restarted agent reads many GiB first)
@@ -179,7 +198,7 @@ class UploadTable {
   EntryPtr FindLocked(const Uuid& upload_id, const Generation& generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DiscardLater(const EntryPtr& entry);
-  void EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named, bool discard)
+  void EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   EntryPtr NameLocked(const control::v1::OpenUpload& open)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -199,6 +218,15 @@ class UploadTable {
   void RunRemove(const control::v1::Remove& command,
                  const std::shared_ptr<ImageStore>& store,
                  const RemoveDone& done);
+
+  // upload_garbage.cc
+  struct Sweep;
+  void DiscardNext(const std::shared_ptr<Sweep>& sweep);
+  bool IsGarbageLocked(const Sweep& sweep, const Uuid& id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // On the upload's strand.
+  void RunDiscard(Sweep* sweep, const Uuid& id);
+  Garbage HeldLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // upload_streaming.cc: on the strand unless Locked
   absl::Status Resolve(const EntryPtr& entry);
@@ -291,6 +319,8 @@ class UploadTable {
   absl::flat_hash_map<Uuid, std::weak_ptr<Strand>> strands_
       ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Uuid> discarding_ ABSL_GUARDED_BY(mu_);
+  // Garbage that is kept, and its bytes; none of it is in entries_.
+  absl::flat_hash_map<Uuid, int64_t> held_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Uuid> live_ ABSL_GUARDED_BY(mu_);
   // Answers that were given lately, for streams that come again.
   struct Ended {

@@ -299,6 +299,9 @@ class ImageStore {
   // Calls `entry` for everything here, in no particular order.
   virtual absl::Status List(
       const std::function<void(const ListEntry&)>& entry) = 0;
+  // The same for bytes in flight alone, at the cost of their directory.
+  virtual absl::Status ListInflight(
+      const std::function<void(const ListEntry&)>& entry) = 0;
   // Images published here.
   virtual int64_t image_count() = 0;
 

@@ -75,6 +75,8 @@ class ImageStoreImpl final : public ImageStore {
   absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) override;
   absl::Status List(
       const std::function<void(const ListEntry&)>& entry) override;
+  absl::Status ListInflight(
+      const std::function<void(const ListEntry&)>& entry) override;
   int64_t image_count() override { return core_.registry.images(); }
   absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
   std::optional<int64_t> mount_id() const override { return mount_id_; }
@@ -102,7 +104,6 @@ class ImageStoreImpl final : public ImageStore {
                          absl::flat_hash_set<Uuid>* told);
   absl::Status ListRecords(const std::function<void(const ListEntry&)>& entry,
                            const absl::flat_hash_set<Uuid>& told);
-  absl::Status ListInflight(const std::function<void(const ListEntry&)>& entry);
 
   StoreCore core_;
   IdGenerator* const ids_;  // must outlive this

@@ -54,6 +54,8 @@ void AddMountLossCommands(CLI::App* mount, Context* context);
 void AddEventCommands(CLI::App* app, Context* context);
 // `mount scrub`, to the noun's command.
 void AddMountScrubCommand(CLI::App* mount, Context* context);
+// `mount collect-garbage`, likewise.
+void AddMountGarbageCommand(CLI::App* mount, Context* context);
 void AddOrphanCommands(CLI::App* app, Context* context);
 void AddClusterCommands(CLI::App* app, Context* context);
 void AddIndexCommands(CLI::App* app, Context* context);

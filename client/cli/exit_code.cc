@@ -5,6 +5,7 @@
 #include "absl/strings/string_view.h"
 
 #include "client/cli/output.h"
+#include "common/collect_garbage.h"
 #include "common/errors.h"
 
 namespace predella::cli {
@@ -42,6 +43,8 @@ constexpr Hint kHints[] = {
     {reason::kAgentUnreachable,
      "predella doctor checks which agents can be reached from here"},
     {reason::kReadPastEnd, "predella image stat ID shows its size"},
+    {reason::kGarbageChanged,
+     "predella mount collect-garbage NAME says how many are held now"},
     {reason::kMountInUse, "another agent serves this directory; stop it first"},
 };
 

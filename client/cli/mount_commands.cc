@@ -225,6 +225,7 @@ void AddMountCommands(CLI::App* app, Context* context) {
   confirm->callback(run(Confirm));
 
   AddMountScrubCommand(mount, context);
+  AddMountGarbageCommand(mount, context);
   AddMountLossCommands(mount, context);
 }
 

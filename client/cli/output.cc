@@ -390,6 +390,11 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
   facts.Add("missing or damaged", absl::StrCat(mount.fault_count()));
   facts.Add("scrub", ScrubLine(mount));
   facts.Add("unknown files", absl::StrCat(mount.orphan_count()));
+  if (mount.held_upload_count() > 0) {
+    facts.Add("held garbage",
+              absl::StrCat(mount.held_upload_count(), " uploads (",
+                           FormatSize(mount.held_upload_bytes()), ")"));
+  }
   facts.Add("removals pending", absl::StrCat(mount.pending_removal_count()));
   facts.Add("trusted", mount.trusted() ? "yes" : "no");
   facts.Add("registered", Moment(mount.create_time()));

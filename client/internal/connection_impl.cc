@@ -131,6 +131,10 @@ class ConnectionImpl final : public Connection {
       const v1::ConfirmMountRequest& request) override {
     return stub_->ConfirmMount(request);
   }
+  absl::StatusOr<v1::Mount> CollectGarbage(
+      const v1::CollectGarbageRequest& request) override {
+    return stub_->CollectGarbage(request);
+  }
   absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
       const v1::ListOrphansRequest& request) override {
     return stub_->ListOrphans(request);

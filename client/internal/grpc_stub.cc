@@ -26,6 +26,8 @@ namespace {
 constexpr absl::Duration kBackupTimeout = absl::Minutes(10);
 // One page; that of the counters reads all rows.
 constexpr absl::Duration kCheckTimeout = absl::Minutes(2);
+// An agent unlinks what may be thousands of files.
+constexpr absl::Duration kCollectTimeout = absl::Minutes(1);
 
 class GrpcStub final : public Stub {
  public:
@@ -138,6 +140,11 @@ class GrpcStub final : public Stub {
       const v1::ConfirmMountRequest& request) override {
     return Change(mounts_.get(), &v1::MountService::Stub::ConfirmMount,
                   request);
+  }
+  absl::StatusOr<v1::Mount> CollectGarbage(
+      const v1::CollectGarbageRequest& request) override {
+    return Call(mounts_.get(), &v1::MountService::Stub::CollectGarbage, request,
+                kCollectTimeout);
   }
   absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
       const v1::ListOrphansRequest& request) override {

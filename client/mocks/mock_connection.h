@@ -84,6 +84,8 @@ class MockConnection : public Connection {
               (override));
   MOCK_METHOD(absl::StatusOr<v1::Mount>, ConfirmMount,
               (const v1::ConfirmMountRequest& request), (override));
+  MOCK_METHOD(absl::StatusOr<v1::Mount>, CollectGarbage,
+              (const v1::CollectGarbageRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::ListOrphansResponse>, ListOrphans,
               (const v1::ListOrphansRequest& request), (override));
   MOCK_METHOD(absl::StatusOr<v1::Orphan>, RemoveOrphan,

@@ -213,6 +213,10 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
   mount.set_trusted(info.trusted);
   mount.set_admin_reason(info.row.admin_reason());
   mount.set_unconfirmed(info.row.unconfirmed());
+  if (info.held_garbage.has_value()) {
+    mount.set_held_upload_count(info.held_garbage->uploads());
+    mount.set_held_upload_bytes(info.held_garbage->bytes());
+  }
   return mount;
 }
 

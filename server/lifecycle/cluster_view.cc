@@ -316,6 +316,25 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
   }
 }
 
+void ClusterView::CheckGarbage(const MountInfo& info,
+                               v1::Cluster* cluster) const {
+  if (!info.held_garbage.has_value() || info.held_garbage->uploads() == 0) {
+    return;
+  }
+  const int64_t uploads = info.held_garbage->uploads();
+  const std::string& name = info.row.mount_name();
+  Add(cluster, "GARBAGE_HELD", v1::CLUSTER_HEALTH_WARNING,
+      absl::StrCat(MountName(name), ": ", uploads, " uploads with ",
+                   FormatSize(info.held_garbage->bytes()),
+                   " are not open by the index; so many at once look like a "
+                   "mistake of it, and their bytes are kept"),
+      absl::StrCat("see in predella events whether the index was put back from "
+                   "an older copy; if these uploads are wanted no more: "
+                   "predella mount collect-garbage ",
+                   name))
+      ->set_mount(MountName(name));
+}
+
 void ClusterView::CheckInventory(const MountInfo& info,
                                  v1::Cluster* cluster) const {
   const std::string name = MountName(info.row.mount_name());
@@ -398,6 +417,7 @@ v1::Cluster ClusterView::Get() const {
         info.view.admin_state == storage::v1::ADMIN_STATE_MAINTENANCE;
     if (!excused) {
       CheckMount(info, &cluster);
+      CheckGarbage(info, &cluster);
       CheckInventory(info, &cluster);
     }
   }

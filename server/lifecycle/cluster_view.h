@@ -34,6 +34,8 @@ class ClusterView {
   void CheckIndex(v1::Cluster* cluster) const;
   void CheckRecovery(v1::Cluster* cluster) const;
   void CheckAgents(v1::Cluster* cluster) const;
+  // What the agent's circuit breaker keeps.
+  void CheckGarbage(const MountInfo& info, v1::Cluster* cluster) const;
   // What the listings of a mount said.
   void CheckInventory(const MountInfo& info, v1::Cluster* cluster) const;
 

@@ -20,6 +20,8 @@ namespace {
 
 constexpr char kHealthChanged[] = "mount_health_changed";
 constexpr char kFullnessChanged[] = "mount_fullness_changed";
+constexpr char kGarbageHeld[] = "garbage_held";
+constexpr char kGarbageReleased[] = "garbage_released";
 
 std::string FullnessName(v1::Fullness fullness) {
   return std::string(
@@ -81,6 +83,9 @@ absl::Status EventRecorder::Load() {
                    v1::Fullness_Parse(absl::StrCat("FULLNESS_", to),
                                       &fullness)) {
           by_name[row.mount_name()].fullness = fullness;
+        } else if (row.kind() == kGarbageHeld ||
+                   row.kind() == kGarbageReleased) {
+          by_name[row.mount_name()].garbage = row.kind() == kGarbageHeld;
         }
       }));
   MutexLock lock(&mu_);
@@ -89,6 +94,7 @@ absl::Status EventRecorder::Load() {
     Mount& mount = mounts_[uid];
     mount = by_name[info.row.mount_name()];
     mount.seen = mount.health;
+    mount.garbage_seen = mount.garbage;
     mount.faults = deps_.index->fault_count(uid);
   }
   return absl::OkStatus();
@@ -126,6 +132,32 @@ void EventRecorder::LookAtHealth(
   mount->unwritten = 0;
 }
 
+void EventRecorder::LookAtGarbage(
+    const MountInfo& info, Mount* mount,
+    std::vector<storage::v1::EventRow>* events) const {
+  if (!info.held_garbage.has_value()) {
+    return;
+  }
+  const bool held = info.held_garbage->uploads() > 0;
+  const absl::Duration now = deps_.clock->Boot();
+  if (held != mount->garbage_seen) {
+    mount->garbage_seen = held;
+    mount->garbage_since = now;
+  }
+  if (held == mount->garbage || now - mount->garbage_since < kGarbageStands ||
+      !mount->budget.Take(now)) {
+    return;
+  }
+  events->push_back(
+      Event(held ? kGarbageHeld : kGarbageReleased, info.row.mount_name(), 0,
+            held ? absl::StrCat("the bytes of ", info.held_garbage->uploads(),
+                                " uploads that the index does not call open, ",
+                                FormatSize(info.held_garbage->bytes()),
+                                ", are kept: it may be a mistake of the index")
+                 : "no bytes of ended uploads are kept any more"));
+  mount->garbage = held;
+}
+
 void EventRecorder::LookAtMount(
     const MountInfo& info, Mount* mount,
     std::vector<storage::v1::EventRow>* events) const {
@@ -133,6 +165,7 @@ void EventRecorder::LookAtMount(
   const std::string& name = info.row.mount_name();
   const int64_t images = deps_.index->mount_totals(uid).count;
   LookAtHealth(info, name, images, mount, events);
+  LookAtGarbage(info, mount, events);
   if (info.fullness != v1::FULLNESS_UNSPECIFIED &&
       info.fullness != mount->fullness &&
       mount->budget.Take(deps_.clock->Boot())) {

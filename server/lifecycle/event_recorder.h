@@ -30,6 +30,9 @@ class EventRecorder {
  public:
   static constexpr int kBurst = 10;
   static constexpr absl::Duration kEvery = absl::Minutes(1);
+  // Garbage is held, or is not, for so long before it is written: at each
+  // registration the agent looks anew, and removals are still to come.
+  static constexpr absl::Duration kGarbageStands = absl::Seconds(10);
 
   EventRecorder(const LifecycleDeps& deps, AgentWatch* watch);
 
@@ -56,6 +59,9 @@ class EventRecorder {
     int64_t unwritten = 0;                    // changes since, not written
     v1::Fullness fullness = v1::FULLNESS_OK;  // as written last
     int64_t faults = 0;                       // as written last
+    bool garbage = false;                     // held, as written last
+    bool garbage_seen = false;                // at the last look
+    absl::Duration garbage_since;             // Boot(); it is seen so
     Budget budget;
   };
 
@@ -64,6 +70,8 @@ class EventRecorder {
   void LookAtHealth(const MountInfo& info, const std::string& name,
                     int64_t images, Mount* mount,
                     std::vector<storage::v1::EventRow>* events) const;
+  void LookAtGarbage(const MountInfo& info, Mount* mount,
+                     std::vector<storage::v1::EventRow>* events) const;
   void LookAtAgents(std::map<std::string, bool>* refused, Budget* budget,
                     std::vector<storage::v1::EventRow>* events) const;
 

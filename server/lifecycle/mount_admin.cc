@@ -26,10 +26,13 @@ absl::Status Retired(const storage::v1::MountRow& row) {
 
 }  // namespace
 
-MountAdmin::MountAdmin(const LifecycleDeps& deps, Reaper* reaper,
-                       Inventory* inventory, ScrubKeeper* scrubs,
-                       Notifier* changed, MountGate* gate, AgentWatch* watch)
+MountAdmin::MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
+                       TrustKeeper* trust, Reaper* reaper, Inventory* inventory,
+                       ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
+                       AgentWatch* watch)
     : deps_(deps),
+      commands_(commands),
+      trust_(trust),
       reaper_(reaper),
       inventory_(inventory),
       scrubs_(scrubs),

@@ -11,6 +11,7 @@
 
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
+#include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
@@ -18,6 +19,7 @@
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/scrub_keeper.h"
+#include "server/lifecycle/trust_keeper.h"
 
 namespace predella::server {
 
@@ -25,7 +27,8 @@ namespace predella::server {
 // With validate_only the answer shows the mount as it would be.
 class MountAdmin {
  public:
-  MountAdmin(const LifecycleDeps& deps, Reaper* reaper, Inventory* inventory,
+  MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
+             TrustKeeper* trust, Reaper* reaper, Inventory* inventory,
              ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
              AgentWatch* watch);
 
@@ -59,9 +62,16 @@ class MountAdmin {
   // begins, every mount is listed, and what lies there is taken in by its
   // rules. FAILED_PRECONDITION, AGENT_UNREACHABLE when it is not there.
   absl::StatusOr<v1::Mount> Confirm(const v1::ConfirmMountRequest& request);
+  // mount_garbage.cc. Has the agent discard what its circuit breaker holds.
+  // FAILED_PRECONDITION: GARBAGE_CHANGED unless that is accepted by its exact
+  // number, RECOVERING, NOT_READY on a mount that is not trusted or whose agent
+  // is too old; UNAVAILABLE, AGENT_UNREACHABLE when it is not there.
+  absl::StatusOr<v1::Mount> CollectGarbage(
+      const v1::CollectGarbageRequest& request);
 
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
+  absl::Status CheckCollectable(const MountInfo& info) const;
   // Images, and generations that wait for a choice.
   absl::StatusOr<ImageTotals> CountLoss(const Uuid& mount_uid) const;
   // While no image is being committed on the mount.
@@ -85,6 +95,8 @@ class MountAdmin {
   v1::Mount ToApi(const MountInfo& info);
 
   const LifecycleDeps deps_;
+  AgentCommands* const commands_;
+  TrustKeeper* const trust_;
   Reaper* const reaper_;
   Inventory* const inventory_;
   ScrubKeeper* const scrubs_;

@@ -104,6 +104,12 @@ void MountRegistry::Heard(const Uuid& mount_uid, int64_t session,
   if (heartbeat.has_health()) {
     ApplyHealth(heartbeat.health(), &entry);
   }
+  // Silence says something once the agent has looked, and it looks when it is
+  // trusted; until then what was said before stands.
+  if (heartbeat.has_held_garbage() ||
+      (entry.info.attached && entry.info.trusted)) {
+    entry.info.held_garbage = heartbeat.held_garbage();
+  }
   if (heartbeat.has_space()) {
     ApplySpaceLocked(*i, heartbeat.space());
   } else {

@@ -83,6 +83,8 @@ struct MountInfo {
   bool trusted = false;       // ... and it knows no more than the index
   std::vector<storage::v1::FenceEntry> known;
   int64_t heartbeat_time_us = 0;
+  // As its agent said last; absent: not since the start.
+  std::optional<control::v1::HeldGarbage> held_garbage;
   MountView view;
 };
 

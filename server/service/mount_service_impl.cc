@@ -86,6 +86,14 @@ grpc::ServerUnaryReactor* MountServiceImpl::ConfirmMount(
   });
 }
 
+grpc::ServerUnaryReactor* MountServiceImpl::CollectGarbage(
+    grpc::CallbackServerContext* context,
+    const v1::CollectGarbageRequest* request, v1::Mount* response) {
+  return runner_->Run<v1::Mount>(context, response, [this, request] {
+    return mounts_->CollectGarbage(*request);
+  });
+}
+
 grpc::ServerUnaryReactor* MountServiceImpl::ListOrphans(
     grpc::CallbackServerContext* context, const v1::ListOrphansRequest* request,
     v1::ListOrphansResponse* response) {

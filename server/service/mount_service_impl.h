@@ -53,6 +53,9 @@ class MountServiceImpl final : public v1::MountService::CallbackService {
   grpc::ServerUnaryReactor* ConfirmMount(grpc::CallbackServerContext* context,
                                          const v1::ConfirmMountRequest* request,
                                          v1::Mount* response) override;
+  grpc::ServerUnaryReactor* CollectGarbage(
+      grpc::CallbackServerContext* context,
+      const v1::CollectGarbageRequest* request, v1::Mount* response) override;
   grpc::ServerUnaryReactor* ListOrphans(
       grpc::CallbackServerContext* context,
       const v1::ListOrphansRequest* request,

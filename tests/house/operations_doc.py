@@ -18,7 +18,8 @@ REFUSALS = ('MOUNT_IDENTITY_MISMATCH', 'CLUSTER_MISMATCH', 'MOUNT_IN_USE',
             'STALE_EPOCH', 'AGENT_REFUSED')
 KINDS = (re.compile(r'set_kind\("([a-z_]+)"\)'),
          re.compile(r'"(mount_[a-z]+(?:_[a-z]+)*)",\s*\n?\s*\[', re.M),
-         re.compile(r'(?:kHealthChanged|kFullnessChanged)\[\] = "([a-z_]+)"'),
+         re.compile(r'(?:kHealthChanged|kFullnessChanged|kGarbageHeld|'
+                    r'kGarbageReleased)\[\] = "([a-z_]+)"'),
          re.compile(r'"(copy_faults_changed|agent_refused|'
                     r'mount_identity_refused)"'))
 

@@ -115,6 +115,12 @@ class Client {
   // Takes in a mount that was away when the index was rebuilt.
   absl::StatusOr<v1::Mount> ConfirmMount(absl::string_view mount,
                                          bool validate_only = false);
+  // Discards the bytes of ended uploads that the mount holds
+  // (Mount.held_upload_count), if they are of exactly so many.
+  // FAILED_PRECONDITION, GARBAGE_CHANGED otherwise.
+  absl::StatusOr<v1::Mount> CollectGarbage(absl::string_view mount,
+                                           int64_t accept_upload_count,
+                                           bool validate_only = false);
 
   // Gives the name of a mount to the directory whose label says `new_uid`;
   // empty: the one whose agent was refused last.

@@ -66,6 +66,8 @@ class Connection {
       const v1::ExplainImpactRequest& request) = 0;
   virtual absl::StatusOr<v1::Mount> ConfirmMount(
       const v1::ConfirmMountRequest& request) = 0;
+  virtual absl::StatusOr<v1::Mount> CollectGarbage(
+      const v1::CollectGarbageRequest& request) = 0;
 
   virtual absl::StatusOr<v1::ListOrphansResponse> ListOrphans(
       const v1::ListOrphansRequest& request) = 0;

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/collect_garbage.h"
+#include "common/errors.h"
 #include "common/rpc_status.h"
 
 namespace predella::testing {
@@ -82,6 +84,9 @@ void FakeAgent::Connect(server::SessionManager* manager) {
     hello->set_path("/mnt/" + name_);
     hello->set_priority(behaviour_.priority);
     hello->add_addresses("unix:/run/" + name_ + ".sock");
+    for (const std::string& capability : behaviour_.capabilities) {
+      hello->add_capabilities(capability);
+    }
   }
   manager->Opened(session);
   manager->Deliver(session->number(), message);
@@ -301,6 +306,9 @@ void FakeAgent::HandleNow(int64_t session,
         return;
     }
   }
+  if (message.command().has_collect_garbage()) {
+    Beat();  // the numbers come before the answer
+  }
   if (listing.has_value()) {
     control::v1::CommandResult* result = answer.mutable_command_result();
     result->set_number(listing->number());
@@ -442,6 +450,16 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
       }
       break;
     }
+    case control::v1::Command::kCollectGarbage:
+      if (!behaviour_.held.has_value() ||
+          behaviour_.held->uploads() != command.collect_garbage().uploads()) {
+        *result.mutable_error() = ToRpcStatus(
+            MakeError(absl::StatusCode::kFailedPrecondition,
+                      reason::kGarbageChanged, "another number is held"));
+      } else {
+        behaviour_.held.reset();
+      }
+      break;
     case control::v1::Command::kStoreTombstone:
       if (!behaviour_.refuse_tombstone.ok()) {
         *result.mutable_error() = ToRpcStatus(behaviour_.refuse_tombstone);
@@ -479,6 +497,9 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
         behaviour_.health_error);
     message.mutable_heartbeat()->mutable_health()->set_detail(
         behaviour_.health_detail);
+    if (behaviour_.held.has_value()) {
+      *message.mutable_heartbeat()->mutable_held_garbage() = *behaviour_.held;
+    }
     if (behaviour_.scrub.has_value()) {
       *message.mutable_heartbeat()->mutable_scrub() = *behaviour_.scrub;
     }

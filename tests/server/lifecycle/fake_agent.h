@@ -111,6 +111,9 @@ class FakeAgent {
     std::string health_error;
     std::string health_detail;
     std::string host;  // empty: one of its own
+    std::vector<std::string> capabilities = {"collect_garbage"};
+    // What heartbeats say is held, until CollectGarbage names its number.
+    std::optional<control::v1::HeldGarbage> held;
     // What heartbeats say of a scrub.
     std::optional<control::v1::ScrubProgress> scrub;
   };

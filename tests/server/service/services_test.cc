@@ -15,6 +15,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "gtest/gtest.h"
 
+#include "common/collect_garbage.h"
 #include "common/errors.h"
 #include "common/executor.h"
 #include "common/rpc/grpc_status.h"
@@ -98,7 +99,8 @@ class ServicesTest : public ::testing::Test {
   }
 
   // A registered agent as far as the first Heartbeat's answer.
-  void Register(AgentStream* stream, const Uuid& uid) {
+  void Register(AgentStream* stream, const Uuid& uid,
+                const std::string& capability = "") {
     control::v1::AgentMessage message;
     control::v1::CoordinatorMessage answer;
     message.mutable_hello()->set_protocol_version(1);
@@ -106,6 +108,9 @@ class ServicesTest : public ::testing::Test {
     message.mutable_hello()->set_mount_uid(uid.bytes());
     message.mutable_hello()->set_incarnation("1");
     message.mutable_hello()->add_addresses("unix:/run/a.sock");
+    if (!capability.empty()) {
+      message.mutable_hello()->add_capabilities(capability);
+    }
     ASSERT_TRUE(stream->Write(message));
     ASSERT_TRUE(stream->Read(&answer));
     ASSERT_TRUE(answer.has_welcome());
@@ -260,6 +265,64 @@ TEST_F(ServicesTest, ASessionOverTheWireTakesAnUpload) {
   EXPECT_EQ(cluster.mounts_online(), 1);
   EXPECT_EQ(cluster.tombstone_count(), 1);
 
+  context->TryCancel();
+  agent.join();
+  while (registry_->Find(uid)->session_open) {
+    std::this_thread::yield();
+  }
+}
+
+TEST_F(ServicesTest, HeldGarbageIsShownAndCollectedOverTheWire) {
+  const Uuid uid = ids_.NextUuid();
+  const auto context = std::make_unique<grpc::ClientContext>();
+  const auto stream = session_stub_->Session(context.get());
+  Register(stream.get(), uid, std::string(kCanCollectGarbage));
+  if (HasFatalFailure()) {
+    return;
+  }
+  control::v1::AgentMessage beat;
+  control::v1::CoordinatorMessage message;
+  beat.mutable_heartbeat()->mutable_held_garbage()->set_uploads(12);
+  beat.mutable_heartbeat()->mutable_held_garbage()->set_bytes(345);
+  stream->Write(beat);
+  v1::Mount mount;
+  v1::CollectGarbageRequest collect;
+  collect.set_name("mounts/a");
+  collect.set_validate_only(true);
+  while (mount.held_upload_count() == 0) {
+    ASSERT_THAT(FromGrpcStatus(mount_stub_->CollectGarbage(Context().get(),
+                                                           collect, &mount)),
+                IsOk());
+  }
+  EXPECT_EQ(mount.held_upload_count(), 12);
+  EXPECT_EQ(mount.held_upload_bytes(), 345);
+
+  collect.set_validate_only(false);
+  collect.set_accept_upload_count(11);
+  const absl::Status refused = FromGrpcStatus(
+      mount_stub_->CollectGarbage(Context().get(), collect, &mount));
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(refused, HasReason(reason::kGarbageChanged));
+  EXPECT_EQ(MetadataOf(refused)["upload_count"], "12");
+
+  std::thread agent([&] {
+    while (stream->Read(&message)) {
+      if (!message.command().has_collect_garbage()) {
+        continue;
+      }
+      EXPECT_EQ(message.command().collect_garbage().uploads(), 12);
+      control::v1::AgentMessage answer;
+      answer.mutable_heartbeat()->set_sequence(9);
+      stream->Write(answer);
+      answer.mutable_command_result()->set_number(message.command().number());
+      stream->Write(answer);
+    }
+  });
+  collect.set_accept_upload_count(12);
+  EXPECT_THAT(FromGrpcStatus(mount_stub_->CollectGarbage(Context().get(),
+                                                         collect, &mount)),
+              IsOk());
+  EXPECT_EQ(mount.held_upload_count(), 0);
   context->TryCancel();
   agent.join();
   while (registry_->Find(uid)->session_open) {
