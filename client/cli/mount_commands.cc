@@ -78,13 +78,27 @@ absl::StatusOr<int> Stat(const MountArguments& a, const Context& context) {
   return kExitDone;
 }
 
+// A mount is excused or cordoned: the one ends the other.
 absl::StatusOr<int> Cordon(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount before, client.GetMount(a.name));
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.CordonMount(a.name, a.reason, a.dry_run));
-  return ReportMount(context, a.dry_run, "takes no new images", mount,
-                     absl::StrCat("predella mount uncordon ", a.name,
-                                  " when it shall take images again"));
+  const bool excused = before.admin_state() == v1::ADMIN_STATE_MAINTENANCE;
+  return ReportMount(
+      context, a.dry_run,
+      absl::StrCat("takes no new images",
+                   excused
+                       ? absl::StrCat(", and its maintenance until ",
+                                      Moment(before.maintenance_until_time()),
+                                      " ends: it is not excused any more")
+                       : ""),
+      mount,
+      absl::StrCat("predella mount uncordon ", a.name,
+                   " when it shall take images again",
+                   excused ? absl::StrCat("; predella mount maintenance ",
+                                          a.name, " --for 1h excuses it anew")
+                           : ""));
 }
 
 absl::StatusOr<int> Uncordon(const MountArguments& a, const Context& context) {
@@ -184,7 +198,7 @@ void AddMountCommands(CLI::App* app, Context* context) {
   CLI::App* cordon =
       mount->add_subcommand("cordon", "Keep new images away from a mount.");
   cordon->footer(
-      "What lies on it stays readable.\n"
+      "What lies on it stays readable. It ends a maintenance, and says so.\n"
       "Example:\n"
       "  predella mount cordon store-1 --reason \"disk is swapped on Friday\"");
   add_name(cordon);

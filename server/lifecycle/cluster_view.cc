@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "absl/strings/substitute.h"
+#include "absl/time/time.h"
 
 #include "common/errors.h"
 #include "common/ids.h"
@@ -161,6 +162,35 @@ void ClusterView::CheckMount(const MountInfo& info,
               "plan for more space: other mounts are taken first from now on "
               "(predella placement explain)"));
   }
+}
+
+// An excuse is for the mount: the images on it are as they are.
+void ClusterView::CheckExcused(const MountInfo& info,
+                               v1::Cluster* cluster) const {
+  const ImageTotals totals =
+      deps_.index->mount_totals(Uuid::FromBytesOrNone(info.row.mount_uid()));
+  if (CountsAsDegraded(info.health) && totals.count > 0) {
+    const std::string& name = info.row.mount_name();
+    About(info, totals.count,
+          Add(cluster, "MOUNT_EXCUSED", v1::CLUSTER_HEALTH_WARNING,
+              absl::StrCat(
+                  MountName(name), " is ", HealthName(info.health),
+                  ", and excused by its maintenance until ",
+                  absl::FormatTime(
+                      "%Y-%m-%dT%H:%M:%SZ",
+                      absl::FromUnixMicros(info.row.maintenance_until_us()),
+                      absl::UTCTimeZone()),
+                  info.row.admin_reason().empty() ? "" : " (",
+                  info.row.admin_reason(),
+                  info.row.admin_reason().empty() ? "; " : "); ", totals.count,
+                  " images with ", FormatSize(totals.bytes),
+                  " lie there and are DEGRADED"),
+              absl::StrCat("predella image ls --degraded --mount ", name,
+                           " names them; when the work is done: predella mount "
+                           "uncordon ",
+                           name)));
+  }
+  CheckCopies(info, cluster);
 }
 
 void ClusterView::CheckCopies(const MountInfo& info,
@@ -415,7 +445,9 @@ v1::Cluster ClusterView::Get() const {
     }
     const bool excused =
         info.view.admin_state == storage::v1::ADMIN_STATE_MAINTENANCE;
-    if (!excused) {
+    if (excused) {
+      CheckExcused(info, &cluster);
+    } else {
       CheckMount(info, &cluster);
       CheckGarbage(info, &cluster);
       CheckInventory(info, &cluster);

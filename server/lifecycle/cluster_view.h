@@ -28,6 +28,7 @@ class ClusterView {
 
  private:
   void CheckMount(const MountInfo& info, v1::Cluster* cluster) const;
+  void CheckExcused(const MountInfo& info, v1::Cluster* cluster) const;
   // Missing and damaged ones.
   void CheckCopies(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckLost(const MountInfo& info, v1::Cluster* cluster) const;

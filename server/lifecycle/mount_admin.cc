@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 #include "common/errors.h"
 #include "common/logging.h"
@@ -22,6 +23,20 @@ absl::Status Retired(const storage::v1::MountRow& row) {
                    absl::StrCat(MountName(row.mount_name()),
                                 " was retired; that cannot be taken back"),
                    {{"mount", MountName(row.mount_name())}});
+}
+
+// An excuse that a command ends before its time, with what was said for it.
+std::string EndedExcuse(const storage::v1::MountRow& old, int64_t now_us) {
+  if (old.admin_state() != storage::v1::ADMIN_STATE_MAINTENANCE ||
+      old.maintenance_until_us() <= now_us) {
+    return "";
+  }
+  return absl::StrCat(
+      "this ended its maintenance, which was to last until ",
+      absl::FormatTime("%Y-%m-%dT%H:%M:%SZ",
+                       absl::FromUnixMicros(old.maintenance_until_us()),
+                       absl::UTCTimeZone()),
+      old.admin_reason().empty() ? "" : ": ", old.admin_reason());
 }
 
 }  // namespace
@@ -108,7 +123,8 @@ absl::Status MountAdmin::CheckReason(const std::string& reason) {
 absl::StatusOr<v1::Mount> MountAdmin::Change(
     const std::string& name, bool validate_only, absl::string_view event,
     const std::function<absl::Status(storage::v1::MountRow*)>& change,
-    const std::string& detail) {
+    const std::function<std::string(const storage::v1::MountRow& old)>&
+        detail) {
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(MountInfo info, Find(name));
     const storage::v1::MountRow old = info.row;
@@ -126,7 +142,7 @@ absl::StatusOr<v1::Mount> MountAdmin::Change(
     row.set_time_us(info.row.update_time_us());
     row.set_kind(std::string(event));
     row.set_mount_name(info.row.mount_name());
-    row.set_detail(detail.empty() ? info.row.admin_reason() : detail);
+    row.set_detail(detail == nullptr ? info.row.admin_reason() : detail(old));
     row.set_affected_images(
         deps_.index->mount_totals(Uuid::FromBytesOrNone(old.mount_uid()))
             .count);
@@ -152,30 +168,41 @@ absl::StatusOr<v1::Mount> MountAdmin::Change(
 
 absl::StatusOr<v1::Mount> MountAdmin::Cordon(
     const v1::CordonMountRequest& request) {
-  return Change(request.name(), request.validate_only(), "mount_cordoned",
-                [&request](storage::v1::MountRow* row) {
-                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-                    return Retired(*row);
-                  }
-                  row->set_admin_state(storage::v1::ADMIN_STATE_CORDONED);
-                  row->clear_maintenance_until_us();
-                  row->set_admin_reason(request.reason());
-                  return absl::OkStatus();
-                });
+  return Change(
+      request.name(), request.validate_only(), "mount_cordoned",
+      [&request](storage::v1::MountRow* row) {
+        if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+          return Retired(*row);
+        }
+        row->set_admin_state(storage::v1::ADMIN_STATE_CORDONED);
+        row->clear_maintenance_until_us();
+        row->set_admin_reason(request.reason());
+        return absl::OkStatus();
+      },
+      [this, &request](const storage::v1::MountRow& old) {
+        const std::string ended = EndedExcuse(old, deps_.clock->NowMicros());
+        return absl::StrCat(
+            request.reason(),
+            request.reason().empty() || ended.empty() ? "" : "; ", ended);
+      });
 }
 
 absl::StatusOr<v1::Mount> MountAdmin::Uncordon(
     const v1::UncordonMountRequest& request) {
-  return Change(request.name(), request.validate_only(), "mount_uncordoned",
-                [](storage::v1::MountRow* row) {
-                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-                    return Retired(*row);
-                  }
-                  row->set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
-                  row->clear_maintenance_until_us();
-                  row->clear_admin_reason();
-                  return absl::OkStatus();
-                });
+  return Change(
+      request.name(), request.validate_only(), "mount_uncordoned",
+      [](storage::v1::MountRow* row) {
+        if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+          return Retired(*row);
+        }
+        row->set_admin_state(storage::v1::ADMIN_STATE_ACTIVE);
+        row->clear_maintenance_until_us();
+        row->clear_admin_reason();
+        return absl::OkStatus();
+      },
+      [this](const storage::v1::MountRow& old) {
+        return EndedExcuse(old, deps_.clock->NowMicros());
+      });
 }
 
 absl::StatusOr<v1::Mount> MountAdmin::Maintain(
@@ -220,10 +247,11 @@ void MountAdmin::Tick() {
           }
           return absl::OkStatus();
         },
-        absl::StrCat("its time is over; it was excused for: ",
-                     info.row.admin_reason().empty()
-                         ? "no reason was given"
-                         : info.row.admin_reason()));
+        [](const storage::v1::MountRow& old) {
+          return absl::StrCat("its time is over; it was excused for: ",
+                              old.admin_reason().empty() ? "no reason was given"
+                                                         : old.admin_reason());
+        });
     LogIfError(ended.status(), "the end is written down at the next look");
   }
 }

@@ -91,7 +91,8 @@ class MountAdmin {
   absl::StatusOr<v1::Mount> Change(
       const std::string& name, bool validate_only, absl::string_view event,
       const std::function<absl::Status(storage::v1::MountRow*)>& change,
-      const std::string& detail = "");
+      const std::function<std::string(const storage::v1::MountRow& old)>&
+          detail = nullptr);
   v1::Mount ToApi(const MountInfo& info);
 
   const LifecycleDeps deps_;

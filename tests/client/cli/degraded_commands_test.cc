@@ -190,6 +190,24 @@ TEST_F(DegradedCommandsTest, RetireNamesOnlyWhatHasNoOtherCopy) {
                                 Not(HasSubstr(id(2))), Not(HasSubstr("more"))));
 }
 
+TEST_F(DegradedCommandsTest, CordonSaysThatItEndsAMaintenance) {
+  v1::Mount before;
+  before.set_name("mounts/store-2");
+  before.set_admin_state(v1::ADMIN_STATE_MAINTENANCE);
+  before.mutable_maintenance_until_time()->set_seconds(4'000'000'000);
+  v1::Mount after = before;
+  after.set_admin_state(v1::ADMIN_STATE_CORDONED);
+  EXPECT_CALL(*connection_, CordonMount).WillRepeatedly(Return(after));
+  EXPECT_CALL(*connection_, GetMount)
+      .WillOnce(Return(before))
+      .WillOnce(Return(after));
+  EXPECT_EQ(Run({"mount", "cordon", "store-2"}), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("its maintenance until "
+                                    "2096-10-02T07:06:40Z ends"));
+  EXPECT_EQ(Run({"mount", "cordon", "store-2"}), kExitDone);
+  EXPECT_THAT(out_.str(), Not(HasSubstr("maintenance")));
+}
+
 TEST_F(DegradedCommandsTest, AnOrphanIsRemovedInTheGenerationThatWasSeen) {
   EXPECT_CALL(*connection_, RemoveOrphan).Times(0);
   EXPECT_CALL(*connection_, ListOrphans).Times(0);

@@ -12,7 +12,9 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class MountAdminTest : public LifecycleFixture {
  protected:
@@ -64,6 +66,69 @@ TEST_F(MountAdminTest, CordonKeepsImagesAwayAndUncordonTakesItBack) {
   uncordon.set_name("mounts/a");
   ASSERT_OK_AND_ASSIGN(mount, lifecycle_->mounts().Uncordon(uncordon));
   EXPECT_EQ(mount.admin_state(), v1::ADMIN_STATE_ACTIVE);
+}
+
+TEST_F(MountAdminTest, WhatEndsAMaintenanceSaysSo) {
+  AddConnected("a");
+  v1::MaintainMountRequest maintain;
+  maintain.set_name("a");
+  maintain.set_reason("new cable");
+  maintain.mutable_until_time()->set_seconds(4'000'000'000);
+  v1::CordonMountRequest cordon;
+  cordon.set_name("a");
+  cordon.set_reason("bad disk");
+  v1::UncordonMountRequest uncordon;
+  uncordon.set_name("a");
+  const auto detail = [this](const std::string& kind) {
+    v1::ListEventsRequest request;
+    request.set_kind(kind);
+    const auto events = lifecycle_->events().List(request);
+    return events.ok() && events->events_size() > 0 ? events->events(0).detail()
+                                                    : std::string("no event");
+  };
+  ASSERT_OK(lifecycle_->mounts().Cordon(cordon));
+  EXPECT_EQ(detail("mount_cordoned"), "bad disk");
+  ASSERT_OK(lifecycle_->mounts().Uncordon(uncordon));
+  EXPECT_EQ(detail("mount_uncordoned"), "");
+  ASSERT_OK(lifecycle_->mounts().Maintain(maintain));
+  ASSERT_OK(lifecycle_->mounts().Cordon(cordon));
+  EXPECT_EQ(detail("mount_cordoned"),
+            "bad disk; this ended its maintenance, which was to last until "
+            "2096-10-02T07:06:40Z: new cable");
+  ASSERT_OK(lifecycle_->mounts().Maintain(maintain));
+  ASSERT_OK(lifecycle_->mounts().Uncordon(uncordon));
+  EXPECT_THAT(
+      detail("mount_uncordoned"),
+      AllOf(HasSubstr("this ended its maintenance"), HasSubstr("new cable")));
+}
+
+TEST_F(MountAdminTest, DegradedImagesOfAnExcusedMountAreNamed) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  PutRow({a}, 1000);
+  v1::MaintainMountRequest maintain;
+  maintain.set_name("a");
+  maintain.set_reason("new cable");
+  maintain.mutable_until_time()->set_seconds(absl::ToUnixSeconds(clock_.Now()) +
+                                             3600);
+  ASSERT_OK(lifecycle_->mounts().Maintain(maintain));
+  EXPECT_THAT(Checks(), IsEmpty()) << "its image can be read";
+  a->Lose();
+  clock_.Advance(absl::Seconds(16));
+  b->Beat();
+  const v1::Cluster cluster = lifecycle_->cluster().Get();
+  EXPECT_THAT(Checks(), ElementsAre("MOUNT_EXCUSED"));
+  EXPECT_EQ(cluster.health(), v1::CLUSTER_HEALTH_WARNING);
+  ASSERT_EQ(cluster.checks_size(), 1);
+  EXPECT_EQ(cluster.checks(0).mount(), "mounts/a");
+  EXPECT_EQ(cluster.checks(0).affected_image_count(), 1);
+  EXPECT_THAT(cluster.checks(0).detail(),
+              AllOf(HasSubstr("UNREACHABLE"), HasSubstr("new cable"),
+                    HasSubstr("1 images with 1000 B lie there and are "
+                              "DEGRADED")));
+  // What is wrong with a single copy is no matter of the mount's excuse.
+  PutFault(PutRow({a}), a, storage::v1::COPY_FAULT_DAMAGED);
+  EXPECT_THAT(Checks(), ElementsAre("MOUNT_EXCUSED", "COPIES_DAMAGED"));
 }
 
 TEST_F(MountAdminTest, MaintenanceNeedsAnEndInTheFuture) {
