@@ -192,14 +192,15 @@ absl::StatusOr<v1::Mount> Client::PauseScrub(absl::string_view mount) {
 }
 
 absl::StatusOr<v1::Mount> Client::RetireMount(absl::string_view mount,
-                                              int64_t accept_lost_image_count,
+                                              const AcceptedLoss& accept,
                                               absl::string_view reason,
                                               bool validate_only,
                                               bool accept_unlisted) {
   ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
   v1::RetireMountRequest request;
   request.set_name(MountName(name));
-  request.set_accept_lost_image_count(accept_lost_image_count);
+  request.set_accept_lost_image_count(accept.count);
+  request.set_accept_lost_digest(accept.digest);
   request.set_reason(std::string(reason));
   request.set_validate_only(validate_only);
   request.set_accept_unlisted(accept_unlisted);
@@ -208,14 +209,15 @@ absl::StatusOr<v1::Mount> Client::RetireMount(absl::string_view mount,
 
 absl::StatusOr<v1::Mount> Client::ReplaceMount(absl::string_view mount,
                                                absl::string_view new_uid,
-                                               int64_t accept_lost_image_count,
+                                               const AcceptedLoss& accept,
                                                absl::string_view reason,
                                                bool validate_only) {
   ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
   v1::ReplaceMountRequest request;
   request.set_name(MountName(name));
   request.set_new_uid(std::string(new_uid));
-  request.set_accept_lost_image_count(accept_lost_image_count);
+  request.set_accept_lost_image_count(accept.count);
+  request.set_accept_lost_digest(accept.digest);
   request.set_reason(std::string(reason));
   request.set_validate_only(validate_only);
   return connection_->ReplaceMount(request);

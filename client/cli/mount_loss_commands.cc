@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -25,7 +26,7 @@ struct LossArguments {
   std::string name;
   std::string new_uid;
   std::string reason;
-  int64_t accept_lost = 0;
+  std::string accept_lost = "0";
   bool images = false;
   bool dry_run = false;
   bool yes = false;
@@ -159,19 +160,57 @@ absl::Status PrintLoss(Client* client, const std::string& name,
   return absl::OkStatus();
 }
 
-absl::Status NotAccepted(const LossArguments& a, const absl::Status& status) {
-  const std::string count = MetadataOf(status)["image_count"];
-  return MakeError(status.code(), reason::kMountNotEmpty,
-                   absl::StrCat(a.name, " holds ", count,
-                                " images, which would be lost: predella mount "
-                                "impact ",
-                                a.name, " --images names them, --accept-lost ",
-                                count, " gives them up"));
+// "28:9fa3...": how many images, and a digest of which. A number alone would
+// give up images that nobody looked at, where some came and others went.
+absl::StatusOr<AcceptedLoss> ParseAccepted(const LossArguments& a,
+                                           absl::string_view command) {
+  const std::string help =
+      absl::StrCat("look at them with predella mount ", command, " ", a.name,
+                   " --dry-run, which prints the --accept-lost NUMBER:DIGEST "
+                   "that gives up exactly these");
+  AcceptedLoss loss;
+  const absl::string_view text = a.accept_lost;
+  const size_t colon = text.find(':');
+  if (!absl::SimpleAtoi(text.substr(0, colon), &loss.count) || loss.count < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--accept-lost \"", text, "\" is not NUMBER:DIGEST; ", help));
+  }
+  if (colon != absl::string_view::npos) {
+    loss.digest = std::string(text.substr(colon + 1));
+  }
+  if (loss.count > 0 && loss.digest.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--accept-lost ", loss.count,
+                     " is a number, and does not say which images: ", help));
+  }
+  return loss;
+}
+
+absl::Status NotAccepted(const LossArguments& a, absl::string_view command,
+                         const absl::Status& status) {
+  ErrorMetadata metadata = MetadataOf(status);
+  const std::string& count = metadata["image_count"];
+  return MakeError(
+      status.code(), reason::kMountNotEmpty,
+      absl::StrCat(
+          a.name, " holds ", count, " images, which would be lost",
+          a.accept_lost == "0" ? ""
+                               : absl::StrCat(" (not the ", a.accept_lost,
+                                              " that was accepted)"),
+          ": predella mount impact ", a.name,
+          " --images names them, and this gives up exactly these: predella "
+          "mount ",
+          command, " ", a.name, " --accept-lost ", count, ":",
+          metadata["lost_digest"],
+          a.new_uid.empty() ? "" : absl::StrCat(" --new-uid ", a.new_uid),
+          a.accept_unlisted ? " --accept-unlisted" : "", " --yes"));
 }
 
 // What a change of the mount came to; its loss is named where it was refused,
-// or only looked at.
+// or only looked at. The images are asked for after the digest was: one that
+// comes in between is shown, and not accepted.
 absl::StatusOr<v1::Mount> NameLoss(Client* client, const LossArguments& a,
+                                   absl::string_view command,
                                    absl::StatusOr<v1::Mount> changed,
                                    const Context& context) {
   const bool refused = HasReason(changed.status(), reason::kMountNotEmpty);
@@ -179,7 +218,7 @@ absl::StatusOr<v1::Mount> NameLoss(Client* client, const LossArguments& a,
     RETURN_IF_ERROR(PrintLoss(client, a.name, context));
   }
   if (refused) {
-    return NotAccepted(a, changed.status());
+    return NotAccepted(a, command, changed.status());
   }
   return changed;
 }
@@ -190,10 +229,11 @@ absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
         "a retired mount never comes back: look at predella mount retire ",
         a.name, " --dry-run, then say --yes"));
   }
+  ASSIGN_OR_RETURN(const AcceptedLoss accept, ParseAccepted(a, "retire"));
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount,
-                   NameLoss(&client, a,
-                            client.RetireMount(a.name, a.accept_lost, a.reason,
+                   NameLoss(&client, a, "retire",
+                            client.RetireMount(a.name, accept, a.reason,
                                                a.dry_run, a.accept_unlisted),
                             context));
   return ReportMount(
@@ -209,13 +249,13 @@ absl::StatusOr<int> Replace(const LossArguments& a, const Context& context) {
                      "at predella mount replace ",
                      a.name, " --dry-run, then say --yes"));
   }
+  ASSIGN_OR_RETURN(const AcceptedLoss accept, ParseAccepted(a, "replace"));
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  ASSIGN_OR_RETURN(
-      const v1::Mount mount,
-      NameLoss(&client, a,
-               client.ReplaceMount(a.name, a.new_uid, a.accept_lost, a.reason,
-                                   a.dry_run),
-               context));
+  ASSIGN_OR_RETURN(const v1::Mount mount,
+                   NameLoss(&client, a, "replace",
+                            client.ReplaceMount(a.name, a.new_uid, accept,
+                                                a.reason, a.dry_run),
+                            context));
   return ReportMount(
       context, a.dry_run, absl::StrCat("is now ", mount.uid()), mount,
       "its agent registers by itself; predella image ls --lost names "
@@ -235,7 +275,8 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
   const auto add_change = [&a](CLI::App* command) {
     command->add_option("NAME", a->name, "Name of the mount.")->required();
     command->add_option("--accept-lost", a->accept_lost,
-                        "How many images are lost with it.");
+                        "Which images are lost with it: NUMBER:DIGEST, as "
+                        "--dry-run prints it.");
     command->add_flag("--yes", a->yes, "Do it.");
     command->add_option("--reason", a->reason, "Shown with the mount.");
     command->add_flag("--dry-run", a->dry_run, "Only say what would be.");
@@ -256,12 +297,14 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
   CLI::App* retire =
       mount->add_subcommand("retire", "Give a mount up for good.");
   retire->footer(
-      "A mount that holds images wants their number as --accept-lost; they "
-      "are\n"
-      "LOST then (predella image ls --lost).\n"
+      "--dry-run names the images on it and prints the --accept-lost that "
+      "gives\n"
+      "up exactly these; they are LOST then (predella image ls --lost). Where\n"
+      "others lie there by then, it is refused.\n"
       "Examples:\n"
       "  predella mount retire store-1 --dry-run\n"
-      "  predella mount retire store-1 --accept-lost 12 --yes");
+      "  predella mount retire store-1 --accept-lost \\\n"
+      "    12:4c9e0b6d1f0a3e57a8d2c41b9f6e7035 --yes");
   add_change(retire);
   retire->add_flag("--accept-unlisted", a->accept_unlisted,
                    "In RECOVERING: also when nobody knows what is on it.");
@@ -275,7 +318,8 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
       "on the old one is LOST.\n"
       "Examples:\n"
       "  predella mount replace store-1 --dry-run\n"
-      "  predella mount replace store-1 --accept-lost 12 --yes");
+      "  predella mount replace store-1 --accept-lost \\\n"
+      "    12:4c9e0b6d1f0a3e57a8d2c41b9f6e7035 --yes");
   add_change(replace);
   replace->add_option("--new-uid", a->new_uid,
                       "UUID on the new label; default: the directory whose "

@@ -11,7 +11,6 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
-#include "common/units.h"
 #include "server/lifecycle/api_convert.h"
 #include "server/lifecycle/page_token.h"
 
@@ -254,97 +253,6 @@ void MountAdmin::Tick() {
         });
     LogIfError(ended.status(), "the end is written down at the next look");
   }
-}
-
-absl::StatusOr<v1::Mount> MountAdmin::Retire(
-    const v1::RetireMountRequest& request) {
-  auto mount = [&]() -> absl::StatusOr<v1::Mount> {
-    ASSIGN_OR_RETURN(const MountInfo info, Find(request.name()));
-    const MountGate::Counting counting(
-        gate_, Uuid::FromBytesOrNone(info.row.mount_uid()));
-    return RetireCounted(request);
-  }();
-  if (mount.ok() && !request.validate_only()) {
-    reaper_->Tick();
-  }
-  return mount;
-}
-
-absl::StatusOr<ImageTotals> MountAdmin::CountLoss(const Uuid& mount_uid) const {
-  ImageTotals totals = deps_.index->mount_totals(mount_uid);
-  RETURN_IF_ERROR(
-      deps_.index->ScanConflicts([&](const storage::v1::ConflictRow& conflict) {
-        for (const storage::v1::CopyRow& copy : conflict.image().copies()) {
-          if (copy.mount_uid() == mount_uid.bytes()) {
-            ++totals.count;
-            totals.bytes += conflict.image().size_bytes();
-          }
-        }
-      }));
-  return totals;
-}
-
-absl::Status MountAdmin::CheckLossAccepted(const storage::v1::MountRow& row,
-                                           int64_t accepted,
-                                           bool accept_unlisted) const {
-  const Uuid mount_uid = Uuid::FromBytesOrNone(row.mount_uid());
-  const std::string name = MountName(row.mount_name());
-  const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
-  if (row.unconfirmed() && !accept_unlisted) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kRecovering,
-        absl::StrCat(
-            name,
-            " was away when the index was rebuilt: what is on it is not "
-            "known, and would be lost without a name; take it in "
-            "(ConfirmMount) first, or accept that (accept_unlisted of "
-            "RetireMount)"),
-        {{"mount", name}});
-  }
-  if (info.has_value() && !row.unconfirmed() && !inventory_->Listed(*info) &&
-      !accept_unlisted) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kRecovering,
-        absl::StrCat(
-            name,
-            " was not listed since the index was put back from an older "
-            "copy: what was stored on it after that copy is not known, "
-            "and would be lost without a name; start its agent, or "
-            "accept that (accept_unlisted of RetireMount)"),
-        {{"mount", name}});
-  }
-  ASSIGN_OR_RETURN(const ImageTotals totals, CountLoss(mount_uid));
-  if (accepted != totals.count) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     reason::kMountNotEmpty,
-                     absl::StrCat(name, " holds ", totals.count,
-                                  " images with ", FormatSize(totals.bytes),
-                                  ", which would be lost; to accept that, say "
-                                  "accept_lost_image_count ",
-                                  totals.count, " (it was ", accepted, ")"),
-                     {{"mount", name},
-                      {"image_count", absl::StrCat(totals.count)},
-                      {"image_bytes", absl::StrCat(totals.bytes)}});
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<v1::Mount> MountAdmin::RetireCounted(
-    const v1::RetireMountRequest& request) {
-  return Change(request.name(), request.validate_only(), "mount_retired",
-                [this, &request](storage::v1::MountRow* row) {
-                  if (row->admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-                    return absl::OkStatus();
-                  }
-                  RETURN_IF_ERROR(
-                      CheckLossAccepted(*row, request.accept_lost_image_count(),
-                                        request.accept_unlisted()));
-                  row->set_admin_state(storage::v1::ADMIN_STATE_RETIRED);
-                  row->clear_unconfirmed();
-                  row->clear_maintenance_until_us();
-                  row->set_admin_reason(request.reason());
-                  return absl::OkStatus();
-                });
 }
 
 }  // namespace predella::server

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "common/lost_digest.h"
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
 #include "server/lifecycle/agent_session.h"
@@ -40,9 +41,11 @@ class MountAdmin {
   absl::StatusOr<v1::Mount> Uncordon(const v1::UncordonMountRequest& request);
   // INVALID_ARGUMENT for an end that is not in the future.
   absl::StatusOr<v1::Mount> Maintain(const v1::MaintainMountRequest& request);
-  // FAILED_PRECONDITION, MOUNT_NOT_EMPTY unless the loss is accepted by its
-  // exact number, that of generations which wait for a choice included; nor
-  // in RECOVERING before it was listed, unless that is accepted too.
+  // mount_loss.cc. FAILED_PRECONDITION, MOUNT_NOT_EMPTY unless the loss is
+  // accepted by its exact number and digest (common/lost_digest.h), generations
+  // which wait for a choice included; the status bears both (`image_count`,
+  // `lost_digest`). RECOVERING before it was listed, unless that is accepted
+  // too.
   absl::StatusOr<v1::Mount> Retire(const v1::RetireMountRequest& request);
   // mount_replace.cc. Gives the name to another identity, and the present one
   // up as Retire does. FAILED_PRECONDITION: MOUNT_IN_USE while an agent serves
@@ -72,14 +75,20 @@ class MountAdmin {
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
   absl::Status CheckCollectable(const MountInfo& info) const;
+  struct Loss {
+    ImageTotals totals;
+    LostDigest digest;
+  };
   // Images, and generations that wait for a choice.
-  absl::StatusOr<ImageTotals> CountLoss(const Uuid& mount_uid) const;
+  absl::StatusOr<Loss> CountLoss(const Uuid& mount_uid) const;
   // While no image is being committed on the mount.
   absl::StatusOr<v1::Mount> RetireCounted(
       const v1::RetireMountRequest& request);
   // FAILED_PRECONDITION, MOUNT_NOT_EMPTY with the numbers; RECOVERING.
   absl::Status CheckLossAccepted(const storage::v1::MountRow& row,
-                                 int64_t accepted, bool accept_unlisted) const;
+                                 int64_t accepted_count,
+                                 const std::string& accepted_digest,
+                                 bool accept_unlisted) const;
   static absl::Status CheckReason(const std::string& reason);
   absl::StatusOr<Uuid> NewIdentity(const v1::ReplaceMountRequest& request,
                                    const MountInfo& info) const;

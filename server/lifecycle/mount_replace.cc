@@ -160,6 +160,7 @@ absl::StatusOr<v1::Mount> MountAdmin::ReplaceCounted(
     if (!IsRetired(info)) {
       RETURN_IF_ERROR(CheckLossAccepted(info.row,
                                         request.accept_lost_image_count(),
+                                        request.accept_lost_digest(),
                                         /*accept_unlisted=*/false));
     }
     RETURN_IF_ERROR(CheckReason(request.reason()));
@@ -187,8 +188,10 @@ absl::StatusOr<v1::Mount> MountAdmin::Replace(
     const v1::ReplaceMountRequest& request) {
   auto mount = [&]() -> absl::StatusOr<v1::Mount> {
     ASSIGN_OR_RETURN(const MountInfo info, Find(request.name()));
-    const MountGate::Counting counting(
-        gate_, Uuid::FromBytesOrNone(info.row.mount_uid()));
+    std::optional<MountGate::Counting> counting;  // as in Retire
+    if (!request.validate_only()) {
+      counting.emplace(gate_, Uuid::FromBytesOrNone(info.row.mount_uid()));
+    }
     return ReplaceCounted(request);
   }();
   if (mount.ok() && !request.validate_only()) {

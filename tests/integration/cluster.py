@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -206,6 +207,14 @@ class Cluster:
         """Names of the mounts that the index says hold the image."""
         stat = self.cli('image', 'stat', image, '-o', 'json').json
         return [c['mount'].split('/')[1] for c in stat['copies']]
+
+    def loss(self, command, name):
+        """What --accept-lost takes, as the dry run of retire or replace says."""
+        dry = self.cli('mount', command, name, '--dry-run', check=False)
+        found = re.search(r'--accept-lost (\d+:[0-9a-f]{32}) ', dry.err)
+        if not found:
+            raise AssertionError(f'no --accept-lost in: {dry.err}')
+        return found[1]
 
     def files(self, name):
         """Final names on a mount."""

@@ -149,17 +149,22 @@ class DegradedTest(ClusterTest):
         wait_until('the new label is refused',
                    lambda: self.check('MOUNT_IDENTITY_MISMATCH'))
         self.assertEqual(self.cluster.files('store-2'), [])
-        # What is lost is shown by name before anybody accepts a number.
+        # What is lost is shown by name before anybody accepts it.
         dry = self.cluster.cli('mount', 'replace', 'store-2', '--dry-run',
                                check=False)
         self.assertEqual(dry.code, 5, dry.err)
         for image in self.on['store-2']:
             self.assertIn(image, dry.text)
-        self.assertIn('--accept-lost 2', dry.err)
-        wrong = self.cluster.cli('mount', 'replace', 'store-2',
-                                 '--accept-lost', '1', '--yes', check=False)
+        self.assertIn('--accept-lost 2:', dry.err)
+        shown = self.cluster.loss('replace', 'store-2')
+        number = self.cluster.cli('mount', 'replace', 'store-2',
+                                  '--accept-lost', '2', '--yes', check=False)
+        self.assertEqual(number.code, 2)
+        self.assertIn('--dry-run', number.err)
+        wrong = self.cluster.cli('mount', 'replace', 'store-2', '--accept-lost',
+                                 '2:' + '0' * 32, '--yes', check=False)
         self.assertEqual(wrong.code, 5)
-        self.cluster.cli('mount', 'replace', 'store-2', '--accept-lost', '2',
+        self.cluster.cli('mount', 'replace', 'store-2', '--accept-lost', shown,
                          '--yes', '--reason', 'sdb is dead')
         self.cluster.wait_ready(['store-2'], timeout=60)
         mount = self.cluster.cli('mount', 'stat', 'store-2', '-o', 'json').json
@@ -194,8 +199,8 @@ class DegradedTest(ClusterTest):
                                check=False)
         for image in self.on['store-3']:
             self.assertIn(image, dry.text)
-        self.cluster.cli('mount', 'retire', 'store-3', '--accept-lost', '2',
-                         '--yes')
+        self.cluster.cli('mount', 'retire', 'store-3', '--accept-lost',
+                         self.cluster.loss('retire', 'store-3'), '--yes')
         self.assertEqual(self.listed('--lost'), self.on['store-3'])
         self.assertEqual(self.listed('--degraded'), [])
         for image in self.on['store-3']:

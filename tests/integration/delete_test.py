@@ -58,14 +58,23 @@ class DeleteTest(ClusterTest):
         self.assertEqual(result.code, 3, result.err)
 
     def test_retire_names_what_is_lost(self):
+        first = self.cluster.put(b'shown, and deleted')
+        shown = self.cluster.loss('retire', 'store-1')
+        self.cluster.cli('image', 'rm', first)
         image = self.cluster.put(b'only copy')
+        # As many as were shown, and another one.
+        other = self.cluster.cli('mount', 'retire', 'store-1', '--accept-lost',
+                                 shown, '--yes', check=False)
+        self.assertEqual(other.code, 5, other.err)
+        self.assertIn(image, other.text)
+        self.assertEqual(self.cluster.get(image), b'only copy')
         self.cluster.agents['store-1'].kill()
         refused = self.cluster.cli('mount', 'retire', 'store-1', '--yes',
                                    check=False)
         self.assertNotEqual(refused.code, 0)
         self.assertIn('1', refused.err)
-        self.cluster.cli('mount', 'retire', 'store-1', '--accept-lost', '1',
-                         '--yes')
+        self.cluster.cli('mount', 'retire', 'store-1', '--accept-lost',
+                         self.cluster.loss('retire', 'store-1'), '--yes')
         stat = self.cluster.cli('image', 'stat', image, '-o', 'json').json
         self.assertEqual(stat['health'], 'IMAGE_HEALTH_LOST')
         self.assertEqual(self.cluster.where(self.cluster.put(b'goes on')),

@@ -34,6 +34,14 @@ namespace predella {
 // carries none. Reasons are listed in docs/api.md and do not change.
 std::string ErrorReason(const absl::Status& status);
 
+// The images that are given up with a mount: their number, and the digest of
+// which they are. The refusal of a call that accepts others has both
+// (MOUNT_NOT_EMPTY; image_count and lost_digest of its ErrorInfo).
+struct AcceptedLoss {
+  int64_t count = 0;
+  std::string digest;  // empty where there are none
+};
+
 // Images one after the other, fetched a page at a time.
 class ImageList {
  public:
@@ -107,8 +115,10 @@ class Client {
                                        int64_t bytes_per_second = 0,
                                        bool restart = false);
   absl::StatusOr<v1::Mount> PauseScrub(absl::string_view mount);
+  // Gives a mount up for good. FAILED_PRECONDITION, MOUNT_NOT_EMPTY unless
+  // `accept` is what would be lost with it.
   absl::StatusOr<v1::Mount> RetireMount(absl::string_view mount,
-                                        int64_t accept_lost_image_count,
+                                        const AcceptedLoss& accept,
                                         absl::string_view reason = "",
                                         bool validate_only = false,
                                         bool accept_unlisted = false);
@@ -123,10 +133,11 @@ class Client {
                                            bool validate_only = false);
 
   // Gives the name of a mount to the directory whose label says `new_uid`;
-  // empty: the one whose agent was refused last.
+  // empty: the one whose agent was refused last. The old one is given up as
+  // RetireMount does.
   absl::StatusOr<v1::Mount> ReplaceMount(absl::string_view mount,
                                          absl::string_view new_uid,
-                                         int64_t accept_lost_image_count,
+                                         const AcceptedLoss& accept,
                                          absl::string_view reason = "",
                                          bool validate_only = false);
   // What the loss of these mounts together would mean, or means: a page.

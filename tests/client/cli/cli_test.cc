@@ -202,14 +202,16 @@ TEST_F(CliTest, RetirementWantsYes) {
   EXPECT_THAT(err_.str(), HasSubstr("--dry-run"));
 }
 
-TEST_F(CliTest, RetirementPassesTheCount) {
+TEST_F(CliTest, RetirementPassesTheCountAndTheDigest) {
   EXPECT_CALL(*connection_, RetireMount)
       .WillOnce([](const v1::RetireMountRequest& request) {
         EXPECT_EQ(request.accept_lost_image_count(), 7);
+        EXPECT_EQ(request.accept_lost_digest(), "0a1b");
         EXPECT_FALSE(request.validate_only());
         return Store("m-01");
       });
-  EXPECT_EQ(Run({"mount", "retire", "m-01", "--accept-lost", "7", "--yes"}), 0);
+  EXPECT_EQ(
+      Run({"mount", "retire", "m-01", "--accept-lost", "7:0a1b", "--yes"}), 0);
 }
 
 TEST_F(CliTest, UnhealthyClusterIsExitCodeSix) {

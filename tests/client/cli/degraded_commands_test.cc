@@ -59,7 +59,7 @@ class DegradedCommandsTest : public ::testing::Test {
   static absl::Status NotEmpty() {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      reason::kMountNotEmpty, "not accepted",
-                     {{"image_count", "12"}});
+                     {{"image_count", "12"}, {"lost_digest", "0a1b"}});
   }
 
   std::shared_ptr<NiceMock<MockConnection>> connection_ =
@@ -152,7 +152,38 @@ TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
   EXPECT_THAT(out_.str(),
               AllOf(HasSubstr("lost with store-2: 12 images, 12 GiB"),
                     HasSubstr(kDegradedImage), HasSubstr("and 11 more")));
-  EXPECT_THAT(err_.str(), HasSubstr("--accept-lost 12"));
+  EXPECT_THAT(err_.str(), HasSubstr("predella mount retire store-2 "
+                                    "--accept-lost 12:0a1b --yes"));
+}
+
+TEST_F(DegradedCommandsTest, ANumberDoesNotSayWhichImagesAreLost) {
+  EXPECT_CALL(*connection_, RetireMount).Times(0);
+  EXPECT_CALL(*connection_, ReplaceMount).Times(0);
+  for (const char* accept : {"12", "12:", "x", "-1:0a1b"}) {
+    EXPECT_EQ(
+        Run({"mount", "retire", "store-2", "--accept-lost", accept, "--yes"}),
+        kExitUsage);
+    EXPECT_THAT(err_.str(), HasSubstr("mount retire store-2 --dry-run"));
+    EXPECT_EQ(
+        Run({"mount", "replace", "store-2", "--accept-lost", accept, "--yes"}),
+        kExitUsage);
+    EXPECT_THAT(err_.str(), HasSubstr("mount replace store-2 --dry-run"));
+  }
+}
+
+TEST_F(DegradedCommandsTest, OtherImagesThanTheAcceptedAreShown) {
+  EXPECT_CALL(*connection_, ReplaceMount).WillOnce(Return(NotEmpty()));
+  EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(12)));
+  EXPECT_EQ(Run({"mount", "replace", "store-2", "--new-uid", kDegradedImage,
+                 "--accept-lost", "12:ffff", "--yes"}),
+            kExitConflict);
+  EXPECT_THAT(out_.str(), HasSubstr(kDegradedImage));
+  EXPECT_THAT(err_.str(),
+              AllOf(HasSubstr("not the 12:ffff that was accepted"),
+                    HasSubstr(absl::StrCat(
+                        "predella mount replace store-2 --accept-lost 12:0a1b "
+                        "--new-uid ",
+                        kDegradedImage, " --yes"))));
 }
 
 // An image with another copy is not lost, whether that one can be read now or
@@ -237,11 +268,12 @@ TEST_F(DegradedCommandsTest, ReplaceWantsYesAndSaysTheNewIdentity) {
       .WillOnce(Invoke([&](const v1::ReplaceMountRequest& request) {
         EXPECT_EQ(request.new_uid(), kDegradedImage);
         EXPECT_EQ(request.accept_lost_image_count(), 3);
+        EXPECT_EQ(request.accept_lost_digest(), "0a1b");
         EXPECT_FALSE(request.validate_only());
         return mount;
       }));
   EXPECT_EQ(Run({"mount", "replace", "store-2", "--new-uid", kDegradedImage,
-                 "--accept-lost", "3", "--yes"}),
+                 "--accept-lost", "3:0a1b", "--yes"}),
             kExitDone);
   EXPECT_THAT(out_.str(), HasSubstr(std::string("is now ") + kDegradedImage));
 }

@@ -30,11 +30,7 @@ class ImageHealthTest : public LifecycleFixture {
   void Retire(const std::string& name) {
     v1::RetireMountRequest retire;
     retire.set_name(name);
-    retire.set_accept_lost_image_count(
-        index_
-            ->mount_totals(Uuid::FromBytesOrNone(
-                registry_->FindByName(name)->row.mount_uid()))
-            .count);
+    AcceptLoss(&retire);
     ASSERT_OK(lifecycle_->mounts().Retire(retire));
     Settle();
   }

@@ -436,7 +436,7 @@ TEST_F(ConflictTest, RetirementCountsWhatWaitsForAChoice) {
   const auto refused = lifecycle_->mounts().Retire(retire);
   EXPECT_THAT(refused, HasReason(reason::kMountNotEmpty));
   EXPECT_EQ(MetadataOf(refused.status())["image_count"], "1");
-  retire.set_accept_lost_image_count(1);
+  AcceptLoss(&retire);
   ASSERT_OK(lifecycle_->mounts().Retire(retire));
   EXPECT_THAT(lifecycle_->images().Choose(image_, lost_, false),
               HasReason(reason::kMountRetired));

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "gtest/gtest.h"
 
+#include "common/errors.h"
 #include "server/index/mem_epoch_file.h"
 #include "server/index/mem_kv_store.h"
 #include "server/lifecycle/lifecycle.h"
@@ -154,6 +155,26 @@ class LifecycleFixture : public ::testing::Test {
     txn.RequireImage(**row);
     txn.PutFault(out);
     EXPECT_OK(index_->Commit(std::move(txn)));
+  }
+  // As whoever looked at what would be lost: number and digest of the refusal
+  // of a dry run.
+  void AcceptLoss(v1::RetireMountRequest* request) {
+    v1::RetireMountRequest look = *request;
+    look.set_validate_only(true);
+    AcceptRefused(lifecycle_->mounts().Retire(look).status(), request);
+  }
+  void AcceptLoss(v1::ReplaceMountRequest* request) {
+    v1::ReplaceMountRequest look = *request;
+    look.set_validate_only(true);
+    AcceptRefused(lifecycle_->mounts().Replace(look).status(), request);
+  }
+  template <typename Request>
+  static void AcceptRefused(const absl::Status& refusal, Request* request) {
+    if (predella::HasReason(refusal, reason::kMountNotEmpty)) {
+      ErrorMetadata metadata = MetadataOf(refusal);
+      request->set_accept_lost_image_count(std::stoll(metadata["image_count"]));
+      request->set_accept_lost_digest(metadata["lost_digest"]);
+    }
   }
   // The agent says so with its next heartbeat, which comes now.
   static void Say(FakeAgent* agent, v1::Health health,

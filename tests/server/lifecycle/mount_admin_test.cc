@@ -161,7 +161,8 @@ TEST_F(MountAdminTest, RetireNeedsTheNumberOfWhatIsLost) {
   const auto refused = lifecycle_->mounts().Retire(retire);
   EXPECT_THAT(refused, HasReason(reason::kMountNotEmpty));
   EXPECT_EQ(MetadataOf(refused.status())["image_count"], "1");
-  retire.set_accept_lost_image_count(1);
+  AcceptLoss(&retire);
+  EXPECT_EQ(retire.accept_lost_image_count(), 1);
   ASSERT_OK(lifecycle_->mounts().Retire(retire));
   Settle();
   EXPECT_EQ(lifecycle_->images().Get(image)->health(), v1::IMAGE_HEALTH_LOST);

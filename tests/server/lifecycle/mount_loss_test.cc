@@ -31,12 +31,14 @@ class MountLossTest : public LifecycleFixture {
     request.set_page_token(token);
     return lifecycle_->mounts().ExplainImpact(request);
   }
+  // Accepts what is on it, if these are `accept` images.
   absl::StatusOr<v1::Mount> Replace(const std::string& name, int64_t accept,
                                     const std::string& uid = "",
                                     bool validate_only = false) {
     v1::ReplaceMountRequest request;
     request.set_name(name);
     request.set_new_uid(uid);
+    AcceptLoss(&request);
     request.set_accept_lost_image_count(accept);
     request.set_reason("sdb is broken");
     request.set_validate_only(validate_only);
@@ -165,13 +167,70 @@ TEST_F(MountLossTest, ANewDiskGetsTheNameOfTheBrokenOne) {
   Upload(fresh, ids_.NextUuid(), ids_.NextUuid());
 }
 
+TEST_F(MountLossTest, WhatIsGivenUpIsWhatWasLookedAt) {
+  FakeAgent* const a = AddConnected("a", 1);
+  PutRow({a}, 1000);
+  const Uuid replaced = ids_.NextUuid();
+  Upload(a, replaced, ids_.NextUuid());
+  v1::RetireMountRequest retire;
+  retire.set_name("a");
+  AcceptLoss(&retire);
+  EXPECT_EQ(retire.accept_lost_image_count(), 2);
+  const std::string shown = retire.accept_lost_digest();
+  EXPECT_EQ(shown.size(), 32u);
+  AcceptLoss(&retire);
+  EXPECT_EQ(retire.accept_lost_digest(), shown) << "nothing has changed";
+  // As many as before, and one of them was not shown: the same id, later.
+  ASSERT_OK(Delete(replaced));
+  Tick();
+  Upload(a, replaced, ids_.NextUuid());
+  const auto refused = lifecycle_->mounts().Retire(retire);
+  EXPECT_THAT(refused, HasReason(reason::kMountNotEmpty));
+  EXPECT_THAT(refused.status().message(),
+              HasSubstr("as many, but not the same images"));
+  EXPECT_NE(MetadataOf(refused.status())["lost_digest"], shown);
+  retire.clear_accept_lost_digest();
+  EXPECT_THAT(lifecycle_->mounts().Retire(retire),
+              HasReason(reason::kMountNotEmpty))
+      << "a number says not which";
+  EXPECT_EQ(lifecycle_->images().Get(replaced)->health(),
+            v1::IMAGE_HEALTH_HEALTHY);
+  AcceptLoss(&retire);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  EXPECT_EQ(lifecycle_->images().Get(replaced)->health(),
+            v1::IMAGE_HEALTH_LOST);
+}
+
+TEST_F(MountLossTest, AReplacementGivesUpWhatWasLookedAt) {
+  FakeAgent* const old = AddConnected("a", 1);
+  const Uuid gone = ids_.NextUuid();
+  Upload(old, gone, ids_.NextUuid());
+  v1::ReplaceMountRequest replace;
+  replace.set_name("a");
+  replace.set_new_uid(ids_.NextUuid().ToString());
+  old->Lose();
+  Settle();
+  AcceptLoss(&replace);
+  EXPECT_EQ(replace.accept_lost_image_count(), 1);
+  Connect(old);
+  ASSERT_OK(Delete(gone));
+  Tick();
+  Upload(old, ids_.NextUuid(), ids_.NextUuid());
+  old->Lose();
+  Settle();
+  EXPECT_THAT(lifecycle_->mounts().Replace(replace),
+              HasReason(reason::kMountNotEmpty));
+  AcceptLoss(&replace);
+  EXPECT_OK(lifecycle_->mounts().Replace(replace));
+}
+
 TEST_F(MountLossTest, ARetiredNameCanBeGivenToANewDisk) {
   FakeAgent* const old = AddConnected("a", 1);
   PutRow({old});
   old->Lose();
   v1::RetireMountRequest retire;
   retire.set_name("a");
-  retire.set_accept_lost_image_count(1);
+  AcceptLoss(&retire);
   ASSERT_OK(lifecycle_->mounts().Retire(retire));
   Settle();
   FakeAgent* const fresh = AddAgent("a");
