@@ -43,9 +43,15 @@ std::string ChangedTo(absl::string_view detail) {
   return std::string(to.substr(0, to.find(':')));
 }
 
-storage::v1::EventRow Event(absl::string_view kind, const std::string& mount,
-                            int64_t affected, std::string detail) {
+bool IsWatched(const MountInfo& info) {
+  return !IsRetired(info) && !info.row.mount_name().empty();
+}
+
+storage::v1::EventRow Event(absl::string_view kind, int64_t time_us,
+                            const std::string& mount, int64_t affected,
+                            std::string detail) {
   storage::v1::EventRow row;
+  row.set_time_us(time_us);
   row.set_kind(std::string(kind));
   row.set_mount_name(mount);
   row.set_affected_images(affected);
@@ -78,7 +84,7 @@ absl::Status EventRecorder::Load() {
         const std::string to = ChangedTo(row.detail());
         if (row.kind() == kHealthChanged &&
             v1::Health_Parse(absl::StrCat("HEALTH_", to), &health)) {
-          by_name[row.mount_name()].health = health;
+          by_name[row.mount_name()].health = HealthChanges(health, row.error());
         } else if (row.kind() == kFullnessChanged &&
                    v1::Fullness_Parse(absl::StrCat("FULLNESS_", to),
                                       &fullness)) {
@@ -93,43 +99,69 @@ absl::Status EventRecorder::Load() {
     const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
     Mount& mount = mounts_[uid];
     mount = by_name[info.row.mount_name()];
-    mount.seen = mount.health;
+    mount.fullness_seen = mount.fullness;
     mount.garbage_seen = mount.garbage;
     mount.faults = deps_.index->fault_count(uid);
+    mount.faults_seen = mount.faults;
   }
   return absl::OkStatus();
 }
 
+void EventRecorder::See(const MountInfo& info, Mount* mount) const {
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  const absl::Duration now = deps_.clock->Boot();
+  const int64_t now_us = deps_.clock->NowMicros();
+  if (info.health != v1::HEALTH_UNKNOWN) {  // which is no state of the mount
+    HealthChanges::Change look;
+    look.to = info.health;
+    // Another errno of the same health has no time of its own but this look's.
+    look.time_us =
+        look.to == mount->health.seen() ? now_us : info.health_time_us;
+    look.why = info.health_detail;
+    if (info.health != v1::HEALTH_UNREACHABLE) {  // else of the last heartbeat
+      look.error = info.reported_health.error();
+    }
+    look.images = deps_.index->mount_totals(uid).count;
+    mount->health.See(std::move(look), now);
+  }
+  if (info.fullness != v1::FULLNESS_UNSPECIFIED &&
+      info.fullness != mount->fullness_seen) {
+    mount->fullness_seen = info.fullness;
+    mount->fullness_us = now_us;
+  }
+  const int64_t faults = deps_.index->fault_counts(uid).all();
+  if (faults != mount->faults_seen) {
+    mount->faults_seen = faults;
+    mount->faults_us = now_us;
+  }
+  if (info.held_garbage.has_value() &&
+      (info.held_garbage->uploads() > 0) != mount->garbage_seen) {
+    mount->garbage_seen = !mount->garbage_seen;
+    mount->garbage_since = now;
+    mount->garbage_us = now_us;
+  }
+}
+
 void EventRecorder::LookAtHealth(
-    const MountInfo& info, const std::string& name, int64_t images,
-    Mount* mount, std::vector<storage::v1::EventRow>* events) const {
-  // Not knowing is no state of the mount.
-  if (info.health == v1::HEALTH_UNKNOWN) {
+    const std::string& name, Mount* mount,
+    std::vector<storage::v1::EventRow>* events) const {
+  const absl::Duration now = deps_.clock->Boot();
+  const std::vector<HealthChanges::Change> due = mount->health.Due(now);
+  if (due.empty()) {
     return;
   }
-  if (info.health != mount->seen) {
-    mount->seen = info.health;
-    ++mount->unwritten;
+  for (const HealthChanges::Change& change : due) {
+    std::string why = change.why;
+    if (change.left_out > 0) {
+      absl::StrAppend(&why, why.empty() ? "" : "; ", change.left_out,
+                      " changes before it are not written");
+    }
+    events->push_back(
+        Event(kHealthChanged, change.time_us, name, change.images,
+              Change(HealthName(change.from), HealthName(change.to), why)));
+    events->back().set_error(change.error);
   }
-  if (info.health == mount->health ||
-      !mount->budget.Take(deps_.clock->Boot())) {
-    return;
-  }
-  std::string why = info.health_detail;
-  if (mount->unwritten > 1) {
-    absl::StrAppend(&why, why.empty() ? "" : "; ", mount->unwritten,
-                    " changes since the last one that was written");
-  }
-  storage::v1::EventRow row =
-      Event(kHealthChanged, name, images,
-            Change(HealthName(mount->health), HealthName(info.health), why));
-  row.set_error(info.reported_health.error());
-  if (info.health == v1::HEALTH_UNREACHABLE) {
-    row.clear_error();  // of the last heartbeat
-  }
-  events->push_back(std::move(row));
-  mount->health = info.health;
-  mount->unwritten = 0;
+  mount->health.Written(now);
 }
 
 void EventRecorder::LookAtGarbage(
@@ -138,18 +170,15 @@ void EventRecorder::LookAtGarbage(
   if (!info.held_garbage.has_value()) {
     return;
   }
-  const bool held = info.held_garbage->uploads() > 0;
+  const bool held = mount->garbage_seen;
   const absl::Duration now = deps_.clock->Boot();
-  if (held != mount->garbage_seen) {
-    mount->garbage_seen = held;
-    mount->garbage_since = now;
-  }
   if (held == mount->garbage || now - mount->garbage_since < kGarbageStands ||
       !mount->budget.Take(now)) {
     return;
   }
   events->push_back(
-      Event(held ? kGarbageHeld : kGarbageReleased, info.row.mount_name(), 0,
+      Event(held ? kGarbageHeld : kGarbageReleased, mount->garbage_us,
+            info.row.mount_name(), 0,
             held ? absl::StrCat("the bytes of ", info.held_garbage->uploads(),
                                 " uploads that the index does not call open, ",
                                 FormatSize(info.held_garbage->bytes()),
@@ -164,13 +193,13 @@ void EventRecorder::LookAtMount(
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const std::string& name = info.row.mount_name();
   const int64_t images = deps_.index->mount_totals(uid).count;
-  LookAtHealth(info, name, images, mount, events);
+  LookAtHealth(name, mount, events);
   LookAtGarbage(info, mount, events);
   if (info.fullness != v1::FULLNESS_UNSPECIFIED &&
       info.fullness != mount->fullness &&
       mount->budget.Take(deps_.clock->Boot())) {
     events->push_back(Event(
-        kFullnessChanged, name, images,
+        kFullnessChanged, mount->fullness_us, name, images,
         Change(FullnessName(mount->fullness), FullnessName(info.fullness),
                absl::StrFormat(
                    "%.1f %% in use, %s of %s available", UsedPercent(info.view),
@@ -182,7 +211,7 @@ void EventRecorder::LookAtMount(
   if (faults.all() != mount->faults &&
       mount->budget.Take(deps_.clock->Boot())) {
     events->push_back(
-        Event("copy_faults_changed", name, faults.all(),
+        Event("copy_faults_changed", mount->faults_us, name, faults.all(),
               absl::StrCat(faults.missing, " copies are missing and ",
                            faults.damaged, " damaged; before there were ",
                            mount->faults, " in all")));
@@ -209,7 +238,7 @@ void EventRecorder::LookAtAgents(
       events->push_back(Event(
           reason == reason::kMountIdentityMismatch ? "mount_identity_refused"
                                                    : "agent_refused",
-          ValidateMountName(name).ok() ? name : "", 0,
+          deps_.clock->NowMicros(), ValidateMountName(name).ok() ? name : "", 0,
           absl::StrCat("the agent on ", agent.hello.host(), " with pid ",
                        agent.hello.pid(), ", path ", agent.hello.path(), ": ",
                        std::string(agent.refusal.message()))));
@@ -221,6 +250,12 @@ void EventRecorder::LookAtAgents(
 
 void EventRecorder::Tick() {
   MutexLock lock(&mu_);
+  const std::vector<MountInfo> infos = deps_.registry->List();
+  for (const MountInfo& info : infos) {
+    if (IsWatched(info)) {
+      See(info, &mounts_[Uuid::FromBytesOrNone(info.row.mount_uid())]);
+    }
+  }
   if (!deps_.index->write_error().empty()) {
     return;
   }
@@ -229,17 +264,16 @@ void EventRecorder::Tick() {
   std::map<std::string, bool> refused = refused_;
   Budget refusals = refusals_;
   std::vector<storage::v1::EventRow> events;
-  for (const MountInfo& info : deps_.registry->List()) {
-    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-    if (!IsRetired(info) && !info.row.mount_name().empty()) {
-      LookAtMount(info, &mounts[uid], &events);
+  for (const MountInfo& info : infos) {
+    if (IsWatched(info)) {
+      LookAtMount(info, &mounts[Uuid::FromBytesOrNone(info.row.mount_uid())],
+                  &events);
     }
   }
   LookAtAgents(&refused, &refusals, &events);
   if (!events.empty()) {
     IndexTxn txn = deps_.index->Begin();
-    for (storage::v1::EventRow& event : events) {
-      event.set_time_us(deps_.clock->NowMicros());
+    for (const storage::v1::EventRow& event : events) {
       txn.PutEvent(event);
     }
     const absl::Status written = deps_.index->Commit(std::move(txn));

@@ -19,13 +19,15 @@
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
 #include "server/lifecycle/agent_watch.h"
+#include "server/lifecycle/health_changes.h"
 #include "server/lifecycle/lifecycle_options.h"
 
 namespace predella::server {
 
 // Looks once a second, so a heartbeat writes nothing, and compares with what
-// was written last, so a state is written once. A mount that flaps is written
-// kBurst times and then once per kEvery, with the number of changes between.
+// was written last, so a state is written once. An event bears the time of what
+// it tells, also where it is written later: because the mount flaps
+// (HealthChanges; kBurst and kEvery for the rest), or the index took no writes.
 class EventRecorder {
  public:
   static constexpr int kBurst = 10;
@@ -54,21 +56,25 @@ class EventRecorder {
     absl::Duration filled_;
   };
   struct Mount {
-    v1::Health health = v1::HEALTH_ONLINE;    // as written last
-    v1::Health seen = v1::HEALTH_ONLINE;      // at the last look
-    int64_t unwritten = 0;                    // changes since, not written
-    v1::Fullness fullness = v1::FULLNESS_OK;  // as written last
-    int64_t faults = 0;                       // as written last
-    bool garbage = false;                     // held, as written last
-    bool garbage_seen = false;                // at the last look
-    absl::Duration garbage_since;             // Boot(); it is seen so
+    HealthChanges health;
+    v1::Fullness fullness = v1::FULLNESS_OK;       // as written last
+    v1::Fullness fullness_seen = v1::FULLNESS_OK;  // at the last look
+    int64_t fullness_us = 0;                       // since when
+    int64_t faults = 0;                            // as written last
+    int64_t faults_seen = 0;                       // at the last look
+    int64_t faults_us = 0;                         // since when
+    bool garbage = false;                          // held, as written last
+    bool garbage_seen = false;                     // at the last look
+    absl::Duration garbage_since;                  // Boot(); it is seen so
+    int64_t garbage_us = 0;                        // the same by the clock
     Budget budget;
   };
 
+  // Takes down how the mount is; what of it is written comes later.
+  void See(const MountInfo& info, Mount* mount) const;
   void LookAtMount(const MountInfo& info, Mount* mount,
                    std::vector<storage::v1::EventRow>* events) const;
-  void LookAtHealth(const MountInfo& info, const std::string& name,
-                    int64_t images, Mount* mount,
+  void LookAtHealth(const std::string& name, Mount* mount,
                     std::vector<storage::v1::EventRow>* events) const;
   void LookAtGarbage(const MountInfo& info, Mount* mount,
                      std::vector<storage::v1::EventRow>* events) const;

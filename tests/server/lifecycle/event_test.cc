@@ -1,4 +1,5 @@
 // Events: what is written when something happens, and how it is read.
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,9 @@ class EventTest : public LifecycleFixture {
     return list.ok() ? std::vector<v1::Event>(list->events().begin(),
                                               list->events().end())
                      : std::vector<v1::Event>();
+  }
+  static int64_t MicrosOf(const v1::Event& event) {
+    return event.time().seconds() * 1'000'000 + event.time().nanos() / 1000;
   }
   // As the seconds go by, with a heartbeat of each.
   void Seconds(FakeAgent* agent, int count) {
@@ -102,26 +106,109 @@ TEST_F(EventTest, AMountThatFlapsDoesNotFillTheLog) {
   }
   const size_t events = Events("mount_health_changed").size();
   EXPECT_GE(events, 10u);
-  EXPECT_LE(events, 13u) << "ten at once, and one a minute";
-  Say(a, v1::HEALTH_FAILED);
-  clock_.Advance(absl::Minutes(2));
+  EXPECT_LE(events, 14u) << "ten at once, and there and back once a minute";
+}
+
+// While it flaps a real failure comes: it is written soon, with its own time,
+// and so is each state that it went through, with its errno.
+TEST_F(EventTest, AFailureWhileAMountFlapsIsWrittenAsItWas) {
+  FakeAgent* const a = AddConnected("a");
+  for (int i = 0; i < 20; ++i) {
+    Say(a, i % 2 == 0 ? v1::HEALTH_HUNG : v1::HEALTH_ONLINE);
+    Seconds(a, 1);
+  }
+  const size_t before = Events("mount_health_changed").size();
+  EXPECT_EQ(before, 10u);
+  const auto now = [this] { return clock_.NowMicros(); };
+  const int64_t suspect = now();
+  Say(a, v1::HEALTH_SUSPECT, "EIO");
+  Seconds(a, 2);
+  const int64_t failed = now();
+  Say(a, v1::HEALTH_FAILED, "EIO");
+  Seconds(a, 2);
+  Say(a, v1::HEALTH_ONLINE);
+  Seconds(a, 2);
+  const int64_t stale = now();
+  Say(a, v1::HEALTH_SUSPECT, "ESTALE");
   Seconds(a, 1);
-  const std::vector<v1::Event> last = Events("mount_health_changed");
-  EXPECT_THAT(last[0].detail(),
-              AllOf(HasSubstr("-> FAILED"),
-                    HasSubstr("changes since the last one that was written")));
+  const int64_t absent = now();
+  Say(a, v1::HEALTH_ABSENT);
+  Seconds(a, 9);
+  EXPECT_EQ(Events("mount_health_changed").size(), before) << "it still flaps";
+  Seconds(a, 3);
+  std::vector<v1::Event> events = Events("mount_health_changed");
+  ASSERT_EQ(events.size(), before + 6) << "it has been so for 10 s";
+  events.resize(6);
+  std::reverse(events.begin(), events.end());
+  EXPECT_THAT(events[0].detail(), HasSubstr("ONLINE -> HUNG"));
+  EXPECT_THAT(events[1].detail(),
+              AllOf(HasSubstr("ONLINE -> SUSPECT"),
+                    HasSubstr("9 changes before it are not written")));
+  EXPECT_EQ(events[1].error(), "EIO");
+  EXPECT_EQ(MicrosOf(events[1]), suspect);
+  EXPECT_THAT(events[2].detail(), HasSubstr("SUSPECT -> FAILED"));
+  EXPECT_EQ(events[2].error(), "EIO");
+  EXPECT_EQ(MicrosOf(events[2]), failed);
+  EXPECT_THAT(events[3].detail(), HasSubstr("FAILED -> SUSPECT"))
+      << "its agent says ONLINE; it is to be scrubbed";
+  EXPECT_THAT(events[4].detail(), HasSubstr("SUSPECT -> SUSPECT"))
+      << "and it failed anew";
+  EXPECT_EQ(events[4].error(), "ESTALE");
+  EXPECT_EQ(MicrosOf(events[4]), stale + 1'000'000) << "of the next look";
+  EXPECT_THAT(events[5].detail(), HasSubstr("SUSPECT -> ABSENT"));
+  EXPECT_EQ(MicrosOf(events[5]), absent);
+}
+
+// Eight incidents in four minutes, as somebody who tests it would make them.
+TEST_F(EventTest, IncidentsThatComeOneByOneAreWrittenAtOnce) {
+  FakeAgent* const a = AddConnected("a");
+  for (int i = 0; i < 8; ++i) {
+    Say(a, v1::HEALTH_SUSPECT, "EIO");
+    Seconds(a, 5);
+    Say(a, v1::HEALTH_FAILED, "EIO");
+    const int64_t failed = clock_.NowMicros();
+    Seconds(a, 1);
+    const std::vector<v1::Event> events = Events("mount_health_changed");
+    ASSERT_EQ(events.size(), static_cast<size_t>(3 * i + 2));
+    EXPECT_THAT(events[0].detail(), HasSubstr("SUSPECT -> FAILED"));
+    EXPECT_EQ(MicrosOf(events[0]), failed);
+    Seconds(a, 9);
+    Say(a, v1::HEALTH_ABSENT);
+    Seconds(a, 15);
+    EXPECT_THAT(Events("mount_health_changed")[0].detail(),
+                HasSubstr("FAILED -> ABSENT"));
+  }
 }
 
 TEST_F(EventTest, WhatCannotBeWrittenIsWrittenLater) {
   FakeAgent* const a = AddConnected("a");
   Say(a, v1::HEALTH_ABSENT);
+  const int64_t absent = clock_.NowMicros();
+  a->Behave([](FakeAgent::Behaviour* b) {
+    b->available_bytes = b->size_bytes / 20;  // NEAR
+  });
+  a->Beat();
   kv_->FailCommit(1, server::MemKvStore::Fault::kBeforeApplying, true);
   Tick();
-  Tick();
+  Seconds(a, 3);
+  Say(a, v1::HEALTH_FAILED, "EIO");
+  Seconds(a, 3);
+  Say(a, v1::HEALTH_ABSENT);
+  Seconds(a, 3);
   EXPECT_THAT(Events("mount_health_changed"), IsEmpty());
   kv_->ClearFaults();
-  Tick();
-  EXPECT_EQ(Events("mount_health_changed").size(), 1u);
+  Seconds(a, 1);
+  const std::vector<v1::Event> events = Events("mount_health_changed");
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(MicrosOf(events[2]), absent);
+  EXPECT_THAT(events[1].detail(), HasSubstr("ABSENT -> FAILED"));
+  EXPECT_EQ(events[1].error(), "EIO");
+  EXPECT_EQ(MicrosOf(events[1]), absent + 3'000'000);
+  EXPECT_THAT(events[0].detail(), HasSubstr("FAILED -> ABSENT"));
+  EXPECT_EQ(MicrosOf(events[0]), absent + 6'000'000);
+  const std::vector<v1::Event> fullness = Events("mount_fullness_changed");
+  ASSERT_EQ(fullness.size(), 1u);
+  EXPECT_EQ(MicrosOf(fullness[0]), absent);
 }
 
 TEST_F(EventTest, ARefusedIdentityIsWrittenOnce) {
