@@ -32,7 +32,9 @@ constexpr int kEventPage = 1000;
 
 std::string Line(const v1::Event& event) {
   const std::string about =
-      event.mount().empty() ? Bare(event.image()) : Bare(event.mount());
+      absl::StrCat(Bare(event.mount()),
+                   event.mount().empty() || event.image().empty() ? "" : " ",
+                   Bare(event.image()));
   std::string line =
       absl::StrCat(Moment(event.time()), " ", event.kind(), " ",
                    about.empty() ? "-" : about, " ", event.detail());
@@ -144,6 +146,9 @@ void AddEventCommands(CLI::App* app, Context* context) {
   CLI::App* events = app->add_subcommand(
       "events", "What happened to mounts and images, the newest last.");
   events->footer(
+      "A line has the time, the kind, the mount, the image where it is about\n"
+      "one, and what happened. The events of a mount that flaps are written a\n"
+      "little later, with the time at which it changed.\n"
       "With --follow -o json each event is one line.\n"
       "Examples:\n"
       "  predella events --mount store-1\n"

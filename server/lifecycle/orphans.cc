@@ -54,6 +54,23 @@ bool MayBe(const Orphan& orphan, const storage::v1::ImageRow& row) {
               Generation::FromProto(row.generation()));
 }
 
+// What an operator did with one: with the log, where it can not be written.
+void NoteOrphan(const LifecycleDeps& deps, absl::string_view kind,
+                const MountInfo& info, const Uuid& image_id,
+                const std::string& detail) {
+  storage::v1::EventRow event;
+  event.set_time_us(deps.clock->NowMicros());
+  event.set_kind(std::string(kind));
+  event.set_mount_name(info.row.mount_name());
+  event.set_image_id(image_id.bytes());
+  event.set_detail(detail);
+  IndexTxn txn = deps.index->Begin();
+  txn.PutEvent(event);
+  LogIfError(deps.index->Commit(std::move(txn)), "the log has it");
+  LogInfo(kind,
+          {{"image", image_id.ToString()}, {"mount", info.row.mount_name()}});
+}
+
 }  // namespace
 
 Orphans::Orphans(const LifecycleDeps& deps, AgentCommands* commands,
@@ -208,17 +225,8 @@ absl::StatusOr<v1::Orphan> Orphans::Remove(
     inventory_->ForgetOrphan(mount_uid, image_id);
   }
   RETURN_IF_ERROR(done);
-  storage::v1::EventRow event;
-  event.set_time_us(deps_.clock->NowMicros());
-  event.set_kind("orphan_quarantined");
-  event.set_mount_name(found.info.row.mount_name());
-  event.set_image_id(image_id.bytes());
-  event.set_detail(found.orphan.detail);
-  IndexTxn txn = deps_.index->Begin();
-  txn.PutEvent(event);
-  LogIfError(deps_.index->Commit(std::move(txn)), "the log has it");
-  LogInfo("orphan_quarantined", {{"image", image_id.ToString()},
-                                 {"mount", found.info.row.mount_name()}});
+  NoteOrphan(deps_, "orphan_quarantined", found.info, image_id,
+             found.orphan.detail);
   return ToApi(found.orphan, found.info);
 }
 
@@ -349,6 +357,8 @@ absl::StatusOr<v1::Orphan> Orphans::Adopt(
     RETURN_IF_ERROR(inventory_->AdoptOrphan(found.orphan.mount_uid, record));
   }
   inventory_->ForgetOrphan(found.orphan.mount_uid, found.orphan.image_id);
+  NoteOrphan(deps_, "orphan_adopted", found.info, found.orphan.image_id,
+             found.orphan.detail);
   return ToApi(found.orphan, found.info);
 }
 

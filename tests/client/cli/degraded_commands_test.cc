@@ -278,6 +278,23 @@ TEST_F(DegradedCommandsTest, ReplaceWantsYesAndSaysTheNewIdentity) {
   EXPECT_THAT(out_.str(), HasSubstr(std::string("is now ") + kDegradedImage));
 }
 
+TEST_F(DegradedCommandsTest, AnEventNamesItsImage) {
+  v1::ListEventsResponse list;
+  for (const char* mount : {"mounts/store-2", ""}) {
+    v1::Event* const event = list.add_events();
+    event->set_id(mount);
+    event->set_kind("copy_missing");
+    event->set_mount(mount);
+    event->set_image(std::string("images/") + kDegradedImage);
+    event->set_detail("not there");
+  }
+  EXPECT_CALL(*connection_, ListEvents).WillRepeatedly(Return(list));
+  EXPECT_EQ(Run({"events"}), kExitDone);
+  EXPECT_EQ(out_.str(), absl::StrCat("- copy_missing ", kDegradedImage,
+                                     " not there\n- copy_missing store-2 ",
+                                     kDegradedImage, " not there\n"));
+}
+
 TEST_F(DegradedCommandsTest, EventsAreShownNewestLastAndFollowed) {
   v1::ListEventsResponse list;
   for (const char* id : {"02", "01"}) {

@@ -297,6 +297,15 @@ TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
   EXPECT_EQ(HolderOf(orphan_id), "a");
   EXPECT_EQ(StateOf(old_upload), v1::UPLOAD_STATE_COMMITTED);
   EXPECT_EQ(Count(a_), 1);
+  int told = 0;
+  EXPECT_OK(index_->ScanEvents([&](const storage::v1::EventRow& event) {
+    told += event.kind() == "orphan_adopted" &&
+                    event.image_id() == orphan_id.bytes() &&
+                    event.mount_name() == "a"
+                ? 1
+                : 0;
+  }));
+  EXPECT_EQ(told, 1) << "once, and not for the dry run";
   // One that is gone by now is not adopted.
   const Uuid gone = ids_.NextUuid();
   a_->Plant(gone, ids_.NextUuid(), a_->file(image_)->generation);
