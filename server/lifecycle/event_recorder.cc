@@ -111,18 +111,17 @@ void EventRecorder::See(const MountInfo& info, Mount* mount) const {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const absl::Duration now = deps_.clock->Boot();
   const int64_t now_us = deps_.clock->NowMicros();
-  if (info.health != v1::HEALTH_UNKNOWN) {  // which is no state of the mount
-    HealthChanges::Change look;
-    look.to = info.health;
-    // Another errno of the same health has no time of its own but this look's.
-    look.time_us =
-        look.to == mount->health.seen() ? now_us : info.health_time_us;
-    look.why = info.health_detail;
-    if (info.health != v1::HEALTH_UNREACHABLE) {  // else of the last heartbeat
-      look.error = info.reported_health.error();
+  for (SeenHealth& seen : deps_.registry->TakeSeen(uid)) {
+    if (seen.health == v1::HEALTH_UNKNOWN) {
+      continue;  // not knowing is no state of the mount
     }
+    HealthChanges::Change look;
+    look.to = seen.health;
+    look.time_us = seen.time_us;
+    look.why = std::move(seen.detail);
+    look.error = std::move(seen.error);
     look.images = deps_.index->mount_totals(uid).count;
-    mount->health.See(std::move(look), now);
+    mount->health.See(std::move(look), seen.at);
   }
   if (info.fullness != v1::FULLNESS_UNSPECIFIED &&
       info.fullness != mount->fullness_seen) {

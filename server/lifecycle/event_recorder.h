@@ -25,9 +25,10 @@
 namespace predella::server {
 
 // Looks once a second, so a heartbeat writes nothing, and compares with what
-// was written last, so a state is written once. An event bears the time of what
-// it tells, also where it is written later: because the mount flaps
-// (HealthChanges; kBurst and kEvery for the rest), or the index took no writes.
+// was written last, so a state is written once; health comes from the registry
+// change by change. An event bears the time of what it tells, also where it is
+// written later: because the mount flaps (HealthChanges; kBurst and kEvery for
+// the rest), or the index took no writes.
 class EventRecorder {
  public:
   static constexpr int kBurst = 10;

@@ -45,7 +45,6 @@ class HealthChanges {
   HealthChanges(v1::Health health, std::string error)
       : written_(health), seen_(health), seen_error_(std::move(error)) {}
 
-  v1::Health seen() const { return seen_; }
   // A look at the mount: `look` without `from`, which is what was seen last.
   void See(Change look, absl::Duration now);
   // What is to be written now, in order. Until Written() it stays so.

@@ -1,6 +1,7 @@
 #include "server/placement/mount_registry.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace predella::server {
@@ -158,6 +159,20 @@ std::optional<MountInfo> MountRegistry::FindByName(
     }
   }
   return std::nullopt;
+}
+
+std::vector<SeenHealth> MountRegistry::TakeSeen(const Uuid& mount_uid) {
+  MutexLock lock(&mu_);
+  RefreshLocked();
+  const auto i = IndexLocked(mount_uid);
+  if (!i.has_value()) {
+    return {};
+  }
+  std::deque<SeenHealth>& seen = entries_[*i].seen;
+  std::vector<SeenHealth> taken(std::make_move_iterator(seen.begin()),
+                                std::make_move_iterator(seen.end()));
+  seen.clear();
+  return taken;
 }
 
 std::vector<MountInfo> MountRegistry::List() const {

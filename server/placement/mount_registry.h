@@ -5,6 +5,7 @@
 #define PREDELLA_SERVER_PLACEMENT_MOUNT_REGISTRY_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -88,6 +89,15 @@ struct MountInfo {
   MountView view;
 };
 
+// Another health of a mount, or another errno of the same, at its moment.
+struct SeenHealth {
+  v1::Health health = v1::HEALTH_UNKNOWN;
+  std::string detail;
+  std::string error;  // name of the errno; empty without one
+  int64_t time_us = 0;
+  absl::Duration at;  // Boot()
+};
+
 // Thread-safe; no call blocks on anything but its lock. `clock`, `ids` must
 // outlive it.
 class MountRegistry {
@@ -133,6 +143,11 @@ class MountRegistry {
   std::optional<MountInfo> FindByName(absl::string_view name) const;
   // In the order of their names.
   std::vector<MountInfo> List() const;
+  // How the mount's health has changed since the last call, oldest first; the
+  // newest kMostSeen of it. One who asks now and then misses no state that was
+  // short.
+  std::vector<SeenHealth> TakeSeen(const Uuid& mount_uid);
+  static constexpr size_t kMostSeen = 100;
   // Names of mounts that have not registered since the start and are not
   // excused (MAINTENANCE, RETIRED), in order: what a NOT_FOUND would have to
   // wait for. An
@@ -159,9 +174,11 @@ class MountRegistry {
     int64_t session = 0;
     absl::Duration last_heard;
     bool ever_heard = false;
-    bool health_seen = false;   // reported since the coordinator started
-    int64_t space_session = 0;  // session of the last snapshot
-    int64_t index_bytes = 0;    // of images, by the index
+    bool health_seen = false;     // reported since the coordinator started
+    std::deque<SeenHealth> seen;  // not taken yet
+    std::string seen_error;       // of the last one
+    int64_t space_session = 0;    // session of the last snapshot
+    int64_t index_bytes = 0;      // of images, by the index
     std::string boot_id;
     int64_t device = 0;
     size_t group = kNoGroup;
@@ -220,6 +237,9 @@ class MountRegistry {
   // Everything that time has changed since the last look; cheap when nothing.
   void RefreshLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   MountInfo InfoLocked(size_t i) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes down how the mount's health is, where that is another than before.
+  void NoteHealthLocked(v1::Health before, Entry* entry) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::string HealthDetailLocked(const Entry& entry) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // MAINTENANCE or RETIRED.

@@ -184,9 +184,7 @@ void MountRegistry::UpdateStateLocked(size_t i, absl::Duration now) const {
     info.health = v1::HEALTH_SUSPECT;
   }
   view.health = info.health;
-  if (info.health != before) {
-    info.health_time_us = clock_->NowMicros();
-  }
+  NoteHealthLocked(before, &entry);
 
   view.admin_state = info.row.admin_state();
   if (view.admin_state == storage::v1::ADMIN_STATE_UNSPECIFIED) {
@@ -222,6 +220,27 @@ void MountRegistry::RefreshLocked() const {
   next_wall_change_ = absl::InfiniteFuture();
   for (size_t group = 0; group < groups_.size(); ++group) {
     UpdateGroupLocked(group);
+  }
+}
+
+void MountRegistry::NoteHealthLocked(v1::Health before, Entry* entry) const {
+  MountInfo& info = entry->info;
+  // Of one that is silent it is the error of its last heartbeat.
+  const std::string error =
+      info.health == v1::HEALTH_UNREACHABLE ? "" : info.reported_health.error();
+  const bool another = !error.empty() && error != entry->seen_error;
+  entry->seen_error = error;
+  if (info.health == before && !another) {
+    return;
+  }
+  const int64_t now_us = clock_->NowMicros();
+  if (info.health != before) {
+    info.health_time_us = now_us;
+  }
+  entry->seen.push_back(
+      {info.health, HealthDetailLocked(*entry), error, now_us, clock_->Boot()});
+  if (entry->seen.size() > kMostSeen) {
+    entry->seen.pop_front();
   }
 }
 
