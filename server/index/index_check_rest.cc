@@ -116,7 +116,9 @@ absl::Status IndexCheck::LookAtConflict(absl::string_view key,
                    image.has_value()
                        ? Generation::FromProto(image->generation()).ToString()
                        : "none"),
-      absl::StrCat("predella image choose ", image_id.ToString()));
+      absl::StrCat("predella image stat ", image_id.ToString(),
+                   " shows both; predella image choose ", image_id.ToString(),
+                   " GENERATION --yes keeps one"));
   if (image.has_value() &&
       Generation::FromProto(image->generation()) == generation) {
     finding = RowFinding(FindingClass::kErrorRepairable, "CONFLICT_WITH_ITSELF",
