@@ -247,6 +247,9 @@ void AgentCore::HeartbeatLocked() {
   const MountView view = machine_.View();
   *beat->mutable_health() = HealthProto(view);
   sent_health_ = view.health;
+  if (seams_.calls != nullptr) {
+    beat->set_stuck_calls(seams_.calls->overdue());
+  }
   for (const Uuid& id : table_.TakeLive()) {
     beat->add_live_upload_ids(id.bytes());
   }

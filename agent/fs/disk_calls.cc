@@ -113,6 +113,7 @@ void DiskCalls::End(uint64_t number) {
       return;
     }
     stuck_ -= ended.counts ? 1 : 0;
+    --overdue_;
     age = clock_->Boot() - ended.started;
   }
   LogInfo("disk_call_returned", {{"call", ended.op},
@@ -146,6 +147,7 @@ void DiskCalls::Tick() {
       }
       call.overdue = true;
       stuck_ += call.counts ? 1 : 0;
+      ++overdue_;
       told.push_back(
           {call.work,
            MakeError(
@@ -172,6 +174,11 @@ void DiskCalls::Tick() {
 int DiskCalls::stuck() {
   MutexLock lock(&mu_);
   return stuck_;
+}
+
+int DiskCalls::overdue() {
+  MutexLock lock(&mu_);
+  return overdue_;
 }
 
 int DiskCalls::replaced() { return std::min(stuck(), threads_); }

@@ -84,6 +84,8 @@ class DiskCalls {
 
   // Threads for data that are stuck in a call.
   int stuck();
+  // Calls that are over their limit, the probe's included.
+  int overdue();
   // How many threads take the place of stuck ones, at most `threads`.
   int replaced();
   // Whether all are stuck and no more may be added: what is posted now would
@@ -116,6 +118,7 @@ class DiskCalls {
   std::map<uint64_t, Running> running_ ABSL_GUARDED_BY(mu_);
   uint64_t last_ ABSL_GUARDED_BY(mu_) = 0;
   int stuck_ ABSL_GUARDED_BY(mu_) = 0;
+  int overdue_ ABSL_GUARDED_BY(mu_) = 0;
   std::optional<absl::Duration> last_tick_ ABSL_GUARDED_BY(mu_);
 };
 

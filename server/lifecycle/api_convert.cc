@@ -213,6 +213,7 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
   mount.set_trusted(info.trusted);
   mount.set_admin_reason(info.row.admin_reason());
   mount.set_unconfirmed(info.row.unconfirmed());
+  mount.set_stuck_call_count(info.stuck_calls);
   return mount;
 }
 

@@ -83,6 +83,7 @@ struct MountInfo {
   bool trusted = false;       // ... and it knows no more than the index
   std::vector<storage::v1::FenceEntry> known;
   int64_t heartbeat_time_us = 0;
+  int64_t stuck_calls = 0;  // as its agent said last
   MountView view;
 };
 

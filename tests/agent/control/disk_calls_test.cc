@@ -113,7 +113,9 @@ TEST_F(DiskCallsTest, AsManyAreReplacedAsThereAreAndTheProbeIsNot) {
     const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
     Pass(16);
     EXPECT_EQ(calls.stuck(), 0);
+    EXPECT_EQ(calls.overdue(), 1);
   }).join();
+  EXPECT_EQ(calls.overdue(), 0);
 }
 
 // No call could return meanwhile.
@@ -228,6 +230,11 @@ class StuckCallTest : public CoreTest {
     };
     fs.Inject(fault);
   }
+  int64_t StuckToldLast() {
+    const control::v1::AgentMessage* message = Last(
+        [](const control::v1::AgentMessage& m) { return m.has_heartbeat(); });
+    return message == nullptr ? -1 : message->heartbeat().stuck_calls();
+  }
   bool hung = false;
 };
 
@@ -242,6 +249,7 @@ TEST_F(StuckCallTest, OneStuckWriteEndsItsStreamAndTheUploadGoesOn) {
     EXPECT_THAT(*stream->finished, HasReason(reason::kMountStalled));
     EXPECT_THAT(stream->finished->message(), HasSubstr("the limit is 15 s"));
     EXPECT_EQ(replaced, 1);
+    EXPECT_EQ(StuckToldLast(), 1);
     // Not queued behind it.
     EXPECT_THAT(
         core.OpenWrite(Header(), std::make_shared<FakeStream>()).status(),
@@ -251,6 +259,8 @@ TEST_F(StuckCallTest, OneStuckWriteEndsItsStreamAndTheUploadGoesOn) {
   ASSERT_TRUE(hung);
   Tick();
   EXPECT_EQ(replaced, 0) << "it came back";
+  Tick(absl::Seconds(2));
+  EXPECT_EQ(StuckToldLast(), 0);
   handle = OpenStream(&stream);
   EXPECT_EQ(stream->progress().next_offset(), kBlockBytes + 100)
       << "what the stuck call wrote is kept";

@@ -422,6 +422,7 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
         behaviour_.health_error);
     message.mutable_heartbeat()->mutable_health()->set_detail(
         behaviour_.health_detail);
+    message.mutable_heartbeat()->set_stuck_calls(behaviour_.stuck_calls);
     if (behaviour_.scrub.has_value()) {
       *message.mutable_heartbeat()->mutable_scrub() = *behaviour_.scrub;
     }

@@ -104,6 +104,7 @@ class FakeAgent {
     int health = 2;  // ONLINE
     std::string health_error;
     std::string health_detail;
+    int64_t stuck_calls = 0;
     std::string host;  // empty: one of its own
     // What heartbeats say of a scrub.
     std::optional<control::v1::ScrubProgress> scrub;
