@@ -88,6 +88,7 @@ absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
   store_options.file_mode = options.file_mode_bits;
   store_options.file_group = options.file_group_id;
   store_options.memory = memory;
+  store_options.calls = calls;
   store_options.holder = absl::StrCat("predella-agent ", options.name, " on ",
                                       HostName(), ", pid ", getpid());
   absl::StatusOr<std::unique_ptr<ImageStore>> store =

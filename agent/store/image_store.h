@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "agent/fs/disk_calls.h"
 #include "agent/fs/file_system.h"
 #include "common/clock.h"
 #include "common/generation.h"
@@ -193,6 +194,9 @@ struct StoreOptions {
   MountMemory memory;
   // Whom the sentence names when the directory is in use.
   std::string holder = "predella-agent";
+  // Where the calls of its FileSystem are watched, so that nobody waits for a
+  // stuck one: it must outlive the store. Null: they are not.
+  DiskCalls* calls = nullptr;
 };
 
 // The halves of a probe: full, read-only and dying disks differ in them.
@@ -203,7 +207,8 @@ struct ProbeOutcome {
 };
 
 // Thread-safe, per image id in the order of design part 4: publish and
-// removal of one id exclude each other.
+// removal of one id exclude each other. A call that would wait for one that is
+// stuck ends with UNAVAILABLE, MOUNT_STALLED, and has done nothing.
 class ImageStore {
  public:
   // Opens a labelled directory: checks the label (FAILED_PRECONDITION,

@@ -93,6 +93,9 @@ class ImageStoreImpl final : public ImageStore {
   // `sent` empty: any bytes will do.
   absl::Status ReadProbe(File* file, absl::string_view sent);
 
+  absl::Status ChangeTombstones(
+      const std::function<absl::Status(TombstoneFile*)>& change);
+
   // The caller holds the image's lock.
   absl::Status DiscardLocked(const Uuid& upload_id);
   absl::Status RemoveImageLocked(const Uuid& image_id, const NameState& state,
@@ -111,11 +114,15 @@ class ImageStoreImpl final : public ImageStore {
 
   Mutex label_mu_;
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(label_mu_);
-  // Held over the disk: writes of one file take turns.
+  // Held over the disk: writes of one file take turns, and who takes one holds
+  // its DiskLock, so that nobody waits for these.
   Mutex fence_mu_;
   std::unique_ptr<FenceFile> fence_ ABSL_GUARDED_BY(fence_mu_);
   Mutex tombstone_mu_;
   std::unique_ptr<TombstoneFile> tombstones_ ABSL_GUARDED_BY(tombstone_mu_);
+  Mutex told_mu_;
+  // What the tombstones' file holds; read while it is written.
+  storage::v1::TombstoneSlot told_ ABSL_GUARDED_BY(told_mu_);
 };
 
 }  // namespace predella::agent

@@ -87,6 +87,8 @@ absl::Status ImageStoreImpl::Start() {
   {
     const MutexLock lock(&tombstone_mu_);
     ASSIGN_OR_RETURN(tombstones_, TombstoneFile::Open(fs));
+    const MutexLock told(&told_mu_);
+    told_ = tombstones_->content();
   }
   RETURN_IF_ERROR(ClearLeftovers());
   RETURN_IF_ERROR(ReadInflight());

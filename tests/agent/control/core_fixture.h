@@ -119,6 +119,7 @@ class CoreTest : public ::testing::Test {
         -> absl::StatusOr<std::shared_ptr<ImageStore>> {
       StoreOptions options;
       options.memory = memory;
+      options.calls = &calls;
       // They outlive what is opened on them.
       watches.push_back(std::make_unique<WatchedFileSystem>(root, &calls));
       FileSystem* const watched = watches.back().get();
