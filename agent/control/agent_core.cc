@@ -46,19 +46,25 @@ void AgentCore::WatchCalls() {
     return;
   }
   seams_.calls->Tick();
-  if (seams_.calls->exhausted()) {
-    machine_.NoThreadIsLeft(seams_.calls->WhyExhausted().message());
+  const int missing = seams_.missing_threads ? seams_.missing_threads() : 0;
+  if (seams_.calls->exhausted(missing)) {
+    machine_.NoThreadIsLeft(seams_.calls->WhyExhausted(missing).message());
   }
   const int replaced = seams_.calls->replaced();
+  bool news = false;
   {
     MutexLock lock(&mu_);
-    if (replaced == replaced_ || stopped_) {
+    news = replaced != replaced_;
+    if ((!news && missing == 0) || stopped_) {
       return;
     }
     replaced_ = replaced;
   }
-  LogInfo("disk_threads_replaced",
-          {{"mount", identity_.mount_name}, {"threads", replaced}});
+  if (news) {
+    LogInfo("disk_threads_replaced", {{"mount", identity_.mount_name},
+                                      {"threads", replaced},
+                                      {"missing_before", missing}});
+  }
   if (seams_.replace_threads) {
     seams_.replace_threads(replaced);
   }

@@ -68,6 +68,9 @@ struct AgentSeams {
   DiskCalls* calls = nullptr;
   // Adds as many threads to `disk`, in all; may be empty.
   std::function<void(int stuck)> replace_threads;
+  // How many of these the system did not give; they are asked for again. May be
+  // empty.
+  std::function<int()> missing_threads;
   StoreFactory open_store;
   // Gives the calling thread's I/O the lowest priority, or takes that back.
   std::function<void(bool idle)> idle_io = [](bool) {};

@@ -231,14 +231,19 @@ int DiskCalls::overdue() {
 
 int DiskCalls::replaced() { return std::min(stuck(), threads_); }
 
-bool DiskCalls::exhausted() { return stuck() >= 2 * threads_; }
+bool DiskCalls::exhausted(int missing) {
+  return stuck() >= 2 * threads_ - missing;
+}
 
-absl::Status DiskCalls::WhyExhausted() {
+absl::Status DiskCalls::WhyExhausted(int missing) {
   return MakeError(
       absl::StatusCode::kUnavailable, reason::kMountStalled,
-      absl::StrCat("all ", 2 * threads_,
-                   " threads for the mount (--disk-threads and as many again) "
-                   "are stuck in calls that do not return"));
+      absl::StrCat("all ", 2 * threads_ - missing,
+                   " threads for the mount (--disk-threads and as many again",
+                   missing == 0 ? ""
+                                : absl::StrCat(", of which the system gave ",
+                                               missing, " less"),
+                   ") are stuck in calls that do not return"));
 }
 
 }  // namespace predella::agent

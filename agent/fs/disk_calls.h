@@ -92,10 +92,11 @@ class DiskCalls {
   // How many threads take the place of stuck ones, at most `threads`.
   int replaced();
   // Whether all are stuck and no more may be added: what is posted now would
-  // wait for as long as the mount hangs.
-  bool exhausted();
+  // wait for as long as the mount hangs. `missing` that may be added are not to
+  // be had.
+  bool exhausted(int missing = 0);
   // What exhausted() means for a client.
-  absl::Status WhyExhausted();
+  absl::Status WhyExhausted(int missing = 0);
 
   // The calling thread is not one for data: it is not replaced.
   static void MarkUnreplaced();
