@@ -211,6 +211,10 @@ void FakeAgent::Handle(int64_t session,
         for (const auto& [id, inflight] : kept) {
           inflight_[id] = inflight;
         }
+        if (behaviour_.late_statuses) {
+          late_ = *done;
+          done->Clear();
+        }
         if (!behaviour_.answer_attach) {
           return;
         }
@@ -429,6 +433,15 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
     for (const std::string& id : live_upload_ids) {
       message.mutable_heartbeat()->add_live_upload_ids(id);
     }
+  }
+  Send(message);
+}
+
+void FakeAgent::TellLate() {
+  control::v1::AgentMessage message;
+  {
+    MutexLock lock(&mu_);
+    *message.mutable_attach_done() = late_;
   }
   Send(message);
 }
