@@ -80,6 +80,8 @@ void AgentCore::Tick() {
     }
     if (store_ != nullptr && machine_.View().health == v1::HEALTH_ABSENT) {
       LoseStoreLocked();
+    } else if (store_ != nullptr && store_->writable_again()) {
+      ReopenLocked();
     }
     NoticeHealthLocked();
     TryOpenLocked();

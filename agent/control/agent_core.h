@@ -171,6 +171,10 @@ class AgentCore {
   void NotOpenedLocked(const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LoseStoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Lets go of the store; what uses it ends with `why`.
+  void LetGoLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A store that could only be read is let go, to be opened for writing.
+  void ReopenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NoticeHealthLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // agent_core.cc

@@ -214,7 +214,9 @@ class ImageStore {
   // Opens a labelled directory: checks the label (FAILED_PRECONDITION,
   // MOUNT_IDENTITY_MISMATCH when it is missing or damaged: says `mount init`;
   // or when it is another's, of which nothing is then touched),
-  // takes the lock (FAILED_PRECONDITION, MOUNT_IN_USE names the process),
+  // takes the lock (FAILED_PRECONDITION, MOUNT_IN_USE names the process; a
+  // shared one where the mount takes no writes and gives no other: then nothing
+  // is written, whatever the mount takes later),
   // syncs every directory before anything is said about what lies in it,
   // finds out what the file system can do, and reads fence, tombstones,
   // records and inflight states once. `fs`, `clock`, `ids` must outlive it.
@@ -310,6 +312,9 @@ class ImageStore {
   virtual absl::StatusOr<SpaceInfo> Space() = 0;
   // As FileSystem::MountId, when it was opened.
   virtual std::optional<int64_t> mount_id() const = 0;
+  // It is open for reading only, without an exclusive lock, and a probe saw
+  // that the mount takes writes now: it is to be opened anew. Never blocks.
+  virtual bool writable_again() { return false; }
   // A real write + fdatasync + cold read of the pre-allocated probe file.
   // Where the write failed its bytes are read all the same, whatever they are.
   virtual ProbeOutcome Probe() = 0;

@@ -301,6 +301,10 @@ absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
 }
 
 ProbeOutcome ImageStoreImpl::Probe() {
+  if (!guard_.writes() && !writable_again() &&
+      base_->Open(layout::kLock, OpenMode::kReadWrite).ok()) {
+    writable_again_.store(true);
+  }
   ProbeOutcome out;
   std::string sent = ids_->RandomBytes(32);
   sent.resize(static_cast<size_t>(layout::kProbeBytes), sent[0]);

@@ -2,6 +2,7 @@
 #ifndef PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_
 #define PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/fs/guarded_file_system.h"
 #include "agent/store/fence_file.h"
 #include "agent/store/image_check.h"
 #include "agent/store/image_store.h"
@@ -35,7 +37,7 @@ class ImageStoreImpl final : public ImageStore {
  public:
   ImageStoreImpl(FileSystem* fs, Clock* clock, IdGenerator* ids,
                  const StoreOptions& options)
-      : core_(fs, clock, options), ids_(ids) {}
+      : base_(fs), guard_(fs), core_(&guard_, clock, options), ids_(ids) {}
   // Called once, before everything else.
   absl::Status Start();
 
@@ -78,6 +80,7 @@ class ImageStoreImpl final : public ImageStore {
   int64_t image_count() override { return core_.registry.images(); }
   absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
   std::optional<int64_t> mount_id() const override { return mount_id_; }
+  bool writable_again() override { return writable_again_.load(); }
   ProbeOutcome Probe() override;
 
  private:
@@ -107,8 +110,11 @@ class ImageStoreImpl final : public ImageStore {
                            const absl::flat_hash_set<Uuid>& told);
   absl::Status ListInflight(const std::function<void(const ListEntry&)>& entry);
 
-  StoreCore core_;
+  FileSystem* const base_;  // must outlive this
+  GuardedFileSystem guard_;
+  StoreCore core_;          // over the guard
   IdGenerator* const ids_;  // must outlive this
+  std::atomic<bool> writable_again_{false};
   std::unique_ptr<FileLock> lock_;
   std::optional<int64_t> mount_id_;  // constant once opened
 
