@@ -68,6 +68,9 @@ struct AgentSeams {
   DiskCalls* calls = nullptr;
   // Adds as many threads to `disk`, in all; may be empty.
   std::function<void(int stuck)> replace_threads;
+  // How many of these the system did not give; they are asked for again. May be
+  // empty.
+  std::function<int()> missing_threads;
   StoreFactory open_store;
   // Gives the calling thread's I/O the lowest priority, or takes that back.
   std::function<void(bool idle)> idle_io = [](bool) {};
@@ -168,6 +171,10 @@ class AgentCore {
   void NotOpenedLocked(const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LoseStoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Lets go of the store; what uses it ends with `why`.
+  void LetGoLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A store that could only be read is let go, to be opened for writing.
+  void ReopenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NoticeHealthLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // agent_core.cc

@@ -35,6 +35,7 @@ absl::Status IdsIn(FileSystem* fs, absl::string_view path,
 // Looks at one id while nothing is published or removed under it.
 absl::StatusOr<NameState> LookLocked(StoreCore* core, const Uuid& id) {
   const IdLock lock(&core->locks, id);
+  RETURN_IF_ERROR(lock.status());
   return Look(core, id);
 }
 
@@ -69,6 +70,9 @@ absl::Status ImageStoreImpl::ListNames(
   RETURN_IF_ERROR(IdsIn(core_.fs, layout::kRoot, &ids));
   for (const Uuid& id : ids) {
     const auto state = LookLocked(&core_, id);
+    if (HasReason(state.status(), reason::kMountStalled)) {
+      return state.status();  // what it is can be told when a call is back
+    }
     ListEntry out;
     out.kind = ListEntry::Kind::kForeign;
     out.image_id = id;
@@ -100,6 +104,9 @@ absl::Status ImageStoreImpl::ListRecords(
     RETURN_IF_ERROR(IdsIn(core_.fs, layout::ShardPath(shard), &ids));
     for (const Uuid& id : ids) {
       const auto state = LookLocked(&core_, id);
+      if (HasReason(state.status(), reason::kMountStalled)) {
+        return state.status();
+      }
       if (!state.ok() || !state->record || state->damaged ||
           told.count(id) > 0 || (state->image && state->unsure)) {
         continue;  // told by its name, or nothing can be told

@@ -385,9 +385,12 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
 void SessionManager::HandleAttachDone(const SessionPtr& session,
                                       const control::v1::AttachDone& done) {
   Uuid uid;
+  bool late = false;
   {
     MutexLock lock(&session->mu);
-    if (session->state != State::kAttaching) {
+    // Again: of uploads that the first one left out, since a call was stuck.
+    late = session->state == State::kAttached;
+    if (!late && session->state != State::kAttaching) {
       return;
     }
     session->state = State::kAttached;
@@ -403,7 +406,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
   {
     MutexLock lock(&mu_);
     current = sessions_.count(session->number()) != 0;
-    if (current) {
+    if (current && !late) {
       attached_[uid] = session;
     }
   }
@@ -412,6 +415,10 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
   }
   for (const control::v1::UploadStatus& status : done.uploads()) {
     uploads_->OnStatus(uid, status);
+  }
+  if (late) {
+    changed_->Notify();
+    return;
   }
   const std::optional<MountInfo> info = deps_.registry->Find(uid);
   const bool trusted = info.has_value() && trust_->MayTrust(*info);

@@ -273,6 +273,10 @@ void FakeAgent::HandleNow(int64_t session,
         for (const auto& [id, inflight] : kept) {
           inflight_[id] = inflight;
         }
+        if (behaviour_.late_statuses) {
+          late_ = *done;
+          done->Clear();
+        }
         if (!behaviour_.answer_attach) {
           return;
         }
@@ -500,12 +504,22 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
     if (behaviour_.held.has_value()) {
       *message.mutable_heartbeat()->mutable_held_garbage() = *behaviour_.held;
     }
+    message.mutable_heartbeat()->set_stuck_calls(behaviour_.stuck_calls);
     if (behaviour_.scrub.has_value()) {
       *message.mutable_heartbeat()->mutable_scrub() = *behaviour_.scrub;
     }
     for (const std::string& id : live_upload_ids) {
       message.mutable_heartbeat()->add_live_upload_ids(id);
     }
+  }
+  Send(message);
+}
+
+void FakeAgent::TellLate() {
+  control::v1::AgentMessage message;
+  {
+    MutexLock lock(&mu_);
+    *message.mutable_attach_done() = late_;
   }
   Send(message);
 }

@@ -68,6 +68,8 @@ class FakeAgent {
   void ReportFull(const Uuid& upload_id, int64_t received);
   void ReportLost(const control::v1::UploadLost& lost);
   void ReportFindings(const control::v1::CopyFaults& faults);
+  // What `late_statuses` left out.
+  void TellLate();
 
   // What came back; absent: nothing yet.
   std::optional<control::v1::PublishedAck> ack(const Uuid& upload_id);
@@ -102,6 +104,8 @@ class FakeAgent {
     bool records_readable = true;
     std::vector<storage::v1::RosterEntry> roster;
     bool answer_attach = true;
+    // The answer leaves out all uploads, as with calls that are stuck.
+    bool late_statuses = false;
     std::string cluster_uid;  // as in the label
     std::string incarnation;
     Uuid hello_uid;
@@ -110,6 +114,7 @@ class FakeAgent {
     int health = 2;  // ONLINE
     std::string health_error;
     std::string health_detail;
+    int64_t stuck_calls = 0;
     std::string host;  // empty: one of its own
     std::vector<std::string> capabilities = {"collect_garbage"};
     // What heartbeats say is held, until CollectGarbage names its number.
@@ -159,6 +164,7 @@ class FakeAgent {
   std::map<std::string, control::v1::UploadFullAck> full_acks_
       ABSL_GUARDED_BY(mu_);
   std::optional<control::v1::Attach> attach_ ABSL_GUARDED_BY(mu_);
+  control::v1::AttachDone late_ ABSL_GUARDED_BY(mu_);
   std::vector<control::v1::Command> commands_ ABSL_GUARDED_BY(mu_);
   int64_t last_command_ ABSL_GUARDED_BY(mu_) = 0;
   bool hold_outgoing_ ABSL_GUARDED_BY(mu_) = false;
