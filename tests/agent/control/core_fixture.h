@@ -131,6 +131,7 @@ class CoreTest : public ::testing::Test {
       opened = shared;
       return shared;
     };
+    seams.idle_io = [this](bool idle) { idle_io = idle; };
     seams.look_again = [this] { return ++looks; };
     seams.fatal = [this](const absl::Status& status) { fatal = status; };
     return seams;
@@ -387,6 +388,7 @@ class CoreTest : public ::testing::Test {
   DiskCalls calls{&clock, /*threads=*/2};
   std::vector<std::unique_ptr<WatchedFileSystem>> watches;
   int replaced = 0;  // threads
+  bool idle_io = false;
   testing::ManualExecutor disk;
   testing::ManualExecutor probe;
   FakePeer peer;
