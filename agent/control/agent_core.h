@@ -247,8 +247,13 @@ class AgentCore {
 
   // agent_inventory.cc
   void PostListCommand(uint64_t session, const control::v1::Command& command);
-  absl::Status ReportInventory(uint64_t session, ImageStore* store,
-                               const std::string& listing_id);
+  // One that is under way: shared by its steps, one after the other, and let go
+  // on a disk thread.
+  struct Listing;
+  absl::Status BeginListing(Listing* listing);
+  // A step, at idle I/O priority; the next one is posted behind what waits.
+  void RunListing(const std::shared_ptr<Listing>& listing);
+  void EndListing(Listing* listing, absl::Status status);
 
   // agent_garbage.cc
   void CollectLocked(uint64_t session, const std::shared_ptr<ImageStore>& store,
@@ -290,7 +295,10 @@ class AgentCore {
   std::string open_error_ ABSL_GUARDED_BY(mu_);
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
-  bool listing_ ABSL_GUARDED_BY(mu_) = false;
+  // The turn of the listing that runs; 0: none does.
+  uint64_t listing_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t listing_session_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t last_listing_ ABSL_GUARDED_BY(mu_) = 0;
   // As the last Attach said.
   bool may_collect_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration next_expiry_ ABSL_GUARDED_BY(mu_);

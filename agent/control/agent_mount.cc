@@ -157,7 +157,8 @@ void AgentCore::LetGoLocked(const absl::Status& why) {
   store_ = nullptr;
   // What hangs in the old one holds up nothing of the next.
   session_strand_ = Strand(seams_.disk);
-  space_running_ = fence_syncing_ = listing_ = false;
+  space_running_ = fence_syncing_ = false;
+  listing_ = 0;
   // What the old one was told says nothing of what the next has on its disk.
   fence_written_ = last_heard_ = Generation();
   fence_dirty_since_.reset();

@@ -175,6 +175,17 @@ struct ListEntry {
   int64_t size_bytes = 0;
 };
 
+// A listing under way, in steps: between two of them the disk thread may serve
+// others. One thread at a time; must not outlive its store.
+class MountListing {
+ public:
+  virtual ~MountListing() = default;
+  // Looks at up to `most` names more, or one directory, and tells what is
+  // there. False: that was all. After an error it is over.
+  virtual absl::StatusOr<bool> Next(
+      int most, const std::function<void(const ListEntry&)>& entry) = 0;
+};
+
 // What is known of a mount from when it was open last.
 struct MountMemory {
   std::string mount_uid;
@@ -309,6 +320,8 @@ class ImageStore {
   // The same for bytes in flight alone, at the cost of their directory.
   virtual absl::Status ListInflight(
       const std::function<void(const ListEntry&)>& entry) = 0;
+  // As List, step by step.
+  virtual std::unique_ptr<MountListing> BeginListing() = 0;
   // Images published here.
   virtual int64_t image_count() = 0;
 

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -79,6 +78,7 @@ class ImageStoreImpl final : public ImageStore {
       const std::function<void(const ListEntry&)>& entry) override;
   absl::Status ListInflight(
       const std::function<void(const ListEntry&)>& entry) override;
+  std::unique_ptr<MountListing> BeginListing() override;
   int64_t image_count() override { return core_.registry.images(); }
   absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
   std::optional<int64_t> mount_id() const override { return mount_id_; }
@@ -105,11 +105,6 @@ class ImageStoreImpl final : public ImageStore {
   absl::Status DiscardLocked(const Uuid& upload_id);
   absl::Status RemoveImageLocked(const Uuid& image_id, const NameState& state,
                                  RemoveOutcome* outcome);
-  // `told` gets the images that were told.
-  absl::Status ListNames(const std::function<void(const ListEntry&)>& entry,
-                         absl::flat_hash_set<Uuid>* told);
-  absl::Status ListRecords(const std::function<void(const ListEntry&)>& entry,
-                           const absl::flat_hash_set<Uuid>& told);
 
   FileSystem* const base_;  // must outlive this
   GuardedFileSystem guard_;

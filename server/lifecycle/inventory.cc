@@ -157,6 +157,8 @@ void Inventory::Ask(const MountInfo& info) {
     listing.done = false;
     listing.recovering = true;
     listing.audit = nullptr;
+    listing.basis = nullptr;
+    listing.in_full = false;
   }
   control::v1::Command command;
   command.mutable_list_mount()->set_listing_id(listing_id);

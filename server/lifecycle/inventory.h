@@ -3,7 +3,8 @@
 // Every mount is listed after every start of the coordinator or its agent, two
 // at a time, and compared with the index (ListingAudit); and again after
 // rescan_interval, one at a time, which finds what somebody did to the
-// directory meanwhile.
+// directory meanwhile. The latter begins with the digest of a listing
+// (inventory_digest.cc): where it is the expected one, nothing is sent.
 //
 // After a rollback of the index every mount is listed. A complete image that
 // nothing in the index speaks against is adopted from its record; one whose id
@@ -106,7 +107,16 @@ class Inventory {
     int64_t missing = 0;
     bool suspicious = false;
     std::map<Uuid, Orphan> orphans;
+    // To compare digests with; null: there is none.
+    std::shared_ptr<const ListingBasis> basis;
   };
+  // Digests that were compared since the start: how many were as expected, and
+  // how many led to a listing.
+  struct Digests {
+    int64_t same = 0;
+    int64_t other = 0;
+  };
+  Digests digests() const;
   // Mounts that were compared since the start of the coordinator, by uid.
   bool WasAudited(const Uuid& mount_uid) const;
   int64_t OrphanCount(const Uuid& mount_uid) const;
@@ -150,8 +160,11 @@ class Inventory {
     // When one that is done is made again by itself.
     absl::Duration due;
     bool again = false;  // ListAllAgain wants another one
-    bool asked = false;  // this one was wanted so
-    int64_t failed = 0;  // number of the last one that failed, and why
+    // What the digest is compared with; null: it is a whole listing.
+    std::shared_ptr<const ListingBasis> basis;
+    bool in_full = false;  // the digest was not the expected one
+    bool asked = false;    // this one was wanted so
+    int64_t failed = 0;    // number of the last one that failed, and why
     absl::Status error;
   };
   absl::Status NoteUnadopted(const Uuid& mount_uid,
@@ -169,7 +182,8 @@ class Inventory {
 
   // inventory_audit.cc
   void AskForAudits(const std::vector<MountInfo>& mounts);
-  void AskForAudit(const MountInfo& info, int64_t session);
+  // `rescan`: nobody waits for it, and a digest will do.
+  void AskForAudit(const MountInfo& info, int64_t session, bool rescan);
   void FailedLocked(Listing* listing, const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes the place of what the listing before it showed.
@@ -177,9 +191,18 @@ class Inventory {
                   ListingAudit::Result result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AuditListed(const Uuid& mount_uid, const std::string& listing_id,
-                   const absl::Status& status);
+                   const absl::StatusOr<control::v1::CommandResult>& answer);
   void FinishAudit(const Uuid& mount_uid, const std::string& listing_id,
                    const std::shared_ptr<ListingAudit>& audit);
+
+  // inventory_digest.cc: null where the agent gives none, or there is nothing
+  // to compare it with.
+  std::shared_ptr<const ListingBasis> BasisLocked(const MountInfo& info,
+                                                  int64_t session) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CompareDigest(const Uuid& mount_uid, const std::string& listing_id,
+                     const std::shared_ptr<ListingAudit>& audit,
+                     const control::v1::ListingDigest& digest);
 
   absl::StatusOr<Verdict> Judge(const Uuid& mount_uid,
                                 const storage::v1::ReplicaRecord& record);
@@ -213,6 +236,7 @@ class Inventory {
   mutable Mutex mu_;
   absl::flat_hash_map<Uuid, Listing> listings_ ABSL_GUARDED_BY(mu_);
   int64_t last_number_ ABSL_GUARDED_BY(mu_) = 0;
+  Digests digests_ ABSL_GUARDED_BY(mu_);
   // Since RECOVERING began, or this start.
   absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);
   int64_t conflicts_ ABSL_GUARDED_BY(mu_) = 0;

@@ -62,7 +62,7 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
       }
     } else if (!listing.done) {
       ++running;
-    } else if (listing.again) {
+    } else if (listing.again || listing.in_full) {
       wanted.emplace_back(info, session);
     } else if (deps_.options.rescan_interval > absl::ZeroDuration() &&
                listing.due <= due_since) {
@@ -71,19 +71,20 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
     }
   }
   if (due.has_value() && running == 0 && wanted.empty()) {
-    AskForAudit(due->first, due->second);
+    AskForAudit(due->first, due->second, /*rescan=*/true);
     return;
   }
   for (const auto& [info, session] : wanted) {
     if (running >= kListingsAtOnce) {
       return;
     }
-    AskForAudit(info, session);
+    AskForAudit(info, session, /*rescan=*/false);
     ++running;
   }
 }
 
-void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
+void Inventory::AskForAudit(const MountInfo& info, int64_t session,
+                            bool rescan) {
   const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const std::string listing_id = deps_.ids->NextUuid().bytes();
   const absl::Duration begin = deps_.clock->Boot();
@@ -107,6 +108,8 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
     listings_[mount_uid].again |= asked;
     return;
   }
+  control::v1::Command command;
+  command.mutable_list_mount()->set_listing_id(listing_id);
   {
     MutexLock lock(&mu_);
     Listing& listing = listings_[mount_uid];
@@ -118,29 +121,34 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
     listing.recovering = false;
     listing.audit = *std::move(audit);
     listing.number = number;
-    listing.begin = begin;
+    if (!std::exchange(listing.in_full, false)) {
+      listing.begin = begin;  // else: with the digest
+    }
     listing.asked = asked;
+    listing.basis = rescan ? BasisLocked(info, session) : nullptr;
+    command.mutable_list_mount()->set_digest_only(listing.basis != nullptr);
   }
-  control::v1::Command command;
-  command.mutable_list_mount()->set_listing_id(listing_id);
   commands_->CallAsync(
       mount_uid, std::move(command),
       [this, mount_uid,
-       listing_id](const absl::StatusOr<control::v1::CommandResult>& result) {
-        AuditListed(mount_uid, listing_id, result.status());
+       listing_id](const absl::StatusOr<control::v1::CommandResult>& answer) {
+        AuditListed(mount_uid, listing_id, answer);
       });
 }
 
-void Inventory::AuditListed(const Uuid& mount_uid,
-                            const std::string& listing_id,
-                            const absl::Status& status) {
+void Inventory::AuditListed(
+    const Uuid& mount_uid, const std::string& listing_id,
+    const absl::StatusOr<control::v1::CommandResult>& answer) {
+  const absl::Status status = answer.status();
   std::shared_ptr<ListingAudit> audit;
+  bool by_digest = false;
   {
     MutexLock lock(&mu_);
     Listing& listing = listings_[mount_uid];
     if (listing.id != listing_id || listing.audit == nullptr) {
       return;
     }
+    by_digest = listing.basis != nullptr;
     if (status.ok()) {
       audit = listing.audit;
     } else {
@@ -153,6 +161,13 @@ void Inventory::AuditListed(const Uuid& mount_uid,
     return;
   }
   // It reads and writes the index, and this thread delivers messages.
+  if (by_digest) {
+    deps_.pool->Post([this, mount_uid, listing_id, audit,
+                      digest = answer->listing_digest()] {
+      CompareDigest(mount_uid, listing_id, audit, digest);
+    });
+    return;
+  }
   deps_.pool->Post([this, mount_uid, listing_id, audit] {
     FinishAudit(mount_uid, listing_id, audit);
   });
@@ -242,8 +257,10 @@ void Inventory::KeepLocked(const Uuid& mount_uid, Listing* listing,
   audited.missing = result.missing;
   audited.suspicious = result.suspicious;
   audited.orphans = std::move(result.orphans);
+  audited.basis = std::move(result.basis);
   LogInfo("mount_audited",
           {{"mount", mount_uid.ToString()},
+           {"by", listing->basis != nullptr ? "digest" : "listing"},
            {"images", audited.expected},
            {"missing", audited.missing},
            {"orphans", static_cast<int64_t>(audited.orphans.size())}});

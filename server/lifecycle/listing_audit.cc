@@ -91,6 +91,9 @@ absl::Status ListingAudit::TakeEntry(const control::v1::InventoryEntry& entry) {
                     Generation::FromProto(row->generation()) ==
                         Generation::FromProto(entry.record().generation());
   const bool copy = row.has_value() && HoldsCopy(*row, mount_uid_);
+  if (!copy || !IsAsRowSays(entry, *row)) {
+    NoteStrange(entry, copy ? &*row : nullptr);
+  }
   {
     MutexLock lock(&mu_);
     ++files_;
@@ -390,6 +393,7 @@ absl::StatusOr<ListingAudit::Result> ListingAudit::Finish() {
       }
     }
   }
+  result.basis = MakeBasis(missing, result.missing);
   result.suspicious = Suspicious(result.missing, result.expected, files);
   if (result.suspicious && result.missing > alarmed_) {
     const std::string detail = absl::StrCat(

@@ -136,6 +136,7 @@ class CoreTest : public ::testing::Test {
       opened = shared;
       return shared;
     };
+    seams.idle_io = [this](bool idle) { idle_io = idle; };
     seams.look_again = [this] { return ++looks; };
     seams.fatal = [this](const absl::Status& status) { fatal = status; };
     return seams;
@@ -394,6 +395,7 @@ class CoreTest : public ::testing::Test {
   int replaced = 0;  // threads
   int asked_for_threads = 0;
   int missing = 0;
+  bool idle_io = false;
   testing::ManualExecutor disk;
   testing::ManualExecutor probe;
   FakePeer peer;

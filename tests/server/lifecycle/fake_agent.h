@@ -98,8 +98,10 @@ class FakeAgent {
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
     absl::Status refuse_listing;
-    bool other_bytes = false;  // in files without record
-    // Called when a listing was sent and before it is answered.
+    bool other_bytes = false;    // in files without record
+    bool listing_digest = true;  // as newer agents
+    // Called when a listing was sent, or its digest made, and before it is
+    // answered.
     std::function<void()> while_listing;
     bool records_readable = true;
     std::vector<storage::v1::RosterEntry> roster;
@@ -133,8 +135,12 @@ class FakeAgent {
   };
 
   void Handle(int64_t session, const control::v1::CoordinatorMessage& message);
-  // As ReportInventory, part by part.
-  absl::Status List(const std::string& listing_id);
+  control::v1::InventoryEntry EntryLocked(const std::string& id,
+                                          const File& file)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // As ReportInventory, part by part; or the digest of what it would send.
+  absl::Status List(const control::v1::ListMount& request,
+                    control::v1::CommandResult* result);
   control::v1::CommandResult Do(const control::v1::Command& command)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Hear(const storage::v1::Generation& pair)
