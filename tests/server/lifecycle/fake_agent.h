@@ -91,6 +91,8 @@ class FakeAgent {
     bool ignore_commands = false;
     absl::Status refuse_listing;
     bool other_bytes = false;  // in files without record
+    // Called before a command is done.
+    std::function<void(const control::v1::Command&)> on_command;
     // Called when a listing was sent and before it is answered.
     std::function<void()> while_listing;
     bool records_readable = true;
