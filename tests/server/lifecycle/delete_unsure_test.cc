@@ -249,6 +249,26 @@ TEST_F(DeleteUnsureTest, APublishAndADeleteOfAllBelowAreOneAfterTheOther) {
   EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_COMMITTED);
 }
 
+// Nor does one that knows all come between an operator's look at an orphan and
+// its adoption.
+TEST_F(DeleteUnsureTest, ADeleteAndAnAdoptionByHandAreOneAfterTheOther) {
+  Upload(a_, image_, upload_);
+  std::thread adopter;
+  absl::Notification entered;
+  kv_->BeforeNextCommit([&] {
+    adopter = std::thread([&] {
+      const server::MountGate::Counting alone(
+          lifecycle_->tombstones().adopting(), Uuid());
+      entered.Notify();
+    });
+    EXPECT_FALSE(
+        entered.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  });
+  ASSERT_OK(Delete(image_));
+  ASSERT_TRUE(adopter.joinable());
+  adopter.join();
+}
+
 TEST_F(DeleteUnsureTest, ADeleteOfOneGenerationTakesNoOther) {
   Upload(a_, image_, upload_);
   FakeAgent* const c = AddAgent("c", 1);

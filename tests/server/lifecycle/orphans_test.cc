@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <functional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -350,6 +352,28 @@ TEST_F(OrphansTest, IsNotAdoptedWhenItsIdIsTakenOrDeletedMeanwhile) {
     EXPECT_FALSE(index_->GetImage(id)->has_value());
     EXPECT_TRUE(a_->Has(id)) << "it is not removed for that";
   }
+}
+
+// What is published or deleted is seen by the look, or comes after the commit.
+TEST_F(OrphansTest, NothingComesBetweenTheLastLookAndTheAdoption) {
+  a_->Plant(ids_.NextUuid(), ids_.NextUuid(), a_->file(image_)->generation);
+  Again(a_);
+  const v1::Orphan orphan = List().orphans(0);
+  std::thread other;
+  absl::Notification entered;
+  kv_->BeforeNextCommit([&] {
+    other = std::thread([&] {
+      const server::MountGate::Adding beside(
+          lifecycle_->tombstones().adopting(), Uuid());
+      entered.Notify();
+    });
+    // Time enough for one that is not kept out.
+    EXPECT_FALSE(
+        entered.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  });
+  EXPECT_OK(lifecycle_->orphans().Adopt(AdoptionOf(orphan)));
+  ASSERT_TRUE(other.joinable());
+  other.join();
 }
 
 TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
