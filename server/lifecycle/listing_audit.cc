@@ -108,6 +108,15 @@ absl::Status ListingAudit::TakeEntry(const control::v1::InventoryEntry& entry) {
   if (whole) {
     return TakeStray(entry, row);
   }
+  // Damaged, and of an image that was deleted.
+  const Generation said =
+      entry.has_record() && entry.record().image_id() == entry.image_id()
+          ? Generation::FromProto(entry.record().generation())
+          : Generation();
+  if (!said.none() && tombstones_->Covers(image_id, said)) {
+    RETURN_IF_ERROR(
+        tombstones_->AddPending(image_id, said.ToProto(), mount_uid_));
+  }
   NameOrphan(entry,
              absl::StrCat("a file without a record that fits it; not served, "
                           "not removed, not replaced",

@@ -319,9 +319,15 @@ void SessionManager::HandleReport(const SessionPtr& session,
     Refuse(session.get(), row.status());
     return;
   }
+  {
+    // Kept before RECOVERING is looked for: whoever begins it reads this.
+    MutexLock lock(&session->mu);
+    session->remembered.assign(report.roster().begin(), report.roster().end());
+  }
   if (trust_->recovering()) {
-    // Before it can be the last that RECOVERING waited for.
-    const absl::Status taken = TakeInRoster(report);
+    // Also those of mounts that registered before it began; before this one can
+    // be the last that RECOVERING waited for.
+    const absl::Status taken = TakeInRosters();
     if (!taken.ok() && !TakesNoWrites(taken)) {
       Refuse(session.get(), taken);
       return;

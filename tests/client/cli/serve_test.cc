@@ -236,6 +236,8 @@ TEST(PlanTest, CommandLines) {
   options.listen = {"127.0.0.1:7400"};
   options.reserve = {"b=1GiB"};
   SetOption(&options.coordinator, "near-full", "85");
+  SetOption(&options.coordinator, "rescan-interval", "30s");
+  SetOption(&options.coordinator, "scrub-interval", "24h");
   SetOption(&options.agents, "file-mode", "0600");
   options.require_mountpoint = true;
   ServeState state;
@@ -244,6 +246,8 @@ TEST(PlanTest, CommandLines) {
                                 "coordinator", "agent", "host", &state));
   EXPECT_EQ(plan.endpoint, "unix:/s/run/coordinator.sock");
   EXPECT_THAT(plan.children[0].argv, Contains("--near-full=85"));
+  EXPECT_THAT(plan.children[0].argv, Contains("--rescan-interval=30s"));
+  EXPECT_THAT(plan.children[0].argv, Contains("--scrub-interval=24h"));
   EXPECT_TRUE(plan.children[0].stops_last);
   EXPECT_THAT(plan.children[2].argv,
               ElementsAre("agent", "--name=b", "--path=/b", "--priority=2",

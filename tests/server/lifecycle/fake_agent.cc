@@ -198,6 +198,9 @@ control::v1::MountReport FakeAgent::ReportLocked() {
   report.mutable_label()->set_cluster_uid(behaviour_.cluster_uid);
   std::map<int64_t, storage::v1::FenceEntry> known = fence_;
   for (const auto& [id, file] : files_) {
+    if (file.generation.epoch() == 0) {
+      continue;  // its record never said any
+    }
     storage::v1::FenceEntry& entry = known[file.generation.epoch()];
     entry.set_epoch(file.generation.epoch());
     entry.set_nonce(file.generation.nonce());
@@ -240,6 +243,14 @@ void FakeAgent::HandleNow(int64_t session,
                           const control::v1::CoordinatorMessage& message) {
   control::v1::AgentMessage answer;
   std::optional<control::v1::Command> listing;
+  std::function<void(const control::v1::Command&)> on_command;
+  {
+    MutexLock lock(&mu_);
+    on_command = behaviour_.on_command;
+  }
+  if (on_command && message.has_command()) {
+    on_command(message.command());
+  }
   {
     MutexLock lock(&mu_);
     if (session_ == nullptr || session_->number() != session) {

@@ -100,6 +100,8 @@ class FakeAgent {
     absl::Status refuse_listing;
     bool other_bytes = false;    // in files without record
     bool listing_digest = true;  // as newer agents
+    // Called before a command is done.
+    std::function<void(const control::v1::Command&)> on_command;
     // Called when a listing was sent, or its digest made, and before it is
     // answered.
     std::function<void()> while_listing;
