@@ -1,47 +1,15 @@
-"""What every test of the driver needs: the package on the path with its entry
-points as pyproject.toml gives them, and stores made as Glance makes them.
-
-PREDELLA_NATIVE names the directory of the native module (ctest sets it).
+"""What every test of the driver needs: the package on the path, and stores
+made as Glance makes them.
 """
-import atexit
 import os
-import shutil
 import sys
-import tempfile
-import tomllib
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCE = os.path.dirname(os.path.dirname(HERE))
-PACKAGE = os.path.join(SOURCE, 'client', 'python')
-NATIVE = os.environ.get('PREDELLA_NATIVE',
-                        os.path.join(SOURCE, 'build', 'dev', 'python'))
+import paths
 
-
-def _install():
-    """A dist-info is all that importlib.metadata wants of an installation."""
-    with open(os.path.join(PACKAGE, 'pyproject.toml'), 'rb') as stream:
-        project = tomllib.load(stream)['project']
-    top = tempfile.mkdtemp(prefix='predella-driver-')
-    atexit.register(shutil.rmtree, top, ignore_errors=True)
-    info = os.path.join(
-        top, f'{project["name"]}-{project["version"]}.dist-info')
-    os.mkdir(info)
-    with open(os.path.join(info, 'METADATA'), 'w', encoding='utf-8') as stream:
-        stream.write(f'Metadata-Version: 2.1\nName: {project["name"]}\n'
-                     f'Version: {project["version"]}\n')
-    with open(os.path.join(info, 'entry_points.txt'), 'w',
-              encoding='utf-8') as stream:
-        for group, entries in project['entry-points'].items():
-            stream.write(f'[{group}]\n')
-            for name, value in entries.items():
-                stream.write(f'{name} = {value}\n')
-    # stevedore keeps what it found per user.
-    os.environ['XDG_CACHE_HOME'] = top
-    sys.path[:0] = [top, PACKAGE, NATIVE,
-                    os.path.join(SOURCE, 'tests', 'integration')]
-
-
-_install()
+HERE = paths.HERE
+SOURCE = paths.SOURCE
+sys.path[:0] = paths.INSTALLED + [
+    os.path.join(SOURCE, 'tests', 'integration')]
 
 from glance_store import location  # noqa: E402
 from glance_store import multi_backend  # noqa: E402
