@@ -191,6 +191,16 @@ class Behaviour:
                                   self.data(size), announced, image)
                 self.assert_nothing_left(image)
 
+    def test_too_much_is_not_read_to_its_end(self):
+        class Endless:
+            sent = 0
+
+            def read(self, size):
+                self.sent += size
+                assert self.sent < 64 * MIB
+                return bytes(size)
+        self.assertRaises(exceptions.Invalid, self.add, Endless(), 2 * MIB)
+
     def test_negative_size(self):
         self.assertRaises(exceptions.Invalid, self.add, b'abc', -3)
 

@@ -251,6 +251,20 @@ class FaultTest(ClusterTest):
         self.cluster.wait_ready()
         self.assertEqual(b'abc', b''.join(self.store.get(self.where(uri))[0]))
 
+    def test_agent_that_does_not_answer(self):
+        uri = self.add(b'abc')[0]
+        # Its connection is open: only its silence tells.
+        self.assertEqual(b'abc', b''.join(self.store.get(self.where(uri))[0]))
+        self.cluster.agents['store-1'].pause()
+        try:
+            began = time.monotonic()
+            self.assertRaises(exceptions.RemoteServiceUnavailable,
+                              self.store.get, self.where(uri))
+            self.assertLess(time.monotonic() - began, 20)
+        finally:
+            self.cluster.agents['store-1'].resume()
+        self.assertEqual(b'abc', b''.join(self.store.get(self.where(uri))[0]))
+
     def test_agent_killed_in_the_middle_of_an_upload(self):
         configure(self, self.cluster, predella_write_timeout=30)
         data = os.urandom(40 * MIB)

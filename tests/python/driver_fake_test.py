@@ -53,6 +53,18 @@ class BehaviourTest(behaviour.Behaviour, FakeCase):
         self.add(b'abcd', 4, image)
         self.assertEqual([image], self.native.aborted)
 
+    def test_a_negative_size_begins_nothing(self):
+        self.assertRaises(exceptions.Invalid, self.add, b'', -3)
+        self.assertEqual([], self.native.uploads)
+
+    def test_damage_at_the_call(self):
+        """While Glance may still turn to another location."""
+        place = self.where(self.add(self.data(9 << 20))[1][0])
+        self.native.failures['read'] = fake_native.Error(
+            'damaged', 'DATA_LOSS', 'CHECKSUM_MISMATCH')
+        self.assertRaises(exceptions.BackendException, self.store.get, place)
+        self.assertTrue(self.native.readers[-1].closed)
+
     def test_cleaning_up_has_a_limit(self):
         self.native.never_cleaned = True
         error = ValueError('of the caller')

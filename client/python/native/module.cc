@@ -230,6 +230,7 @@ class NativeClient {
     options.refused_for = std::min(options.refused_for, options.retry_for);
     writes_ = std::make_shared<Connections>(options);
     options.retry_for = Seconds(read_timeout);
+    options.stall_timeout = std::min(options.stall_timeout, options.retry_for);
     reads_ = std::make_shared<Connections>(options);
   }
 
