@@ -166,6 +166,19 @@ class FunctionalTest(unittest.TestCase):
         multi_backend.delete(uri, 'fast')
         self.assertRaises(exceptions.NotFound, multi_backend.get, uri, 'fast')
 
+    def test_two_ways_to_one_cluster(self):
+        _, stores = environment.make_stores(
+            fast={'type': 'predella',
+                  'predella_endpoint': self.cluster.endpoint},
+            slow={'type': 'predella', 'predella_endpoint':
+                  self.cluster.endpoint.replace('/s/', '/./s/')})
+        image = str(uuid.uuid4())
+        stores['fast'].add(image, io.BytesIO(self.BITS), 0, 'sha512')
+        # Otherwise the same image would seem to lie in both.
+        with self.assertRaises(exceptions.StoreAddDisabled) as caught:
+            stores['slow'].add(image, io.BytesIO(self.BITS), 0, 'sha512')
+        self.assertIn('one cluster is one store', str(caught.exception))
+
 
 class FaultTest(ClusterTest):
     priorities = (100,)

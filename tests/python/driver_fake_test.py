@@ -217,7 +217,8 @@ class ErrorTableTest(FakeCase):
 
 class ConfigurationTest(unittest.TestCase):
     def setUp(self):
-        environment.use_native(fake_native.FakeNative())
+        self.native = fake_native.FakeNative()
+        environment.use_native(self.native)
         self.addCleanup(environment.use_native, None)
 
     def assert_read_only(self, store, sentence):
@@ -259,15 +260,45 @@ class ConfigurationTest(unittest.TestCase):
         self.assert_read_only(stores['fast'], 'one cluster is one store')
         self.assert_read_only(stores['slow'], 'one cluster is one store')
 
+    def add(self, store):
+        return store.add(str(uuid.uuid4()), io.BytesIO(b'abc'), 3, 'sha512')
+
+    def test_two_ways_to_one_cluster(self):
+        """Endpoints do not tell; the cluster itself does, at the first add."""
+        _, stores = environment.make_stores(
+            fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
+            slow={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'})
+        for _ in range(2):
+            self.add(stores['fast'])
+            with self.assertRaises(exceptions.StoreAddDisabled) as caught:
+                self.add(stores['slow'])
+            self.assertIn('one cluster is one store', str(caught.exception))
+        self.native.uid = 'another'
+        self.add(stores['slow'])
+
+    def test_the_same_store_configured_again(self):
+        kept = []
+        for _ in range(2):
+            kept.append(self.one(predella_endpoint=ENDPOINT))
+            self.add(kept[-1])
+
+    def test_a_cluster_that_cannot_be_asked(self):
+        store = self.one(predella_endpoint=ENDPOINT)
+        self.native.failures['cluster'] = fake_native.Error('away')
+        self.assertRaises(exceptions.StorageWriteDenied, self.add, store)
+        self.native.failures.clear()
+        self.add(store)
+
     def test_beside_others(self):
         conf, stores = environment.make_stores(
             fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
             fast2={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'},
             disk={'type': 'file', 'filesystem_store_datadir': '/tmp'})
         self.assertEqual({'fast', 'fast2', 'disk'}, set(stores))
-        uris = {name: stores[name].add(str(uuid.uuid4()), io.BytesIO(b'abc'),
-                                       3, 'sha512')[0]
-                for name in ('fast', 'fast2')}
+        uris = {}
+        for name in ('fast', 'fast2'):
+            self.native.uid = name
+            uris[name] = self.add(stores[name])[0]
         # How Glance finds the store of a location without metadata.
         for name, uri in uris.items():
             self.assertEqual(

@@ -200,6 +200,10 @@ class Client:
     def stat(self, image):
         return Call(self.service, 'stat', lambda: self._find(image))
 
+    def cluster(self):
+        return Call(self.service, 'cluster',
+                    lambda: {'cluster_uid': self.service.uid})
+
     def delete(self, image, generation):
         def act():
             found = self._find(image)
@@ -216,9 +220,10 @@ class FakeNative:
     Error = Error
 
     def __init__(self):
+        self.uid = str(uuid.uuid4())
         self.images = {}
         self.data = {}
-        self.failures = {}  # start, write, commit, open, read, stat, delete
+        self.failures = {}  # by the operations' names
         self.read_fails_at = 0
         self.hang = set()
         self.never_cleaned = False

@@ -1,8 +1,10 @@
 """The glance_store driver: translates, streams, maps errors."""
 import hmac
 import logging
+import os
 import re
 import urllib.parse
+import weakref
 
 from glance_store import capabilities
 from glance_store import driver
@@ -20,6 +22,8 @@ LOG = logging.getLogger(__name__)
 SCHEME = 'predella'
 _UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 _URI = re.compile(f'{SCHEME}://([^/?#@]+)/({_UUID})/([0-9a-f]{{32}})')
+# (process, uid of a cluster) -> the store that adds to it.
+_CLUSTERS = weakref.WeakValueDictionary()
 # Longer than the native module's own deadlines: a last resort.
 _CALL_SECONDS = 60
 
@@ -65,6 +69,7 @@ class Store(driver.Store):
     OPTIONS = options.OPTIONS
 
     _client = None
+    _claimed_by = None  # the process
     _unusable = 'the store was not configured'
 
     def get_schemes(self):
@@ -119,6 +124,7 @@ class Store(driver.Store):
         if image_size is not None and image_size < 0:
             raise exceptions.Invalid(
                 message=f'predella: an image of {image_size} bytes')
+        self._claim_cluster()
         # Glance says 0 for a size that it does not know.
         sending = upload.Upload(self._client, image_id, image_size or None,
                                 hashing_algo, verifier)
@@ -133,6 +139,25 @@ class Store(driver.Store):
             metadata['store'] = self.backend_group
         return (uri, sending.bytes_written, hashes['md5'],
                 hashes[hashing_algo], metadata)
+
+    def _claim_cluster(self):
+        """Refuses a cluster that another store adds to under another endpoint.
+
+        Glance would take one image's data for two, and delete them as one.
+        """
+        process = os.getpid()
+        if self._claimed_by == process:
+            return
+        uid = self._call(self._client.cluster, 'the question for the cluster',
+                         errors.for_add)['cluster_uid']
+        owner = _CLUSTERS.setdefault((process, uid), self)
+        if owner.backend_group != self.backend_group:
+            raise exceptions.StoreAddDisabled(
+                message=f'predella: stores {owner.backend_group} and '
+                        f'{self.backend_group} reach the same cluster, {uid}: '
+                        'one cluster is one store')
+        _CLUSTERS[process, uid] = self
+        self._claimed_by = process
 
     @capabilities.check
     def get(self, location, offset=0, chunk_size=None, context=None):

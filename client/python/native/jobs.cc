@@ -188,7 +188,7 @@ absl::StatusOr<std::shared_ptr<CallJob>> CallJob::Start(
   return job;
 }
 
-void CallJob::End(absl::StatusOr<v1::Image> result) {
+void CallJob::End(absl::StatusOr<Answer> result) {
   MutexLock lock(&mu_);
   result_ = std::move(result);
   Changed();
@@ -196,7 +196,7 @@ void CallJob::End(absl::StatusOr<v1::Image> result) {
 
 bool CallJob::ReadyLocked() const { return result_.has_value(); }
 
-absl::StatusOr<v1::Image> CallJob::Result() {
+absl::StatusOr<CallJob::Answer> CallJob::Result() {
   MutexLock lock(&mu_);
   if (!result_.has_value()) {
     return absl::FailedPreconditionError("the call has not ended");

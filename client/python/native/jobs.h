@@ -170,17 +170,22 @@ class ReadJob final : public Job {
 // One call to the coordinator.
 class CallJob final : public Job {
  public:
-  using Call = std::function<absl::StatusOr<v1::Image>(Client&)>;
+  // What the call was for; the rest is empty.
+  struct Answer {
+    v1::Image image;
+    std::string cluster_uid;
+  };
+  using Call = std::function<absl::StatusOr<Answer>(Client&)>;
   static absl::StatusOr<std::shared_ptr<CallJob>> Start(
       std::shared_ptr<Connections> connections, Call call);
   // Once ready.
-  absl::StatusOr<v1::Image> Result();
+  absl::StatusOr<Answer> Result();
 
  private:
   bool ReadyLocked() const override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void End(absl::StatusOr<v1::Image> result);
+  void End(absl::StatusOr<Answer> result);
 
-  std::optional<absl::StatusOr<v1::Image>> result_ ABSL_GUARDED_BY(mu_);
+  std::optional<absl::StatusOr<Answer>> result_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::native

@@ -21,6 +21,7 @@
 #include "common/digest.h"
 #include "common/errors.h"
 #include "common/rpc/listen.h"
+#include "common/status_macros.h"
 
 namespace predella::native {
 namespace {
@@ -258,19 +259,26 @@ class NativeClient {
   }
 
   std::unique_ptr<Call> Stat(const std::string& image) {
-    return Start([image](Client& client) { return client.GetImage(image); });
+    return Start([image](Client& client) -> absl::StatusOr<CallJob::Answer> {
+      ASSIGN_OR_RETURN(v1::Image found, client.GetImage(image));
+      return CallJob::Answer{std::move(found), ""};
+    });
   }
 
   std::unique_ptr<Call> Delete(const std::string& image,
                                const std::string& generation) {
     return Start(
-        [image, generation](Client& client) -> absl::StatusOr<v1::Image> {
-          const absl::Status status = client.DeleteImage(image, generation);
-          if (!status.ok()) {
-            return status;
-          }
-          return v1::Image();
+        [image, generation](Client& client) -> absl::StatusOr<CallJob::Answer> {
+          RETURN_IF_ERROR(client.DeleteImage(image, generation));
+          return CallJob::Answer();
         });
+  }
+
+  std::unique_ptr<Call> Cluster() {
+    return Start([](Client& client) -> absl::StatusOr<CallJob::Answer> {
+      ASSIGN_OR_RETURN(v1::Cluster cluster, client.GetCluster());
+      return CallJob::Answer{v1::Image(), cluster.uid()};
+    });
   }
 
  private:
@@ -290,8 +298,13 @@ void DefineClient(py::module_& m) {
           "To wait for.")
       .def(
           "result",
-          [](const Call& c) { return ImageToDict(Value(c.job()->Result())); },
-          "When ready: the image.");
+          [](const Call& c) {
+            const CallJob::Answer answer = Value(c.job()->Result());
+            py::dict result = ImageToDict(answer.image);
+            result["cluster_uid"] = answer.cluster_uid;
+            return result;
+          },
+          "When ready: the image of stat(), the cluster_uid of cluster().");
   py::class_<NativeClient>(
       m, "Client",
       "One coordinator. Nothing is dialled, and nothing of gRPC is started, "
@@ -305,6 +318,7 @@ void DefineClient(py::module_& m) {
       .def("read", &NativeClient::Read, py::arg("image"), py::arg("offset"),
            py::arg("length"), "length 0: to the end.")
       .def("stat", &NativeClient::Stat, py::arg("image"))
+      .def("cluster", &NativeClient::Cluster)
       .def("delete", &NativeClient::Delete, py::arg("image"),
            py::arg("generation"));
 }
