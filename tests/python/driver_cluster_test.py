@@ -338,8 +338,10 @@ class Source:
         return bytes(size)
 stores['fast'].add({image!r}, Source(), 0, 'sha512')
 '''
-        process = subprocess.run([sys.executable, '-c', program], timeout=60,
-                                 check=False)
+        # What it cannot remove goes with the cluster.
+        process = subprocess.run(
+            [sys.executable, '-c', program], timeout=60, check=False,
+            env={**os.environ, 'TMPDIR': self.cluster.top})
         self.assertEqual(-signal.SIGKILL, process.returncode)
         self.assertEqual([], self.cluster.files('store-1'))
 
