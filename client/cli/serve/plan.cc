@@ -172,6 +172,10 @@ std::vector<PassedOption> CoordinatorOptions() {
        "How long after its last listing each mount is listed again.", ""},
       {"unreachable-after", "An agent silent for this long is UNREACHABLE.",
        ""},
+      {"backup-dir", "Directory for copies of the index.", ""},
+      {"backup-interval",
+       "How often the index is copied there; 0s: only when asked.", ""},
+      {"backup-keep", "How many copies of the index are kept.", ""},
       {"epoch-above",
        "Begin an epoch above this one, when STALE_EPOCH says so.", ""},
   };
@@ -183,6 +187,9 @@ std::vector<PassedOption> AgentOptions() {
       {"file-group",
        "Group of image files, on every mount; default: the directory's.", ""},
       {"disk-threads", "Threads for each mount.", ""},
+      {"scrub-rate", "Size a second that a scrub of a mount reads.", ""},
+      {"slow-above",
+       "A mount is SLOW when its probes take longer for a minute.", ""},
       {"drain-timeout", "How long open streams may go on after SIGTERM.", ""},
   };
 }

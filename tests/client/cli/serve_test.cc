@@ -238,7 +238,10 @@ TEST(PlanTest, CommandLines) {
   SetOption(&options.coordinator, "near-full", "85");
   SetOption(&options.coordinator, "rescan-interval", "30s");
   SetOption(&options.coordinator, "scrub-interval", "24h");
+  SetOption(&options.coordinator, "backup-dir", "/backups");
   SetOption(&options.agents, "file-mode", "0600");
+  SetOption(&options.agents, "slow-above", "3s");
+  SetOption(&options.agents, "drain-timeout", "2m");
   options.require_mountpoint = true;
   ServeState state;
   ASSERT_OK_AND_ASSIGN(const Plan plan,
@@ -248,6 +251,7 @@ TEST(PlanTest, CommandLines) {
   EXPECT_THAT(plan.children[0].argv, Contains("--near-full=85"));
   EXPECT_THAT(plan.children[0].argv, Contains("--rescan-interval=30s"));
   EXPECT_THAT(plan.children[0].argv, Contains("--scrub-interval=24h"));
+  EXPECT_THAT(plan.children[0].argv, Contains("--backup-dir=/backups"));
   EXPECT_TRUE(plan.children[0].stops_last);
   EXPECT_THAT(plan.children[2].argv,
               ElementsAre("agent", "--name=b", "--path=/b", "--priority=2",
@@ -256,7 +260,8 @@ TEST(PlanTest, CommandLines) {
                           "--listen=127.0.0.1:7411",
                           "--advertise=unix:/s/run/agent-b.sock",
                           "--advertise=127.0.0.1:7411", "--reserve=1073741824",
-                          "--file-mode=0600", "--require-mountpoint",
+                          "--file-mode=0600", "--slow-above=3s",
+                          "--drain-timeout=2m", "--require-mountpoint",
                           "--die-with-parent", "--parent-watch-fd=3"));
 }
 
