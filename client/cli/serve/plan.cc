@@ -55,6 +55,21 @@ absl::StatusOr<std::map<std::string, std::string>> ParseReserves(
   return reserves;
 }
 
+absl::StatusOr<absl::Duration> DrainOf(
+    const std::vector<PassedOption>& agents) {
+  for (const PassedOption& option : agents) {
+    if (option.name == "drain-timeout" && !option.value.empty()) {
+      const absl::StatusOr<absl::Duration> drain = ParseDuration(option.value);
+      if (!drain.ok()) {
+        return InvalidArgument(
+            absl::StrCat("--drain-timeout: ", drain.status().message()));
+      }
+      return *drain;
+    }
+  }
+  return Supervisor::kDrain;
+}
+
 std::vector<std::string> CommonArguments(const ServeOptions& options) {
   std::vector<std::string> out = {
       "--die-with-parent", absl::StrCat("--parent-watch-fd=", kParentWatchFd)};
@@ -216,6 +231,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
   ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
   ASSIGN_OR_RETURN(const std::vector<Address> health, HealthAddresses(options));
+  ASSIGN_OR_RETURN(plan.drain, DrainOf(options.agents));
   const std::vector<std::string> common = CommonArguments(options);
 
   ChildSpec coordinator;

@@ -110,7 +110,7 @@ class Server {
   absl::Status Run() {
     ASSIGN_OR_RETURN(auto runner, MakeProcessRunner());
     Supervisor supervisor(plan_.children, runner.get(), RealClock(),
-                          RandomIds());
+                          RandomIds(), plan_.drain);
     ClientOptions client_options;
     client_options.endpoint = plan_.endpoint;
     client_options.get_timeout = kPollTimeout;

@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <csignal>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -34,6 +36,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::Pair;
 
 TEST(DatadirsTest, GlancesOwnForm) {
   ASSERT_OK_AND_ASSIGN(
@@ -252,6 +255,7 @@ TEST(PlanTest, CommandLines) {
   EXPECT_THAT(plan.children[0].argv, Contains("--rescan-interval=30s"));
   EXPECT_THAT(plan.children[0].argv, Contains("--scrub-interval=24h"));
   EXPECT_THAT(plan.children[0].argv, Contains("--backup-dir=/backups"));
+  EXPECT_EQ(plan.drain, absl::Minutes(2));
   EXPECT_TRUE(plan.children[0].stops_last);
   EXPECT_THAT(plan.children[2].argv,
               ElementsAre("agent", "--name=b", "--path=/b", "--priority=2",
@@ -367,6 +371,7 @@ class FakeRunner final : public ProcessRunner {
   void Signal(int64_t pid, int signal) override {
     signals.emplace_back(pid, signal);
   }
+  bool Hollow(int64_t pid) override { return hollow.count(pid) > 0; }
   void Exit(const std::string& name, int code, int signal = 0) {
     exits.push_back({running[name], code, signal});
   }
@@ -377,10 +382,12 @@ class FakeRunner final : public ProcessRunner {
   std::map<std::string, int> starts;
   std::vector<ChildExit> exits;
   std::vector<std::pair<int64_t, int>> signals;
+  std::set<int64_t> hollow;
 };
 
 class SupervisorTest : public ::testing::Test {
  protected:
+  const absl::Duration stop_for_ = Supervisor::kDrain + Supervisor::kPastDrain;
   FakeRunner runner_;
   FakeClock clock_;
   FakeIds ids_;
@@ -447,9 +454,8 @@ TEST_F(SupervisorTest, ConfigurationErrorStopsEverything) {
   runner_.Exit("c", 0);
   supervisor_.Tick();
   EXPECT_TRUE(supervisor_.stopped());
-  EXPECT_THAT(supervisor_.status(),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
-                       HasSubstr("agent a cannot run")));
+  EXPECT_THAT(supervisor_.status(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                             HasSubstr("agent a cannot run")));
 }
 
 TEST_F(SupervisorTest, ACoordinatorThatNeverServesIsGivenUp) {
@@ -499,12 +505,99 @@ TEST_F(SupervisorTest, CoordinatorStopsAfterTheAgents) {
 TEST_F(SupervisorTest, WhatDoesNotStopIsKilled) {
   supervisor_.Tick();
   supervisor_.RequestStop();
-  clock_.Advance(Supervisor::kStopFor);
+  clock_.Advance(stop_for_ - absl::Milliseconds(1));
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals, Not(Contains(Pair(::testing::_, SIGKILL))));
+  clock_.Advance(absl::Milliseconds(1));
   supervisor_.Tick();
   EXPECT_THAT(runner_.signals,
               Contains(std::pair(runner_.running["a"], SIGKILL)));
   EXPECT_THAT(runner_.signals,
               Not(Contains(std::pair(runner_.running["c"], SIGTERM))));
+}
+
+// As when a call to its mount hangs in the kernel.
+TEST_F(SupervisorTest, WhatSigkillDoesNotEndIsLeftBehindAndNamed) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  clock_.Advance(stop_for_);
+  supervisor_.Tick();
+  clock_.Advance(Supervisor::kLetGo - absl::Milliseconds(1));
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Not(Contains(std::pair(runner_.running["c"], SIGTERM))));
+  clock_.Advance(absl::Milliseconds(1));
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGTERM)));
+  EXPECT_FALSE(supervisor_.stopped());
+  runner_.Exit("c", 0);
+  supervisor_.Tick();
+  EXPECT_TRUE(supervisor_.stopped());
+  EXPECT_THAT(supervisor_.status(),
+              StatusIs(absl::StatusCode::kInternal,
+                       HasSubstr(absl::StrCat("left behind: agent a (pid ",
+                                              runner_.running["a"], ")"))));
+}
+
+TEST_F(SupervisorTest, WhatIsGoneButForItsStuckThreadsIsNotWaitedForLong) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  supervisor_.Tick();
+  runner_.hollow.insert(runner_.running["a"]);
+  supervisor_.Tick();
+  clock_.Advance(Supervisor::kLetGo);
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGTERM)));
+  EXPECT_THAT(runner_.signals, Not(Contains(Pair(::testing::_, SIGKILL))));
+  runner_.Exit("c", 0);
+  supervisor_.Tick();
+  EXPECT_TRUE(supervisor_.stopped());
+  EXPECT_FALSE(supervisor_.status().ok());
+}
+
+TEST_F(SupervisorTest, ACoordinatorThatHangsIsLeftBehindToo) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  runner_.Exit("a", 0);
+  supervisor_.Tick();
+  clock_.Advance(stop_for_);
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGKILL)));
+  EXPECT_FALSE(supervisor_.stopped());
+  clock_.Advance(Supervisor::kLetGo);
+  supervisor_.Tick();
+  EXPECT_TRUE(supervisor_.stopped());
+  EXPECT_THAT(supervisor_.status(), StatusIs(absl::StatusCode::kInternal,
+                                             HasSubstr("coordinator (pid")));
+}
+
+TEST_F(SupervisorTest, AskedTwiceItKillsAtOnce) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  supervisor_.RequestStop();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["a"], SIGKILL)));
+  runner_.Exit("a", 0, SIGKILL);
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGKILL)));
+}
+
+TEST_F(SupervisorTest, ALongDrainIsWaitedFor) {
+  Supervisor supervisor({{"agent a", {"a"}, false}}, &runner_, &clock_, &ids_,
+                        absl::Minutes(2));
+  supervisor.Tick();
+  supervisor.RequestStop();
+  clock_.Advance(absl::Minutes(2));
+  supervisor.Tick();
+  EXPECT_THAT(runner_.signals, Not(Contains(Pair(::testing::_, SIGKILL))));
+  clock_.Advance(Supervisor::kPastDrain);
+  supervisor.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["a"], SIGKILL)));
 }
 
 }  // namespace
