@@ -1,7 +1,14 @@
 // The parts of `predella serve` that need no process.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -31,11 +38,14 @@ using ::predella::testing::FakeClock;
 using ::predella::testing::FakeIds;
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::Optional;
 using ::testing::Pair;
 
 TEST(DatadirsTest, GlancesOwnForm) {
@@ -135,17 +145,26 @@ DirectoryFacts Good(const std::string& path, uint64_t device, uint64_t inode) {
 TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
   const std::vector<Datadir> dirs = {{"a", "/a", 1}, {"b", "/b", 2}};
   const auto judge = [&](const DirectoryFacts& second) {
-    return JudgeDirectories(dirs, {Good("/a", 1, 1), second});
+    return JudgeDirectories(dirs, {Good("/a", 1, 1), second}, {});
   };
   DirectoryFacts facts;
+  facts.error = ENOENT;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                     HasSubstr("/b does not exist")));
+                                     HasSubstr("/b does not exist; mount it")));
+  // What does not answer well is not what does not exist.
+  facts.error = ESTALE;
+  EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                     AllOf(HasSubstr("/b cannot be looked at: "
+                                                     "Stale file handle"),
+                                           Not(HasSubstr("exist")))));
   facts.exists = true;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
                                      HasSubstr("/b is not a directory")));
   facts.directory = true;
+  facts.error = EACCES;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                     HasSubstr("/b is not writable")));
+                                     AllOf(HasSubstr("/b is not writable"),
+                                           HasSubstr("Permission denied"))));
   facts.read_only = true;
   EXPECT_THAT(judge(facts)->warnings,
               ElementsAre(HasSubstr("/b is mounted read-only")));
@@ -159,13 +178,87 @@ TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
   EXPECT_THAT(judge(Good("/b", 1, 9))->warnings,
               ElementsAre(HasSubstr("on one file system")));
   // One sentence for any number of them.
-  EXPECT_THAT(
-      JudgeDirectories({{"a", "/a", 1}, {"b", "/b", 2}, {"c", "/c", 3}},
-                       {Good("/a", 1, 1), Good("/b", 1, 2), Good("/c", 1, 3)})
-          ->warnings,
-      ElementsAre(HasSubstr("/a, /b, /c are on one file system")));
+  EXPECT_THAT(JudgeDirectories(
+                  {{"a", "/a", 1}, {"b", "/b", 2}, {"c", "/c", 3}},
+                  {Good("/a", 1, 1), Good("/b", 1, 2), Good("/c", 1, 3)}, {})
+                  ->warnings,
+              ElementsAre(HasSubstr("/a, /b, /c are on one file system")));
   facts.answered = false;
   EXPECT_THAT(judge(facts)->warnings, ElementsAre(HasSubstr("HUNG")));
+}
+
+TEST(DirectoryCheckTest, WhatIsWrongWithAKnownMountIsAWarning) {
+  const std::vector<Datadir> dirs = {{"a", "/a", 1}, {"b", "/b", 2}};
+  const auto judge = [&](const DirectoryFacts& first) {
+    return JudgeDirectories(dirs, {first, Good("/b", 1, 2)}, {"a"});
+  };
+  DirectoryFacts facts;
+  facts.error = EIO;
+  ASSERT_OK_AND_ASSIGN(DirectoryReport report, judge(facts));
+  EXPECT_THAT(report.away, ElementsAre("a"));
+  EXPECT_THAT(report.warnings,
+              ElementsAre(AllOf(HasSubstr("/a cannot be looked at: "
+                                          "Input/output error"),
+                                HasSubstr("mount a was served from it"))));
+  facts.error = ENOENT;
+  EXPECT_THAT(judge(facts)->warnings,
+              ElementsAre(HasSubstr("/a does not exist; mount a")));
+  facts.exists = true;  // a file now
+  EXPECT_THAT(judge(facts)->away, ElementsAre("a"));
+  // Its label can be read.
+  facts.directory = true;
+  facts.error = EACCES;
+  facts.device = 7;
+  ASSERT_OK_AND_ASSIGN(report, judge(facts));
+  EXPECT_THAT(report.away, IsEmpty());
+  EXPECT_THAT(report.warnings, ElementsAre(HasSubstr("/a is not writable")));
+  // What cannot be is refused all the same.
+  EXPECT_FALSE(judge(Good("/b", 1, 2)).ok());
+  facts.answered = false;
+  EXPECT_THAT(judge(facts)->away, ElementsAre("a"));
+  // One that is known excuses no other.
+  EXPECT_FALSE(
+      JudgeDirectories(dirs, {Good("/a", 1, 1), DirectoryFacts()}, {"a"}).ok());
+  // All of them are away.
+  EXPECT_THAT(
+      JudgeDirectories(dirs, {DirectoryFacts(), DirectoryFacts()}, {"a", "b"})
+          ->away,
+      ElementsAre("a", "b"));
+}
+
+TEST(DirectoryCheckTest, DirectoriesAreLookedAt) {
+  const std::string top = ::testing::TempDir() + "directory_check";
+  std::filesystem::create_directories(top);
+  DirectoryFacts facts = LookAtDirectory(top + "/none", absl::Seconds(30));
+  EXPECT_TRUE(facts.answered && !facts.exists);
+  EXPECT_EQ(facts.error, ENOENT);
+  std::filesystem::remove(top + "/link");
+  std::filesystem::create_directory_symlink(top, top + "/link");
+  facts = LookAtDirectory(top + "/link", absl::Seconds(30));
+  EXPECT_TRUE(facts.exists && facts.directory && facts.writable);
+  EXPECT_EQ(facts.real_path, std::filesystem::canonical(top).string());
+  EXPECT_NE(facts.inode, 0u);
+
+  const std::string lock = top + "/lock";
+  EXPECT_EQ(LockHolder(top + "/none"), std::nullopt);
+  const int fd = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  EXPECT_EQ(LockHolder(lock), std::nullopt);
+  ASSERT_EQ(flock(fd, LOCK_EX | LOCK_NB), 0)
+      << "the look that found it free has not kept it";
+  EXPECT_THAT(LockHolder(lock), Optional(AnyOf(getpid(), 0)));
+  close(fd);
+}
+
+TEST(DirectoryCheckTest, TwoOfOneLabelAreRefused) {
+  const Label label{"a", "uid", ""};
+  EXPECT_THAT(CheckLabels({{{"a", "/a", 1}, label}, {{"b", "/b", 1}, label}},
+                          "/state", "", false),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("/a and /b both bear the label of mount a")));
+  // Two that were not seen are not one.
+  EXPECT_OK(CheckLabels({{{"a", "/a", 1}, Label{"a", "", ""}},
+                         {{"b", "/b", 1}, Label{"b", "", ""}}},
+                        "/state", "", false));
 }
 
 TEST(DirectoryCheckTest, LabelsOfOtherClustersAreRefused) {
