@@ -208,9 +208,15 @@ class BrokenTest(unittest.TestCase):
                 reader.join(10)
             self.assertRegex(''.join(s.err),
                              r'error: left behind: agent hung \(pid \d+\)')
-            # And it starts on a directory that hangs.
+            # And it starts on a directory that hangs, of which it has
+            # forgotten what it is; the coordinator has not.
+            os.unlink(os.path.join(self.state, 'serve.json'))
             s = self.serve()
             wait_until('it is named', lambda run=s: run.absent)
+            with open(os.path.join(self.state, 'serve.json'),
+                      encoding='ascii') as f:
+                self.assertEqual(set(json.load(f)['mount_uids']),
+                                 {'hung', 'well'})
             self.assertRegex(s.absent[0], '^ABSENT hung ')
             self.put(b'stored meanwhile')
         hung.heal()
