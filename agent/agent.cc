@@ -62,43 +62,47 @@ absl::Status CheckMountpoint(const std::string& path) {
   return absl::OkStatus();
 }
 
-// The store and the files below it, let go in this order.
-struct OpenedStore {
-  std::unique_ptr<FileSystem> fs;
-  std::unique_ptr<FileSystem> watched;
-  std::unique_ptr<ImageStore> store;
-};
-
-absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
-    const AgentOptions& options, DiskCalls* calls, const MountMemory& memory) {
+absl::StatusOr<std::unique_ptr<FileSystem>> OpenRoot(
+    const AgentOptions& options) {
   if (options.require_mountpoint) {
     const absl::Status mounted = CheckMountpoint(options.path);
     if (!mounted.ok()) {
       return mounted;
     }
   }
-  absl::StatusOr<std::unique_ptr<FileSystem>> fs =
-      PosixFileSystem::Open(options.path);
+  return PosixFileSystem::Open(options.path);
+}
+
+// The store and the files below it, let go in this order.
+struct OpenedStore {
+  std::unique_ptr<FileSystem> fs;
+  std::unique_ptr<ImageStore> store;
+};
+
+absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
+    const AgentOptions& options, DiskCalls* calls, const MountMemory& memory) {
+  absl::StatusOr<std::unique_ptr<WatchedFileSystem>> fs =
+      WatchedFileSystem::Open(calls, options.path,
+                              [&options] { return OpenRoot(options); });
   if (!fs.ok()) {
     return fs.status();
   }
-  auto watched = std::make_unique<WatchedFileSystem>(fs->get(), calls);
   StoreOptions store_options;
   store_options.mount_name = options.name;
   store_options.file_mode = options.file_mode_bits;
   store_options.file_group = options.file_group_id;
   store_options.memory = memory;
+  store_options.calls = calls;
   store_options.holder = absl::StrCat("predella-agent ", options.name, " on ",
                                       HostName(), ", pid ", getpid());
   absl::StatusOr<std::unique_ptr<ImageStore>> store =
-      ImageStore::Open(watched.get(), RealClock(), RandomIds(), store_options);
+      ImageStore::Open(fs->get(), RealClock(), RandomIds(), store_options);
   if (!store.ok()) {
     return store.status();
   }
   // Shared by the core and its tasks.
   auto opened = std::make_shared<OpenedStore>();
   opened->fs = std::move(*fs);
-  opened->watched = std::move(watched);
   opened->store = std::move(*store);
   ImageStore* const raw = opened->store.get();
   return std::shared_ptr<ImageStore>(std::move(opened), raw);
@@ -133,6 +137,7 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk)
   seams.peer = &peer_;
   seams.calls = &calls_;
   seams.replace_threads = [this](int stuck) { disk_->Replace(stuck); };
+  seams.missing_threads = [this] { return disk_->missing(); };
   seams.idle_io = SetIdleIo;
   seams.scrub.bytes_per_second = options_.scrub_bytes_per_second;
   seams.health.slow_above = options_.slow_above;

@@ -46,19 +46,25 @@ void AgentCore::WatchCalls() {
     return;
   }
   seams_.calls->Tick();
-  if (seams_.calls->exhausted()) {
-    machine_.NoThreadIsLeft(seams_.calls->WhyExhausted().message());
+  const int missing = seams_.missing_threads ? seams_.missing_threads() : 0;
+  if (seams_.calls->exhausted(missing)) {
+    machine_.NoThreadIsLeft(seams_.calls->WhyExhausted(missing).message());
   }
   const int replaced = seams_.calls->replaced();
+  bool news = false;
   {
     MutexLock lock(&mu_);
-    if (replaced == replaced_ || stopped_) {
+    news = replaced != replaced_;
+    if ((!news && missing == 0) || stopped_) {
       return;
     }
     replaced_ = replaced;
   }
-  LogInfo("disk_threads_replaced",
-          {{"mount", identity_.mount_name}, {"threads", replaced}});
+  if (news) {
+    LogInfo("disk_threads_replaced", {{"mount", identity_.mount_name},
+                                      {"threads", replaced},
+                                      {"missing_before", missing}});
+  }
   if (seams_.replace_threads) {
     seams_.replace_threads(replaced);
   }
@@ -74,6 +80,8 @@ void AgentCore::Tick() {
     }
     if (store_ != nullptr && machine_.View().health == v1::HEALTH_ABSENT) {
       LoseStoreLocked();
+    } else if (store_ != nullptr && store_->writable_again()) {
+      ReopenLocked();
     }
     NoticeHealthLocked();
     TryOpenLocked();
@@ -247,6 +255,9 @@ void AgentCore::HeartbeatLocked() {
   const MountView view = machine_.View();
   *beat->mutable_health() = HealthProto(view);
   sent_health_ = view.health;
+  if (seams_.calls != nullptr) {
+    beat->set_stuck_calls(seams_.calls->overdue());
+  }
   for (const Uuid& id : table_.TakeLive()) {
     beat->add_live_upload_ids(id.bytes());
   }

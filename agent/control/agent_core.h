@@ -68,6 +68,9 @@ struct AgentSeams {
   DiskCalls* calls = nullptr;
   // Adds as many threads to `disk`, in all; may be empty.
   std::function<void(int stuck)> replace_threads;
+  // How many of these the system did not give; they are asked for again. May be
+  // empty.
+  std::function<int()> missing_threads;
   StoreFactory open_store;
   // Gives the calling thread's I/O the lowest priority, or takes that back.
   std::function<void(bool idle)> idle_io = [](bool) {};
@@ -168,6 +171,10 @@ class AgentCore {
   void NotOpenedLocked(const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LoseStoreLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Lets go of the store; what uses it ends with `why`.
+  void LetGoLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A store that could only be read is let go, to be opened for writing.
+  void ReopenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NoticeHealthLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // agent_core.cc
@@ -240,8 +247,13 @@ class AgentCore {
 
   // agent_inventory.cc
   void PostListCommand(uint64_t session, const control::v1::Command& command);
-  absl::Status ReportInventory(uint64_t session, ImageStore* store,
-                               const std::string& listing_id);
+  // One that is under way: shared by its steps, one after the other, and let go
+  // on a disk thread.
+  struct Listing;
+  absl::Status BeginListing(Listing* listing);
+  // A step, at idle I/O priority; the next one is posted behind what waits.
+  void RunListing(const std::shared_ptr<Listing>& listing);
+  void EndListing(Listing* listing, absl::Status status);
 
   // agent_garbage.cc
   void CollectLocked(uint64_t session, const std::shared_ptr<ImageStore>& store,
@@ -283,7 +295,10 @@ class AgentCore {
   std::string open_error_ ABSL_GUARDED_BY(mu_);
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
-  bool listing_ ABSL_GUARDED_BY(mu_) = false;
+  // The turn of the listing that runs; 0: none does.
+  uint64_t listing_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t listing_session_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t last_listing_ ABSL_GUARDED_BY(mu_) = 0;
   // As the last Attach said.
   bool may_collect_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration next_expiry_ ABSL_GUARDED_BY(mu_);

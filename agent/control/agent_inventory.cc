@@ -3,14 +3,20 @@
 #include <string>
 #include <utility>
 
+#include "absl/status/statusor.h"
+
 #include "agent/control/agent_core.h"
 #include "common/errors.h"
+#include "common/listing_digest.h"
 #include "common/logging.h"
+#include "common/rpc_status.h"
 
 namespace predella::agent {
 namespace {
 
 constexpr int kEntriesPerPart = 1000;
+// Between so many names whatever else waits for a disk thread goes first.
+constexpr int kNamesAStep = 100;
 
 // The record as it stands on the disk, but for what only its file frame has.
 storage::v1::ReplicaRecord RecordOf(const PublishedImage& image) {
@@ -28,80 +34,156 @@ storage::v1::ReplicaRecord RecordOf(const PublishedImage& image) {
   return record;
 }
 
+control::v1::InventoryEntry EntryOf(const ListEntry& entry) {
+  control::v1::InventoryEntry out;
+  out.set_image_id(entry.image_id.bytes());
+  out.set_named(entry.kind != ListEntry::Kind::kRecordOnly);
+  out.set_size_bytes(entry.size_bytes);
+  if (entry.image.has_value()) {
+    *out.mutable_record() = RecordOf(*entry.image);
+  }
+  return out;
+}
+
 }  // namespace
+
+struct AgentCore::Listing {
+  uint64_t session = 0;
+  uint64_t turn = 0;  // as listing_
+  int64_t number = 0;
+  std::string id;
+  bool digest_only = false;
+  std::shared_ptr<ImageStore> store;
+  std::unique_ptr<MountListing> names;
+  std::shared_ptr<InventoryStream> stream;  // of a whole one
+  bool wanted = true;                       // by the stream
+  control::v1::InventoryPart part;
+  ListingSum sum;
+  int64_t entries = 0;
+
+  control::v1::InventoryPart NewPart() const {
+    control::v1::InventoryPart out;
+    out.set_mount_uid(store->label().mount_uid());
+    out.set_listing_id(id);
+    return out;
+  }
+
+  void Take(const ListEntry& entry) {
+    if (!wanted || entry.kind == ListEntry::Kind::kInflight) {
+      return;
+    }
+    ++entries;
+    control::v1::InventoryEntry out = EntryOf(entry);
+    if (digest_only) {
+      sum.Add(out);
+      return;
+    }
+    *part.add_entries() = std::move(out);
+    if (part.entries_size() >= kEntriesPerPart) {
+      wanted = stream->Send(std::exchange(part, NewPart()));
+    }
+  }
+};
 
 void AgentCore::PostListCommand(uint64_t session,
                                 const control::v1::Command& command) {
-  const int64_t number = command.number();
-  std::shared_ptr<ImageStore> store;
+  auto listing = std::make_shared<Listing>();
+  listing->session = session;
+  listing->number = command.number();
+  listing->id = command.list_mount().listing_id();
+  listing->digest_only = command.list_mount().digest_only();
   {
     MutexLock lock(&mu_);
-    // A listing of a session that ended may still be running.
-    store = listing_ ? nullptr : store_;
-    listing_ = listing_ || store != nullptr;
+    // That of a session that ended makes room, and ends at its next step.
+    if (store_ != nullptr && (listing_ == 0 || listing_session_ != session)) {
+      listing->store = store_;
+      listing->turn = listing_ = ++last_listing_;
+      listing_session_ = session;
+    }
   }
-  if (store == nullptr) {
-    AnswerStatus(session, number,
+  if (listing->store == nullptr) {
+    AnswerStatus(session, listing->number,
                  MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                            "the mount is being listed, or is not open"));
     return;
   }
-  seams_.disk->Post([this, session, number, store = std::move(store),
-                     listing_id = command.list_mount().listing_id()] {
-    const absl::Status status =
-        ReportInventory(session, store.get(), listing_id);
-    {
-      MutexLock lock(&mu_);
-      listing_ = false;
-    }
-    AnswerStatus(session, number, status);
-  });
+  seams_.disk->Post([this, listing] { RunListing(listing); });
 }
 
-absl::Status AgentCore::ReportInventory(uint64_t session, ImageStore* store,
-                                        const std::string& listing_id) {
-  const std::shared_ptr<InventoryStream> stream =
-      session_.OpenInventory(session);
-  if (stream == nullptr) {
-    return absl::CancelledError("the session has ended");
+absl::Status AgentCore::BeginListing(Listing* listing) {
+  listing->names = listing->store->BeginListing();
+  if (listing->digest_only) {
+    return absl::OkStatus();
   }
-  const std::string mount_uid = store->label().mount_uid();
-  const auto new_part = [&] {
-    control::v1::InventoryPart part;
-    part.set_mount_uid(mount_uid);
-    part.set_listing_id(listing_id);
-    return part;
-  };
-  control::v1::InventoryPart part = new_part();
-  bool wanted = true;
-  int64_t entries = 0;
-  const absl::Status listed = store->List([&](const ListEntry& entry) {
-    if (!wanted || entry.kind == ListEntry::Kind::kInflight) {
-      return;
+  listing->part = listing->NewPart();
+  listing->stream = session_.OpenInventory(listing->session);
+  return listing->stream == nullptr
+             ? absl::CancelledError("the session has ended")
+             : absl::OkStatus();
+}
+
+void AgentCore::RunListing(const std::shared_ptr<Listing>& listing) {
+  absl::Status begun;
+  {
+    MutexLock lock(&mu_);
+    // Nobody wants it, or it is of a directory that is not open any more.
+    if (store_ != listing->store || listing_ != listing->turn ||
+        !session_.Is(listing->session)) {
+      begun = MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                        "the mount was let go while it was listed");
     }
-    control::v1::InventoryEntry* const out = part.add_entries();
-    out->set_image_id(entry.image_id.bytes());
-    out->set_named(entry.kind != ListEntry::Kind::kRecordOnly);
-    out->set_size_bytes(entry.size_bytes);
-    if (entry.image.has_value()) {
-      *out->mutable_record() = RecordOf(*entry.image);
-    }
-    ++entries;
-    if (part.entries_size() >= kEntriesPerPart) {
-      wanted = stream->Send(std::exchange(part, new_part()));
-    }
-  });
-  CallDone(store, listed);
-  if (listed.ok() && wanted) {
-    // Also an empty one: it is the whole.
-    stream->Send(std::move(part));
   }
-  const absl::Status taken = stream->Finish();
-  if (listed.ok() && taken.ok()) {
-    LogInfo("mount_listed",
-            {{"mount", identity_.mount_name}, {"entries", entries}});
+  if (begun.ok() && listing->names == nullptr) {
+    begun = BeginListing(listing.get());
   }
-  return listed.ok() ? taken : listed;
+  if (!begun.ok()) {
+    EndListing(listing.get(), begun);
+    return;
+  }
+  seams_.idle_io(true);
+  const absl::StatusOr<bool> more = listing->names->Next(
+      kNamesAStep, [&](const ListEntry& entry) { listing->Take(entry); });
+  seams_.idle_io(false);
+  if (more.ok() && *more && listing->wanted) {
+    // Behind what waits by now: listings hold up nothing.
+    seams_.disk->Post([this, listing] { RunListing(listing); });
+    return;
+  }
+  CallDone(listing->store.get(), more.status());
+  EndListing(listing.get(), more.status());
+}
+
+void AgentCore::EndListing(Listing* listing, absl::Status status) {
+  if (listing->stream != nullptr) {
+    if (status.ok() && listing->wanted) {
+      // Also an empty one: it is the whole.
+      listing->stream->Send(std::move(listing->part));
+    }
+    const absl::Status taken = listing->stream->Finish();
+    status = status.ok() ? taken : status;
+    if (status.ok() && !listing->wanted) {
+      status = absl::CancelledError("the call ended before the listing did");
+    }
+  }
+  if (status.ok()) {
+    LogInfo(listing->digest_only ? "mount_looked_through" : "mount_listed",
+            {{"mount", identity_.mount_name}, {"entries", listing->entries}});
+  }
+  {
+    MutexLock lock(&mu_);
+    // An earlier one that comes back late does not end the one that runs now.
+    if (listing_ == listing->turn) {
+      listing_ = 0;
+    }
+  }
+  control::v1::CommandResult result;
+  result.set_number(listing->number);
+  if (!status.ok()) {
+    *result.mutable_error() = ToRpcStatus(status);
+  } else if (listing->digest_only) {
+    *result.mutable_listing_digest() = listing->sum.ToProto();
+  }
+  Answer(listing->session, std::move(result));
 }
 
 }  // namespace predella::agent

@@ -136,15 +136,29 @@ void AgentCore::LoseStoreLocked() {
   LogError("mount_lost", {{"mount", identity_.mount_name},
                           {"path", identity_.path},
                           {"detail", view.detail}});
+  LetGoLocked(NotServing(view));
+}
+
+void AgentCore::ReopenLocked() {
+  LogInfo("mount_writable_again",
+          {{"mount", identity_.mount_name}, {"path", identity_.path}});
+  LetGoLocked(MakeError(
+      absl::StatusCode::kUnavailable, reason::kNotReady,
+      absl::StrCat(identity_.path,
+                   " takes writes again, and is opened anew for them")));
+}
+
+void AgentCore::LetGoLocked(const absl::Status& why) {
   prober_.SetStore(nullptr);
   scrubber_.End();
-  table_.DropStore(NotServing(view));
-  EndReadsLocked(NotServing(view));  // they hold the directory's lock
+  table_.DropStore(why);
+  EndReadsLocked(why);  // they hold the directory's lock
   seams_.disk->Post([store = std::move(store_)] {});
   store_ = nullptr;
   // What hangs in the old one holds up nothing of the next.
   session_strand_ = Strand(seams_.disk);
-  space_running_ = fence_syncing_ = listing_ = false;
+  space_running_ = fence_syncing_ = false;
+  listing_ = 0;
   // What the old one was told says nothing of what the next has on its disk.
   fence_written_ = last_heard_ = Generation();
   fence_dirty_since_.reset();

@@ -8,6 +8,7 @@
 #include "agent/control/agent_core.h"
 #include "common/collect_garbage.h"
 #include "common/errors.h"
+#include "common/listing_digest.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
 
@@ -22,6 +23,7 @@ control::v1::Hello AgentCore::HelloLocked() const {
   control::v1::Hello hello;
   hello.set_protocol_version(kProtocolVersion);
   hello.set_agent_version(identity_.version);
+  hello.add_capabilities(std::string(kListingDigestCapability));
   hello.set_mount_name(identity_.mount_name);
   hello.set_mount_uid(label_.mount_uid());
   hello.set_incarnation(incarnation_);

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -64,8 +65,10 @@ void DiskThreads::Lead(int threads) {
   }
   // Stays: a thread made later by this one shares its table too.
   int replaced = 0;
-  while ((replaced = NextReplaced(replaced)) >= 0) {
+  while ((replaced = NextReplaced()) >= 0) {
     data_->Resize(threads + replaced);
+    MutexLock lock(&mu_);
+    missing_ = std::max(0, threads + replaced - data_->threads());
   }
   if (data_ != nullptr) {
     data_->Shutdown();
@@ -73,18 +76,25 @@ void DiskThreads::Lead(int threads) {
   }
 }
 
-int DiskThreads::NextReplaced(int old) {
+int DiskThreads::NextReplaced() {
   MutexLock lock(&mu_);
-  while (!stopping_ && (replaced_ == old || data_ == nullptr)) {
+  while (!stopping_ && (!asked_ || data_ == nullptr)) {
     cv_.Wait(&mu_);
   }
+  asked_ = false;
   return stopping_ ? -1 : replaced_;
 }
 
 void DiskThreads::Replace(int stuck) {
   MutexLock lock(&mu_);
   replaced_ = stuck;
+  asked_ = true;
   cv_.SignalAll();
+}
+
+int DiskThreads::missing() {
+  MutexLock lock(&mu_);
+  return missing_;
 }
 
 DiskThreads::~DiskThreads() { Join(); }

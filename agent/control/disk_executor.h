@@ -44,6 +44,8 @@ class DiskThreads {
   // Threads for data that are added while as many are stuck, in all; they
   // share the descriptor table. Returns at once.
   void Replace(int stuck);
+  // How many of them the system did not give when they were last asked for.
+  int missing();
 
   // For data and metadata. Lives as long as this.
   Executor* data() { return data_.get(); }
@@ -53,14 +55,16 @@ class DiskThreads {
  private:
   DiskThreads() = default;
   void Lead(int threads);
-  // Waits for a change of Replace, and gives the new number; -1 at the end.
-  int NextReplaced(int old);
+  // Waits for the next Replace, and gives its number; -1 at the end.
+  int NextReplaced();
 
   Mutex mu_;
   CondVar cv_;
   bool started_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   int replaced_ ABSL_GUARDED_BY(mu_) = 0;
+  bool asked_ ABSL_GUARDED_BY(mu_) = false;  // and not done yet
+  int missing_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status status_ ABSL_GUARDED_BY(mu_);
   // Made by the leader before started_, constant afterwards.
   std::unique_ptr<ThreadPool> data_;

@@ -184,7 +184,7 @@ void UploadTable::Remove(const control::v1::Remove& command,
   const Uuid id = Uuid::FromBytesOrNone(command.upload_id());
   const Generation generation = Generation::FromProto(command.generation());
   EntryPtr entry;
-  std::shared_ptr<Strand> strand;
+  StrandPtr strand;
   std::shared_ptr<ImageStore> store;
   {
     MutexLock lock(&mu_);
@@ -218,10 +218,10 @@ void UploadTable::Remove(const control::v1::Remove& command,
     return;
   }
   if (strand == nullptr) {
-    strand = std::make_shared<Strand>(disk_);
+    strand = std::make_shared<UploadStrand>(disk_);
   }
-  strand->Post([this, command, store, strand, begin = std::move(begin),
-                done = std::move(done)] {
+  PostOn(strand, [this, command, store, begin = std::move(begin),
+                  done = std::move(done)] {
     if (begin()) {
       RunRemove(command, store, done);
     }

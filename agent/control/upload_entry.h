@@ -41,15 +41,24 @@ struct UploadMove {
   int bad_reads = 0;
 };
 
+// Where the disk work of one upload runs in order. An upload that was taken
+// off and named again has the strand that it had.
+struct UploadStrand {
+  explicit UploadStrand(Executor* executor) : tasks(executor) {}
+
+  Strand tasks;
+  absl::Status stalled;  // guarded; not OK while a call is stuck
+};
+
 struct UploadEntry {
-  UploadEntry(UploadSpec s, std::shared_ptr<Strand> on,
+  UploadEntry(UploadSpec s, std::shared_ptr<UploadStrand> on,
               std::shared_ptr<ImageStore> in)
       : spec(std::move(s)), strand(std::move(on)), store(std::move(in)) {}
 
   // Constant but for tail_start: written on the strand under the table's lock,
   // before anything is staged.
   UploadSpec spec;
-  const std::shared_ptr<Strand> strand;
+  const std::shared_ptr<UploadStrand> strand;  // shared with its tasks
 
   // On the strand only. Let go there as well: both hold descriptors.
   std::shared_ptr<ImageStore> store;
@@ -73,8 +82,12 @@ struct UploadEntry {
   // until it is answered.
   absl::Duration told_at;
   UploadMove move;
-  std::string lost;      // why it can only end; kLost
-  absl::Status stalled;  // not OK while a call of it is stuck
+  std::string lost;  // why it can only end; kLost
+  // The session was answered without its status, for a call was stuck.
+  bool owes_status = false;
+  bool looked_up = false;  // since the session named it
+  bool looking = false;
+  absl::Duration look_again_at;
 };
 
 // The one place where an upload changes its phase; the table's lock is held.

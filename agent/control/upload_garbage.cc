@@ -139,14 +139,9 @@ void UploadTable::DiscardNext(const std::shared_ptr<Sweep>& sweep) {
       }
       // On its strand: behind what is still under way of it, and before
       // whatever comes if it is named again.
-      std::weak_ptr<Strand>& known = strands_[id];
-      std::shared_ptr<Strand> strand = known.lock();
-      if (strand == nullptr) {
-        strand = std::make_shared<Strand>(disk_);
-        known = strand;
-      }
+      const StrandPtr strand = StrandLocked(id);
       discarding_.insert(id);
-      strand->Post([this, sweep, strand, id] {
+      PostOn(strand, [this, sweep, id] {
         RunDiscard(sweep.get(), id);
         DiscardNext(sweep);
       });

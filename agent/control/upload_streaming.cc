@@ -53,8 +53,8 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
     }
     return NotListed(*parsed);
   }
-  if (!entry->stalled.ok()) {
-    return entry->stalled;
+  if (!entry->strand->stalled.ok()) {
+    return entry->strand->stalled;
   }
   HandlePtr& place = prefix ? entry->prefix_stream : entry->stream;
   if (place != nullptr) {

@@ -57,6 +57,7 @@ void UploadTable::DropStore(const absl::Status& why) {
   while (!entries_.empty()) {
     EndLocked(entries_.begin()->second, why, /*discard=*/false);
   }
+  attaching_.reset();
   if (store_ != nullptr) {
     disk_->Post([store = std::move(store_)] {});
     store_ = nullptr;
@@ -81,25 +82,50 @@ void UploadTable::NoteCall(const UploadEntry& entry,
 }
 
 void UploadTable::PostOn(const EntryPtr& entry, std::function<void()> task) {
-  entry->strand->Post([this, entry, task = std::move(task)] {
-    DiskCalls::Work work(calls_, [this, entry](const absl::Status& why) {
-      WorkStalled(entry, why);
-    });
+  PostOn(entry->strand, [entry, task = std::move(task)] { task(); });
+}
+
+void UploadTable::PostOn(const StrandPtr& strand, std::function<void()> task) {
+  strand->tasks.Post([this, strand, task = std::move(task)] {
+    const auto returned = [this, strand] {
+      MutexLock lock(&mu_);
+      strand->stalled = absl::OkStatus();
+    };
+    DiskCalls::Work work(
+        calls_,
+        [this, strand](const absl::Status& why) { WorkStalled(strand, why); },
+        returned);
     task();
     if (work.Finish()) {
-      MutexLock lock(&mu_);
-      entry->stalled = absl::OkStatus();
+      returned();
     }
   });
 }
 
-void UploadTable::WorkStalled(const EntryPtr& entry, const absl::Status& why) {
+void UploadTable::WorkStalled(const StrandPtr& strand,
+                              const absl::Status& why) {
   MutexLock lock(&mu_);
-  entry->stalled = why;
-  FinishStreamsLocked(entry, why);
+  strand->stalled = why;
+  for (const auto& [id, entry] : entries_) {
+    if (entry->strand == strand) {
+      FinishStreamsLocked(entry, why);
+      OweStatusLocked(entry);
+      return;
+    }
+  }
 }
 
 void UploadTable::Shutdown(const absl::Status& why) { DropStore(why); }
+
+UploadTable::StrandPtr UploadTable::StrandLocked(const Uuid& upload_id) {
+  std::weak_ptr<UploadStrand>& known = strands_[upload_id];
+  StrandPtr strand = known.lock();
+  if (strand == nullptr) {
+    strand = std::make_shared<UploadStrand>(disk_);
+    known = strand;
+  }
+  return strand;
+}
 
 UploadTable::EntryPtr UploadTable::AddLocked(
     const control::v1::OpenUpload& open) {
@@ -113,14 +139,9 @@ UploadTable::EntryPtr UploadTable::AddLocked(
   }
   spec.tail_start = open.segment_boundary();
   spec.decision = open.decision();
-  std::weak_ptr<Strand>& known = strands_[spec.upload_id];
-  std::shared_ptr<Strand> strand = known.lock();
-  if (strand == nullptr) {
-    strand = std::make_shared<Strand>(disk_);
-    known = strand;
-  }
   const Uuid id = spec.upload_id;
-  auto entry = std::make_shared<UploadEntry>(std::move(spec), strand, store_);
+  auto entry =
+      std::make_shared<UploadEntry>(std::move(spec), StrandLocked(id), store_);
   entry->tail_next = entry->spec.tail_start;
   entry->tail_safe = entry->spec.tail_start;
   entries_[id] = entry;
@@ -187,148 +208,9 @@ UploadTable::EntryPtr UploadTable::FindLocked(const Uuid& upload_id,
   return it->second;
 }
 
-control::v1::UploadStatus UploadTable::StatusLocked(const EntryPtr& entry) {
-  control::v1::UploadStatus out;
-  out.set_upload_id(entry->spec.upload_id.bytes());
-  out.set_exists(entry->published.has_value() || entry->on_disk);
-  out.set_received_bytes(entry->tail_next);
-  if (entry->published.has_value()) {
-    *out.mutable_published() = *entry->published;
-  }
-  out.set_stream_open(entry->stream != nullptr);
-  return out;
-}
-
-namespace {
-
-// Statuses of uploads that are looked up side by side.
-struct Gathering {
-  Mutex mu;
-  size_t missing ABSL_GUARDED_BY(mu) = 0;
-  absl::Status error ABSL_GUARDED_BY(mu);
-  std::vector<control::v1::UploadStatus> statuses ABSL_GUARDED_BY(mu);
-};
-
-}  // namespace
-
-UploadTable::EntryPtr UploadTable::NameLocked(
-    const control::v1::OpenUpload& open) {
-  const Uuid id = Uuid::FromBytesOrNone(open.upload_id());
-  EntryPtr entry = FindLocked(id, Generation::FromProto(open.generation()));
-  if (entry == nullptr) {
-    const auto old = entries_.find(id);
-    if (old != entries_.end()) {
-      EndLocked(old->second, NotListed(id), /*discard=*/false);
-    }
-    entry = AddLocked(open);
-  }
-  if (open.has_moved_to() && (entry->phase == UploadPhase::kReceiving ||
-                              entry->phase == UploadPhase::kFull)) {
-    MoveLocked(entry, open.moved_to());
-  }
-  ledger_->PromiseAgain(id, entry->spec.size_bytes, entry->spec.tail_start,
-                        store_ == nullptr ? 0 : store_->InflightAllocated(id));
-  return entry;
-}
-
-void UploadTable::EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named) {
-  std::vector<EntryPtr> gone;
-  for (const auto& [id, entry] : entries_) {
-    if (!named.contains(id)) {
-      gone.push_back(entry);
-    }
-  }
-  for (const EntryPtr& entry : gone) {
-    EndLocked(entry,
-              MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
-                        absl::StrCat("the coordinator no longer names ",
-                                     UploadName(entry->spec.upload_id),
-                                     " as open; ask it for the state "
-                                     "(GetUpload)")),
-              /*discard=*/false);
-  }
-}
-
-void UploadTable::ReplaceList(const std::shared_ptr<ImageStore>& store,
-                              const control::v1::Attach& attach,
-                              StatusesDone done) {
-  std::vector<EntryPtr> named;
-  {
-    MutexLock lock(&mu_);
-    if (store_ != store) {
-      return;  // lost meanwhile: nobody waits for the answer any more
-    }
-    absl::flat_hash_set<Uuid> keep;
-    for (const control::v1::OpenUpload& open : attach.open_uploads()) {
-      named.push_back(NameLocked(open));
-      keep.insert(named.back()->spec.upload_id);
-    }
-    EndUnnamedLocked(keep);
-  }
-  if (named.empty()) {
-    done(std::vector<control::v1::UploadStatus>());
-    return;
-  }
-  // Shared by the tasks; the last one answers.
-  auto gathering = std::make_shared<Gathering>();
-  {
-    MutexLock lock(&gathering->mu);
-    gathering->missing = named.size();
-  }
-  for (const EntryPtr& entry : named) {
-    PostOn(entry, [this, entry, gathering, done] {
-      const absl::Status resolved = Resolve(entry);
-      control::v1::UploadStatus status;
-      {
-        MutexLock lock(&mu_);
-        status = StatusLocked(entry);
-      }
-      absl::StatusOr<std::vector<control::v1::UploadStatus>> answer;
-      {
-        MutexLock lock(&gathering->mu);
-        if (!resolved.ok()) {
-          gathering->error = resolved;
-        }
-        gathering->statuses.push_back(std::move(status));
-        if (--gathering->missing > 0) {
-          return;
-        }
-        if (gathering->error.ok()) {
-          answer = std::move(gathering->statuses);
-        } else {
-          answer = gathering->error;
-        }
-      }
-      done(std::move(answer));
-    });
-  }
-}
-
-void UploadTable::FinishAttach(
-    uint64_t session, std::vector<control::v1::UploadStatus> statuses) {
-  control::v1::AgentMessage message;
-  control::v1::AttachDone* attach_done = message.mutable_attach_done();
-  MutexLock lock(&mu_);
-  for (control::v1::UploadStatus& status : statuses) {
-    const auto it = entries_.find(Uuid::FromBytesOrNone(status.upload_id()));
-    *attach_done->add_uploads() =
-        it != entries_.end() ? StatusLocked(it->second) : std::move(status);
-  }
-  if (!session_->Send(session, std::move(message))) {
-    return;
-  }
-  session_->SetAttached(session);
-  for (const auto& [id, entry] : entries_) {
-    if (entry->phase == UploadPhase::kFull) {
-      SendFullLocked(entry);
-    } else if (entry->phase == UploadPhase::kLost) {
-      SendLostLocked(entry);
-    }
-  }
-}
-
 void UploadTable::Tick() {
   AnswerSlowChecks();
+  AnswerAttach();
   MutexLock lock(&mu_);
   std::vector<EntryPtr> all;
   for (const auto& [id, entry] : entries_) {
@@ -345,6 +227,7 @@ void UploadTable::Tick() {
     }
     return;  // nothing more is queued behind what is stuck
   }
+  TellOwedLocked();
   for (const EntryPtr& entry : all) {
     MaybePublishLocked(entry);
     MaybeCopyLocked(entry);

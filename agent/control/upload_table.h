@@ -49,6 +49,7 @@ inline constexpr absl::Duration kNameCheckWait = absl::Milliseconds(500);
 bool LooksLikeAMistake(int64_t uploads, int64_t images);
 
 struct UploadEntry;
+struct UploadStrand;
 
 // One stream's place at an upload. Opaque to its holder.
 struct UploadHandle {
@@ -102,7 +103,8 @@ class UploadTable {
 
   // Replaces the list; what is no longer on it ends, and its inflight bytes
   // are left to CollectGarbage. `done` gets one status for each that is named,
-  // or the error that kept one from being looked up.
+  // or the error that kept one from being looked up. Those with a call that is
+  // stuck are left out, and told by Tick when it is back.
   using StatusesDone = std::function<void(
       absl::StatusOr<std::vector<control::v1::UploadStatus>>)>;
   void ReplaceList(const std::shared_ptr<ImageStore>& store,
@@ -174,12 +176,16 @@ class UploadTable {
  private:
   using EntryPtr = std::shared_ptr<UploadEntry>;  // the table and its tasks
   using HandlePtr = std::shared_ptr<UploadHandle>;
+  using StrandPtr = std::shared_ptr<UploadStrand>;
 
   // upload_table.cc
   // On the upload's strand; a call of it that is stuck ends the streams.
   void PostOn(const EntryPtr& entry, std::function<void()> task);
+  void PostOn(const StrandPtr& strand, std::function<void()> task);
+  StrandPtr StrandLocked(const Uuid& upload_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Nothing of the upload can be done before the call comes back.
-  void WorkStalled(const EntryPtr& entry, const absl::Status& why)
+  void WorkStalled(const StrandPtr& strand, const absl::Status& why)
       ABSL_LOCKS_EXCLUDED(mu_);
   // A call to that store came back. It says something of the mount that is
   // open now only if that is the one: what hung in a store that was let go
@@ -198,14 +204,26 @@ class UploadTable {
   EntryPtr FindLocked(const Uuid& upload_id, const Generation& generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DiscardLater(const EntryPtr& entry);
-  void EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named)
+  void SendProgressesLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // upload_attach.cc
   EntryPtr NameLocked(const control::v1::OpenUpload& open)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndUnnamedLocked(const absl::flat_hash_set<Uuid>& named)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   control::v1::UploadStatus StatusLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void SendProgressesLocked(const EntryPtr& entry)
+  // Behind what is posted of the upload.
+  void LookUpLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LookedUp(const EntryPtr& entry, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Nobody waits for its status any more.
+  void OweStatusLocked(const EntryPtr& entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Answers ReplaceList when nothing is waited for.
+  void AnswerAttach() ABSL_LOCKS_EXCLUDED(mu_);
+  void TellOwedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // upload_commands.cc
   absl::StatusOr<EntryPtr> Promise(const control::v1::OpenUpload& open,
@@ -316,7 +334,7 @@ class UploadTable {
   absl::flat_hash_map<Uuid, EntryPtr> entries_ ABSL_GUARDED_BY(mu_);
   // Strands live as long as tasks of the upload do, so that an upload that
   // was taken off and named again keeps its order.
-  absl::flat_hash_map<Uuid, std::weak_ptr<Strand>> strands_
+  absl::flat_hash_map<Uuid, std::weak_ptr<UploadStrand>> strands_
       ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Uuid> discarding_ ABSL_GUARDED_BY(mu_);
   // Garbage that is kept, and its bytes; none of it is in entries_.
@@ -340,6 +358,14 @@ class UploadTable {
   };
   absl::flat_hash_map<uint64_t, NameCheck> name_checks_ ABSL_GUARDED_BY(mu_);
   uint64_t last_check_ ABSL_GUARDED_BY(mu_) = 0;
+  // The list that a session waits for.
+  struct Attaching {
+    std::vector<EntryPtr> named;
+    absl::flat_hash_set<EntryPtr> missing;
+    absl::Status error;
+    StatusesDone done;
+  };
+  std::optional<Attaching> attaching_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::agent

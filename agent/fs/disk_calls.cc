@@ -17,30 +17,42 @@ constexpr absl::Duration kLongestPause = absl::Seconds(3);
 
 thread_local DiskCalls::Work* t_work = nullptr;
 thread_local bool t_unreplaced = false;
+thread_local char t_thread = 0;  // its address names the thread
 
 }  // namespace
 
 struct DiskCalls::Work::State {
   Mutex mu;  // held while it is told
   Stalled stalled ABSL_GUARDED_BY(mu);
+  Returned returned ABSL_GUARDED_BY(mu);
   bool told ABSL_GUARDED_BY(mu) = false;
   bool finished ABSL_GUARDED_BY(mu) = false;
+  // The last call that came back late; they are made one after the other.
+  uint64_t late ABSL_GUARDED_BY(mu) = 0;
 
-  void Tell(const absl::Status& why) {
+  void Tell(uint64_t call, const absl::Status& why) {
     MutexLock lock(&mu);
-    if (!finished) {
+    if (!finished && call > late) {
       told = true;
       stalled(why);
     }
   }
+  void Return(uint64_t call) {
+    MutexLock lock(&mu);
+    late = std::max(late, call);
+    if (!finished && told && returned) {
+      returned();
+    }
+  }
 };
 
-DiskCalls::Work::Work(DiskCalls* calls, Stalled stalled)
+DiskCalls::Work::Work(DiskCalls* calls, Stalled stalled, Returned returned)
     : state_(calls == nullptr ? nullptr : std::make_shared<State>()),
       outer_(t_work) {
   if (state_ != nullptr) {
     MutexLock lock(&state_->mu);
     state_->stalled = std::move(stalled);
+    state_->returned = std::move(returned);
   }
   t_work = this;
 }
@@ -58,14 +70,16 @@ bool DiskCalls::Work::Finish() {
   state_->finished = true;
   // What it holds is let go on the work's own thread, which may close files.
   state_->stalled = nullptr;
+  state_->returned = nullptr;
   return state_->told;
 }
 
 DiskCalls::Call::Call(DiskCalls* calls, Kind kind, absl::string_view op,
-                      absl::string_view path)
+                      absl::string_view path, absl::Duration more)
     : calls_(calls) {
   Running running;
-  running.kind = kind;
+  running.limit = calls_->LimitOf(kind) + more;
+  running.thread = ThisThread();
   running.op = std::string(op);
   running.path = std::string(path);
   running.counts = !t_unreplaced;
@@ -81,6 +95,8 @@ DiskCalls::DiskCalls(Clock* clock, int threads, DiskCallLimits limits)
     : clock_(clock), threads_(threads), limits_(limits) {}
 
 void DiskCalls::MarkUnreplaced() { t_unreplaced = true; }
+
+const void* DiskCalls::ThisThread() { return &t_thread; }
 
 absl::Duration DiskCalls::LimitOf(Kind kind) const {
   switch (kind) {
@@ -113,15 +129,54 @@ void DiskCalls::End(uint64_t number) {
       return;
     }
     stuck_ -= ended.counts ? 1 : 0;
+    --overdue_;
     age = clock_->Boot() - ended.started;
   }
   LogInfo("disk_call_returned", {{"call", ended.op},
                                  {"path", ended.path},
                                  {"seconds", absl::ToInt64Seconds(age)}});
+  if (ended.work != nullptr) {
+    ended.work->Return(number);
+  }
+}
+
+absl::Status DiskCalls::WhyStuck(const Running& call, absl::Duration now) {
+  const int64_t age = absl::ToInt64Seconds(now - call.started);
+  const int64_t limit = absl::ToInt64Seconds(call.limit);
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kMountStalled,
+      absl::StrCat(call.op, " of ", call.path.empty() ? "." : call.path,
+                   " has not returned for ", age, " s; the limit is ", limit,
+                   " s"),
+      {{"call", call.op},
+       {"age_seconds", absl::StrCat(age)},
+       {"limit_seconds", absl::StrCat(limit)}});
+}
+
+absl::Status DiskCalls::StuckCallOf(const void* thread) {
+  MutexLock lock(&mu_);
+  for (const auto& [number, call] : running_) {
+    if (call.overdue && call.thread == thread) {
+      return WhyStuck(call, clock_->Boot());
+    }
+  }
+  return absl::OkStatus();
+}
+
+uint64_t DiskCalls::Listen(std::function<void()> changed) {
+  MutexLock lock(&listeners_mu_);
+  listeners_.emplace(++last_listener_, std::move(changed));
+  return last_listener_;
+}
+
+void DiskCalls::Unlisten(uint64_t number) {
+  MutexLock lock(&listeners_mu_);
+  listeners_.erase(number);
 }
 
 void DiskCalls::Tick() {
   struct Told {
+    uint64_t number;
     std::shared_ptr<Work::State> work;
     absl::Status why;
   };
@@ -139,33 +194,28 @@ void DiskCalls::Tick() {
       if (away > absl::ZeroDuration()) {
         call.started = std::min(call.started + away, now);
       }
-      const absl::Duration limit = LimitOf(call.kind);
-      const absl::Duration age = now - call.started;
-      if (call.overdue || age <= limit) {
+      if (call.overdue || now - call.started <= call.limit) {
         continue;
       }
       call.overdue = true;
       stuck_ += call.counts ? 1 : 0;
-      told.push_back(
-          {call.work,
-           MakeError(
-               absl::StatusCode::kUnavailable, reason::kMountStalled,
-               absl::StrCat(
-                   call.op, " of ", call.path.empty() ? "." : call.path,
-                   " has not returned for ", absl::ToInt64Seconds(age),
-                   " s; the limit is ", absl::ToInt64Seconds(limit), " s"),
-               {{"call", call.op},
-                {"age_seconds", absl::StrCat(absl::ToInt64Seconds(age))},
-                {"limit_seconds",
-                 absl::StrCat(absl::ToInt64Seconds(limit))}})});
+      ++overdue_;
+      told.push_back({number, call.work, WhyStuck(call, now)});
     }
+  }
+  if (told.empty()) {
+    return;
   }
   for (const Told& each : told) {
     LogWarning("disk_call_stuck",
                {{"error", each.why.ToString()}, {"threads_stuck", stuck()}});
     if (each.work != nullptr) {
-      each.work->Tell(each.why);
+      each.work->Tell(each.number, each.why);
     }
+  }
+  MutexLock lock(&listeners_mu_);
+  for (const auto& [number, changed] : listeners_) {
+    changed();
   }
 }
 
@@ -174,16 +224,26 @@ int DiskCalls::stuck() {
   return stuck_;
 }
 
+int DiskCalls::overdue() {
+  MutexLock lock(&mu_);
+  return overdue_;
+}
+
 int DiskCalls::replaced() { return std::min(stuck(), threads_); }
 
-bool DiskCalls::exhausted() { return stuck() >= 2 * threads_; }
+bool DiskCalls::exhausted(int missing) {
+  return stuck() >= 2 * threads_ - missing;
+}
 
-absl::Status DiskCalls::WhyExhausted() {
+absl::Status DiskCalls::WhyExhausted(int missing) {
   return MakeError(
       absl::StatusCode::kUnavailable, reason::kMountStalled,
-      absl::StrCat("all ", 2 * threads_,
-                   " threads for the mount (--disk-threads and as many again) "
-                   "are stuck in calls that do not return"));
+      absl::StrCat("all ", 2 * threads_ - missing,
+                   " threads for the mount (--disk-threads and as many again",
+                   missing == 0 ? ""
+                                : absl::StrCat(", of which the system gave ",
+                                               missing, " less"),
+                   ") are stuck in calls that do not return"));
 }
 
 }  // namespace predella::agent

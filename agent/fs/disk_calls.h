@@ -37,6 +37,8 @@ class DiskCalls {
   // MOUNT_STALLED, with the call, its age and the limit. Once for each call, on
   // Tick's thread; never after the work's end, which waits for it.
   using Stalled = std::function<void(const absl::Status& why)>;
+  // Called when a call that was told came back, on its own thread.
+  using Returned = std::function<void()>;
 
   // `clock` must outlive this. `threads` are those that are there for data, of
   // which as many again may be added.
@@ -47,8 +49,8 @@ class DiskCalls {
   // What this thread does until it is destroyed; an inner one goes first.
   class Work {
    public:
-    // `calls` null: nothing is watched.
-    Work(DiskCalls* calls, Stalled stalled);
+    // `calls` null: nothing is watched. `returned` may be empty.
+    Work(DiskCalls* calls, Stalled stalled, Returned returned = nullptr);
     ~Work();
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
@@ -68,8 +70,9 @@ class DiskCalls {
   // One call, from its construction to its destruction, on one thread.
   class Call {
    public:
+    // `more` is added to the limit of its kind.
     Call(DiskCalls* calls, Kind kind, absl::string_view op,
-         absl::string_view path);
+         absl::string_view path, absl::Duration more = absl::ZeroDuration());
     ~Call();
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
@@ -84,28 +87,43 @@ class DiskCalls {
 
   // Threads for data that are stuck in a call.
   int stuck();
+  // Calls that are over their limit, the probe's included.
+  int overdue();
   // How many threads take the place of stuck ones, at most `threads`.
   int replaced();
   // Whether all are stuck and no more may be added: what is posted now would
-  // wait for as long as the mount hangs.
-  bool exhausted();
+  // wait for as long as the mount hangs. `missing` that may be added are not to
+  // be had.
+  bool exhausted(int missing = 0);
   // What exhausted() means for a client.
-  absl::Status WhyExhausted();
+  absl::Status WhyExhausted(int missing = 0);
 
   // The calling thread is not one for data: it is not replaced.
   static void MarkUnreplaced();
 
+  // The calling thread, for StuckCallOf; another one's once it has ended.
+  static const void* ThisThread();
+  // As it is told; OK while no call of that thread is over its limit.
+  absl::Status StuckCallOf(const void* thread);
+  // `changed` is called without locks, on Tick's thread, after calls got stuck,
+  // until Unlisten with the number that this returns, which waits for it.
+  uint64_t Listen(std::function<void()> changed)
+      ABSL_LOCKS_EXCLUDED(listeners_mu_);
+  void Unlisten(uint64_t number) ABSL_LOCKS_EXCLUDED(listeners_mu_);
+
  private:
   struct Running {
-    Kind kind;
     std::string op;
     std::string path;
     absl::Duration started;
     bool counts = true;  // holds a thread for data
     bool overdue = false;
+    absl::Duration limit;
+    const void* thread = nullptr;
     std::shared_ptr<Work::State> work;
   };
   absl::Duration LimitOf(Kind kind) const;
+  static absl::Status WhyStuck(const Running& call, absl::Duration now);
   uint64_t Begin(Running running);
   void End(uint64_t number);
 
@@ -116,7 +134,12 @@ class DiskCalls {
   std::map<uint64_t, Running> running_ ABSL_GUARDED_BY(mu_);
   uint64_t last_ ABSL_GUARDED_BY(mu_) = 0;
   int stuck_ ABSL_GUARDED_BY(mu_) = 0;
+  int overdue_ ABSL_GUARDED_BY(mu_) = 0;
   std::optional<absl::Duration> last_tick_ ABSL_GUARDED_BY(mu_);
+  Mutex listeners_mu_;  // taken before all others
+  std::map<uint64_t, std::function<void()>> listeners_
+      ABSL_GUARDED_BY(listeners_mu_);
+  uint64_t last_listener_ ABSL_GUARDED_BY(listeners_mu_) = 0;
 };
 
 }  // namespace predella::agent

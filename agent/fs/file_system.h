@@ -79,6 +79,8 @@ class File {
 class FileLock {
  public:
   virtual ~FileLock() = default;
+  // False: others may hold it too, and none of them exclusively.
+  virtual bool exclusive() const { return true; }
 };
 
 enum class OpenMode {
@@ -111,7 +113,8 @@ class FileSystem {
       const std::function<void(absl::string_view name)>& entry) = 0;
   // flock(LOCK_EX | LOCK_NB) on a file that exists. FAILED_PRECONDITION,
   // MOUNT_IN_USE when another process holds it; what it wrote into the file
-  // is in the message. Writes `holder` into it otherwise.
+  // is in the message. Writes `holder` into it otherwise. A shared lock, where
+  // nothing can be written and no other is given for that reason (NFS).
   virtual absl::StatusOr<std::unique_ptr<FileLock>> Lock(
       absl::string_view path, absl::string_view holder) = 0;
   virtual absl::StatusOr<SpaceInfo> Space() = 0;

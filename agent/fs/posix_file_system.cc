@@ -58,12 +58,15 @@ class Descriptor {
 class PosixLock final : public FileLock {
  public:
   explicit PosixLock(int fd) : fd_(fd) {}
+  bool exclusive() const override { return exclusive_; }
+  void SetShared() { exclusive_ = false; }
   ~PosixLock() override { CloseDescriptor(fd_, "the lock"); }
   PosixLock(const PosixLock&) = delete;
   PosixLock& operator=(const PosixLock&) = delete;
 
  private:
   const int fd_;
+  bool exclusive_ = true;
 };
 
 // "a/b/c" -> "a/b" and "c".
@@ -323,8 +326,15 @@ absl::StatusOr<std::unique_ptr<FileLock>> PosixFileSystem::Lock(
   }
   ASSIGN_OR_RETURN(const int fd, std::move(opened));
   auto lock = std::make_unique<PosixLock>(fd);
-  while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  int kind = LOCK_EX;
+  while (::flock(fd, kind | LOCK_NB) != 0) {
     if (errno == EINTR) {
+      continue;
+    }
+    // NFS wants a file that is open for writing.
+    if (errno == EBADF && read_only && kind == LOCK_EX) {
+      kind = LOCK_SH;
+      lock->SetShared();
       continue;
     }
     if (errno != EWOULDBLOCK) {

@@ -2,10 +2,15 @@
 
 #include <utility>
 
+#include "absl/time/time.h"
+
 namespace predella::agent {
 namespace {
 
 using Kind = DiskCalls::Kind;
+
+// What file systems without extents need to give room to a large file.
+constexpr absl::Duration kSyncPerGib = absl::Seconds(1);
 
 class WatchedFile final : public File {
  public:
@@ -34,7 +39,8 @@ class WatchedFile final : public File {
     return base_->Truncate(size);
   }
   absl::Status Allocate(int64_t offset, int64_t length) override {
-    const DiskCalls::Call call(calls_, Kind::kSync, "fallocate", path_);
+    const DiskCalls::Call call(calls_, Kind::kSync, "fallocate", path_,
+                               kSyncPerGib * (length >> 30));
     return base_->Allocate(offset, length);
   }
   absl::Status StartWriteback(int64_t offset, int64_t length) override {
@@ -66,6 +72,19 @@ class WatchedFile final : public File {
 };
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<WatchedFileSystem>> WatchedFileSystem::Open(
+    DiskCalls* calls, absl::string_view path,
+    const std::function<absl::StatusOr<std::unique_ptr<FileSystem>>()>& open) {
+  const DiskCalls::Call call(calls, Kind::kMetadata, "open", path);
+  absl::StatusOr<std::unique_ptr<FileSystem>> base = open();
+  if (!base.ok()) {
+    return base.status();
+  }
+  auto watched = std::make_unique<WatchedFileSystem>(base->get(), calls);
+  watched->owned_ = *std::move(base);
+  return watched;
+}
 
 absl::StatusOr<std::unique_ptr<File>> WatchedFileSystem::Open(
     absl::string_view path, OpenMode mode) {
@@ -119,6 +138,7 @@ absl::Status WatchedFileSystem::List(
   return base_->List(path, [&](absl::string_view name) {
     call.reset();
     entry(name);
+    call.emplace(calls_, Kind::kSync, "readdir", path);
   });
 }
 

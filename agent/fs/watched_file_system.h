@@ -22,6 +22,11 @@ class WatchedFileSystem final : public FileSystem {
   // Both must outlive this and its files.
   WatchedFileSystem(FileSystem* base, DiskCalls* calls)
       : base_(base), calls_(calls) {}
+  // Over what `open` gives, and with it: opening touches the mount as well,
+  // and is watched as one call.
+  static absl::StatusOr<std::unique_ptr<WatchedFileSystem>> Open(
+      DiskCalls* calls, absl::string_view path,
+      const std::function<absl::StatusOr<std::unique_ptr<FileSystem>>()>& open);
 
   absl::StatusOr<std::unique_ptr<File>> Open(absl::string_view path,
                                              OpenMode mode) override;
@@ -32,7 +37,7 @@ class WatchedFileSystem final : public FileSystem {
   absl::Status RenameNoReplace(absl::string_view from,
                                absl::string_view to) override;
   absl::Status SyncDir(absl::string_view path) override;
-  // Only until the first name: `entry` may wait for others than the disk.
+  // But for the time in `entry`, which may wait for others than the disk.
   absl::Status List(
       absl::string_view path,
       const std::function<void(absl::string_view name)>& entry) override;
@@ -44,6 +49,7 @@ class WatchedFileSystem final : public FileSystem {
   std::string root() const override { return base_->root(); }
 
  private:
+  std::unique_ptr<FileSystem> owned_;  // may be null
   FileSystem* const base_;
   DiskCalls* const calls_;
 };

@@ -139,6 +139,9 @@ void MountStateMachine::IdentityChecked(const absl::Status& status) {
 void MountStateMachine::CallDone(const absl::Status& status) {
   MutexLock lock(&mu_);
   CheckHungLocked();
+  if (HasReason(status, reason::kMountStalled)) {
+    return;  // it was not made: one that is stuck is in its way
+  }
   data_done_ = clock_->Boot();
   NoteErrorLocked(status);
 }

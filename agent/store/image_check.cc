@@ -47,6 +47,7 @@ absl::Status DropRecord(StoreCore* core, const Uuid& image_id) {
 absl::StatusOr<std::unique_ptr<ImageCheck>> ImageCheckImpl::Open(
     StoreCore* core, const Uuid& image_id) {
   const IdLock lock(&core->locks, image_id);
+  RETURN_IF_ERROR(lock.status());
   RETURN_IF_ERROR(DropRecord(core, image_id));
   ASSIGN_OR_RETURN(const NameState state, Look(core, image_id));
   if (state.unsure || (!state.name && !state.record)) {
@@ -180,6 +181,7 @@ absl::Status ImageCheckImpl::CheckWhole() {
 
 absl::Status ImageCheckImpl::IfStillHere(const absl::Status& found) {
   const IdLock lock(&core_->locks, image_.image_id);
+  RETURN_IF_ERROR(lock.status());
   ASSIGN_OR_RETURN(const NameState state, Look(core_, image_.image_id));
   const bool here = state.name && state.record && !state.damaged &&
                     state.generation() == image_.generation;

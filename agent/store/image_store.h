@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "agent/fs/disk_calls.h"
 #include "agent/fs/file_system.h"
 #include "common/clock.h"
 #include "common/generation.h"
@@ -174,6 +175,17 @@ struct ListEntry {
   int64_t size_bytes = 0;
 };
 
+// A listing under way, in steps: between two of them the disk thread may serve
+// others. One thread at a time; must not outlive its store.
+class MountListing {
+ public:
+  virtual ~MountListing() = default;
+  // Looks at up to `most` names more, or one directory, and tells what is
+  // there. False: that was all. After an error it is over.
+  virtual absl::StatusOr<bool> Next(
+      int most, const std::function<void(const ListEntry&)>& entry) = 0;
+};
+
 // What is known of a mount from when it was open last.
 struct MountMemory {
   std::string mount_uid;
@@ -193,6 +205,9 @@ struct StoreOptions {
   MountMemory memory;
   // Whom the sentence names when the directory is in use.
   std::string holder = "predella-agent";
+  // Where the calls of its FileSystem are watched, so that nobody waits for a
+  // stuck one: it must outlive the store. Null: they are not.
+  DiskCalls* calls = nullptr;
 };
 
 // The halves of a probe: full, read-only and dying disks differ in them.
@@ -203,13 +218,16 @@ struct ProbeOutcome {
 };
 
 // Thread-safe, per image id in the order of design part 4: publish and
-// removal of one id exclude each other.
+// removal of one id exclude each other. A call that would wait for one that is
+// stuck ends with UNAVAILABLE, MOUNT_STALLED, and has done nothing.
 class ImageStore {
  public:
   // Opens a labelled directory: checks the label (FAILED_PRECONDITION,
   // MOUNT_IDENTITY_MISMATCH when it is missing or damaged: says `mount init`;
   // or when it is another's, of which nothing is then touched),
-  // takes the lock (FAILED_PRECONDITION, MOUNT_IN_USE names the process),
+  // takes the lock (FAILED_PRECONDITION, MOUNT_IN_USE names the process; a
+  // shared one where the mount takes no writes and gives no other: then nothing
+  // is written, whatever the mount takes later),
   // syncs every directory before anything is said about what lies in it,
   // finds out what the file system can do, and reads fence, tombstones,
   // records and inflight states once. `fs`, `clock`, `ids` must outlive it.
@@ -302,12 +320,17 @@ class ImageStore {
   // The same for bytes in flight alone, at the cost of their directory.
   virtual absl::Status ListInflight(
       const std::function<void(const ListEntry&)>& entry) = 0;
+  // As List, step by step.
+  virtual std::unique_ptr<MountListing> BeginListing() = 0;
   // Images published here.
   virtual int64_t image_count() = 0;
 
   virtual absl::StatusOr<SpaceInfo> Space() = 0;
   // As FileSystem::MountId, when it was opened.
   virtual std::optional<int64_t> mount_id() const = 0;
+  // It is open for reading only, without an exclusive lock, and a probe saw
+  // that the mount takes writes now: it is to be opened anew. Never blocks.
+  virtual bool writable_again() { return false; }
   // A real write + fdatasync + cold read of the pre-allocated probe file.
   // Where the write failed its bytes are read all the same, whatever they are.
   virtual ProbeOutcome Probe() = 0;

@@ -37,28 +37,37 @@ using storage::v1::MountLabel;
 using storage::v1::RosterEntry;
 using storage::v1::Tombstone;
 
+namespace {
+
+constexpr absl::string_view kFenceTurn = "the fence";
+
+}  // namespace
+
 MountLabel ImageStoreImpl::label() {
   const MutexLock lock(&label_mu_);
   return label_;
 }
 
 absl::Status ImageStoreImpl::ClaimLabel(absl::string_view cluster_uid) {
-  const MutexLock lock(&label_mu_);
-  if (label_.cluster_uid() == cluster_uid) {
+  const DiskLock turn(&core_.locks, "the label");
+  RETURN_IF_ERROR(turn.status());
+  MountLabel claimed = label();
+  if (claimed.cluster_uid() == cluster_uid) {
     return absl::OkStatus();
   }
-  if (!label_.cluster_uid().empty()) {
+  if (!claimed.cluster_uid().empty()) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kClusterMismatch,
         absl::StrCat(core_.fs->root(), " belongs to cluster ",
-                     Uuid::FromBytesOrNone(label_.cluster_uid()).ToString(),
+                     Uuid::FromBytesOrNone(claimed.cluster_uid()).ToString(),
                      ", not ", Uuid::FromBytesOrNone(cluster_uid).ToString()));
   }
-  MountLabel claimed = label_;
   claimed.set_cluster_uid(std::string(cluster_uid));
   RETURN_IF_ERROR(WriteLabel(core_.fs, claimed));
   // As it is on disk, checksum included.
-  ASSIGN_OR_RETURN(label_, DecodeLabel(EncodeLabel(claimed)));
+  ASSIGN_OR_RETURN(MountLabel written, DecodeLabel(EncodeLabel(claimed)));
+  const MutexLock lock(&label_mu_);
+  label_ = std::move(written);
   return absl::OkStatus();
 }
 
@@ -86,6 +95,8 @@ std::vector<storage::v1::FenceEntry> ImageStoreImpl::Known() {
 }
 
 absl::Status ImageStoreImpl::Hear(const Generation& pair) {
+  const DiskLock turn(&core_.locks, std::string(kFenceTurn));
+  RETURN_IF_ERROR(turn.status());
   const MutexLock lock(&fence_mu_);
   RETURN_IF_ERROR(fence_->Hear(pair));
   core_.registry.Know(pair);
@@ -93,41 +104,53 @@ absl::Status ImageStoreImpl::Hear(const Generation& pair) {
 }
 
 absl::Status ImageStoreImpl::SyncFence() {
+  const DiskLock turn(&core_.locks, std::string(kFenceTurn));
+  RETURN_IF_ERROR(turn.status());
   const MutexLock lock(&fence_mu_);
   return fence_->Sync();
 }
 
-std::vector<Tombstone> ImageStoreImpl::Tombstones() {
+absl::Status ImageStoreImpl::ChangeTombstones(
+    const std::function<absl::Status(TombstoneFile*)>& change) {
+  const DiskLock turn(&core_.locks, "the tombstones' file");
+  RETURN_IF_ERROR(turn.status());
   const MutexLock lock(&tombstone_mu_);
-  const auto& all = tombstones_->content().tombstones();
-  return {all.begin(), all.end()};
+  const absl::Status changed = change(tombstones_.get());
+  const MutexLock told(&told_mu_);
+  told_ = tombstones_->content();
+  return changed;
+}
+
+std::vector<Tombstone> ImageStoreImpl::Tombstones() {
+  const MutexLock lock(&told_mu_);
+  return {told_.tombstones().begin(), told_.tombstones().end()};
 }
 
 absl::Status ImageStoreImpl::StoreTombstone(const Tombstone& tombstone) {
-  const MutexLock lock(&tombstone_mu_);
-  return tombstones_->Store(tombstone);
+  return ChangeTombstones(
+      [&](TombstoneFile* file) { return file->Store(tombstone); });
 }
 
 absl::Status ImageStoreImpl::DropTombstones(
     absl::Span<const Tombstone> tombstones) {
-  const MutexLock lock(&tombstone_mu_);
-  return tombstones_->Drop(tombstones);
+  return ChangeTombstones(
+      [&](TombstoneFile* file) { return file->Drop(tombstones); });
 }
 
 std::vector<RosterEntry> ImageStoreImpl::Roster() {
-  const MutexLock lock(&tombstone_mu_);
-  const auto& all = tombstones_->content().roster();
-  return {all.begin(), all.end()};
+  const MutexLock lock(&told_mu_);
+  return {told_.roster().begin(), told_.roster().end()};
 }
 
 absl::Status ImageStoreImpl::StoreRoster(absl::Span<const RosterEntry> roster) {
-  const MutexLock lock(&tombstone_mu_);
-  return tombstones_->StoreRoster(roster);
+  return ChangeTombstones(
+      [&](TombstoneFile* file) { return file->StoreRoster(roster); });
 }
 
 absl::StatusOr<std::unique_ptr<StagedImage>> ImageStoreImpl::OpenStaged(
     const UploadSpec& spec) {
   const IdLock lock(&core_.locks, spec.image_id);
+  RETURN_IF_ERROR(lock.status());
   auto staged = OpenStagedImage(&core_, spec);
   if (!staged.ok()) {
     return FailedLayout(staged.status());
@@ -154,6 +177,7 @@ absl::Status ImageStoreImpl::Discard(const Uuid& upload_id) {
   // Of an upload without a state nobody can say which image it belongs to.
   const IdLock lock(&core_.locks,
                     inflight.has_value() ? inflight->image_id : Uuid());
+  RETURN_IF_ERROR(lock.status());
   return DiscardLocked(upload_id);
 }
 
@@ -177,6 +201,7 @@ absl::Status ImageStoreImpl::DiscardLocked(const Uuid& upload_id) {
 absl::StatusOr<std::optional<PublishedImage>> ImageStoreImpl::Find(
     const Uuid& image_id) {
   const IdLock lock(&core_.locks, image_id);
+  RETURN_IF_ERROR(lock.status());
   ASSIGN_OR_RETURN(const NameState state, Look(&core_, image_id));
   if (state.unsure) {
     return UnsureError(image_id);
@@ -198,6 +223,7 @@ absl::StatusOr<std::optional<PublishedImage>> ImageStoreImpl::Find(
 absl::StatusOr<std::unique_ptr<ImageReader>> ImageStoreImpl::OpenImage(
     const Uuid& image_id, const Generation& generation) {
   const IdLock lock(&core_.locks, image_id);
+  RETURN_IF_ERROR(lock.status());
   ASSIGN_OR_RETURN(const NameState state, Look(&core_, image_id));
   const std::string what = absl::StrCat("image ", image_id.ToString());
   if (state.unsure) {
@@ -252,6 +278,7 @@ absl::Status ImageStoreImpl::RemoveImageLocked(const Uuid& image_id,
 absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
     const Uuid& image_id, const Generation& generation, const Uuid& upload_id) {
   const IdLock lock(&core_.locks, image_id);
+  RETURN_IF_ERROR(lock.status());
   RemoveOutcome outcome;
   ASSIGN_OR_RETURN(const NameState state, Look(&core_, image_id));
   const bool same =
@@ -274,6 +301,10 @@ absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
 }
 
 ProbeOutcome ImageStoreImpl::Probe() {
+  if (!guard_.writes() && !writable_again() &&
+      base_->Open(layout::kLock, OpenMode::kReadWrite).ok()) {
+    writable_again_.store(true);
+  }
   ProbeOutcome out;
   std::string sent = ids_->RandomBytes(32);
   sent.resize(static_cast<size_t>(layout::kProbeBytes), sent[0]);

@@ -2,6 +2,7 @@
 #ifndef PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_
 #define PREDELLA_AGENT_STORE_IMAGE_STORE_IMPL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,7 +11,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -18,6 +18,7 @@
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/fs/guarded_file_system.h"
 #include "agent/store/fence_file.h"
 #include "agent/store/image_check.h"
 #include "agent/store/image_store.h"
@@ -35,7 +36,7 @@ class ImageStoreImpl final : public ImageStore {
  public:
   ImageStoreImpl(FileSystem* fs, Clock* clock, IdGenerator* ids,
                  const StoreOptions& options)
-      : core_(fs, clock, options), ids_(ids) {}
+      : base_(fs), guard_(fs), core_(&guard_, clock, options), ids_(ids) {}
   // Called once, before everything else.
   absl::Status Start();
 
@@ -77,9 +78,11 @@ class ImageStoreImpl final : public ImageStore {
       const std::function<void(const ListEntry&)>& entry) override;
   absl::Status ListInflight(
       const std::function<void(const ListEntry&)>& entry) override;
+  std::unique_ptr<MountListing> BeginListing() override;
   int64_t image_count() override { return core_.registry.images(); }
   absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
   std::optional<int64_t> mount_id() const override { return mount_id_; }
+  bool writable_again() override { return writable_again_.load(); }
   ProbeOutcome Probe() override;
 
  private:
@@ -95,28 +98,33 @@ class ImageStoreImpl final : public ImageStore {
   // `sent` empty: any bytes will do.
   absl::Status ReadProbe(File* file, absl::string_view sent);
 
+  absl::Status ChangeTombstones(
+      const std::function<absl::Status(TombstoneFile*)>& change);
+
   // The caller holds the image's lock.
   absl::Status DiscardLocked(const Uuid& upload_id);
   absl::Status RemoveImageLocked(const Uuid& image_id, const NameState& state,
                                  RemoveOutcome* outcome);
-  // `told` gets the images that were told.
-  absl::Status ListNames(const std::function<void(const ListEntry&)>& entry,
-                         absl::flat_hash_set<Uuid>* told);
-  absl::Status ListRecords(const std::function<void(const ListEntry&)>& entry,
-                           const absl::flat_hash_set<Uuid>& told);
 
-  StoreCore core_;
+  FileSystem* const base_;  // must outlive this
+  GuardedFileSystem guard_;
+  StoreCore core_;          // over the guard
   IdGenerator* const ids_;  // must outlive this
+  std::atomic<bool> writable_again_{false};
   std::unique_ptr<FileLock> lock_;
   std::optional<int64_t> mount_id_;  // constant once opened
 
   Mutex label_mu_;
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(label_mu_);
-  // Held over the disk: writes of one file take turns.
+  // Held over the disk: writes of one file take turns, and who takes one holds
+  // its DiskLock, so that nobody waits for these.
   Mutex fence_mu_;
   std::unique_ptr<FenceFile> fence_ ABSL_GUARDED_BY(fence_mu_);
   Mutex tombstone_mu_;
   std::unique_ptr<TombstoneFile> tombstones_ ABSL_GUARDED_BY(tombstone_mu_);
+  Mutex told_mu_;
+  // What the tombstones' file holds; read while it is written.
+  storage::v1::TombstoneSlot told_ ABSL_GUARDED_BY(told_mu_);
 };
 
 }  // namespace predella::agent

@@ -13,19 +13,6 @@
 
 namespace predella::agent {
 
-void IdLocks::Lock(const Uuid& id) {
-  MutexLock lock(&mu_);
-  while (!held_.insert(id).second) {
-    freed_.Wait(&mu_);
-  }
-}
-
-void IdLocks::Unlock(const Uuid& id) {
-  MutexLock lock(&mu_);
-  held_.erase(id);
-  freed_.SignalAll();
-}
-
 void Registry::Know(const Generation& pair) {
   MutexLock lock(&mu_);
   known_.Raise(pair);

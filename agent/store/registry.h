@@ -9,7 +9,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
 
+#include "agent/fs/disk_locks.h"
 #include "agent/store/fence_file.h"
 #include "common/generation.h"
 #include "common/ids.h"
@@ -18,30 +20,13 @@
 
 namespace predella::agent {
 
-// Exclusion by id: publish, removal, listing of one image take turns.
-class IdLocks {
+// Exclusion by id: publish, removal, listing of one image take turns. Held if
+// status() is OK.
+class IdLock final : public DiskLock {
  public:
-  void Lock(const Uuid& id);
-  void Unlock(const Uuid& id);
-
- private:
-  Mutex mu_;
-  CondVar freed_;
-  absl::flat_hash_set<Uuid> held_ ABSL_GUARDED_BY(mu_);
-};
-
-class IdLock {
- public:
-  IdLock(IdLocks* locks, const Uuid& id) : locks_(locks), id_(id) {
-    locks_->Lock(id_);
-  }
-  ~IdLock() { locks_->Unlock(id_); }
-  IdLock(const IdLock&) = delete;
-  IdLock& operator=(const IdLock&) = delete;
-
- private:
-  IdLocks* const locks_;
-  const Uuid id_;
+  // `id` none: of an upload whose image nobody knows.
+  IdLock(DiskLocks* locks, const Uuid& id)
+      : DiskLock(locks, absl::StrCat("image ", id.ToString())) {}
 };
 
 // Thread-safe.

@@ -268,6 +268,7 @@ absl::Status StagedImageImpl::Checkpoint() {
   // Under the lock: a removal between the check and the write would leave a
   // state without bytes.
   const IdLock lock(&core_->locks, spec_.image_id);
+  RETURN_IF_ERROR(lock.status());
   RETURN_IF_ERROR(CheckWritable());
   if (published_.has_value() || unsaved_bytes() == 0) {
     return absl::OkStatus();
@@ -277,6 +278,7 @@ absl::Status StagedImageImpl::Checkpoint() {
 
 absl::Status StagedImageImpl::Sync() {
   const IdLock lock(&core_->locks, spec_.image_id);
+  RETURN_IF_ERROR(lock.status());
   RETURN_IF_ERROR(CheckWritable());
   if (published_.has_value()) {
     return absl::OkStatus();
@@ -352,6 +354,7 @@ absl::StatusOr<PublishedImage> StagedImageImpl::Publish(
     const CommitRequest& request) {
   RETURN_IF_ERROR(CheckCommit(request));
   const IdLock lock(&core_->locks, spec_.image_id);
+  RETURN_IF_ERROR(lock.status());
   RETURN_IF_ERROR(CheckWritable());
   if (published_.has_value()) {
     return *published_;

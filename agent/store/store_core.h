@@ -21,12 +21,12 @@ namespace predella::agent {
 
 struct StoreCore {
   StoreCore(FileSystem* f, Clock* c, const StoreOptions& o)
-      : fs(f), clock(c), options(o) {}
+      : fs(f), clock(c), options(o), locks(o.calls) {}
   FileSystem* const fs;  // must outlive this, as the clock
   Clock* const clock;
   const StoreOptions options;
   uint32_t group = 0;  // of image files; set once at open
-  IdLocks locks;
+  DiskLocks locks;
   Registry registry;
 };
 

@@ -1,6 +1,10 @@
-// The full listing of a mount.
+// The full listing of a mount: inflight bytes, names, records. That is the
+// order in which an upload becomes an image: what is published in between is
+// told at least once, as what it was or as what it became.
 #include <algorithm>
+#include <cstddef>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,19 +39,153 @@ absl::Status IdsIn(FileSystem* fs, absl::string_view path,
 // Looks at one id while nothing is published or removed under it.
 absl::StatusOr<NameState> LookLocked(StoreCore* core, const Uuid& id) {
   const IdLock lock(&core->locks, id);
+  RETURN_IF_ERROR(lock.status());
   return Look(core, id);
 }
 
+void TellInflight(StoreCore* core, const Uuid& id,
+                  const std::function<void(const ListEntry&)>& entry) {
+  const auto inflight = core->registry.FindInflight(id);
+  ListEntry out;
+  out.kind = ListEntry::Kind::kInflight;
+  out.upload_id = id;
+  if (inflight.has_value()) {
+    out.image_id = inflight->image_id;
+    out.size_bytes = inflight->bytes;
+  }
+  entry(out);
+}
+
+class ListingImpl final : public MountListing {
+ public:
+  explicit ListingImpl(StoreCore* core) : core_(core) {}
+
+  absl::StatusOr<bool> Next(
+      int most, const std::function<void(const ListEntry&)>& entry) override {
+    if (next_ == ids_.size()) {
+      return NextDirectory();
+    }
+    for (int i = 0; i < most && next_ < ids_.size(); ++i, ++next_) {
+      RETURN_IF_ERROR(Tell(ids_[next_], entry));
+    }
+    return true;
+  }
+
+ private:
+  // 0: inflight, 1: names, from 2 on the shards of the records.
+  static constexpr int kDirectories = 2 + layout::kShards;
+
+  absl::StatusOr<bool> NextDirectory() {
+    if (directory_ == kDirectories) {
+      return false;
+    }
+    ids_.clear();
+    next_ = 0;
+    RETURN_IF_ERROR(IdsIn(core_->fs,
+                          directory_ == 0 ? std::string(layout::kInflightDir)
+                          : directory_ == 1
+                              ? std::string(layout::kRoot)
+                              : std::string(layout::ShardPath(directory_ - 2)),
+                          &ids_));
+    ++directory_;
+    return true;
+  }
+
+  absl::Status Tell(const Uuid& id,
+                    const std::function<void(const ListEntry&)>& out) {
+    if (directory_ == 1) {
+      TellInflight(core_, id, out);
+      return absl::OkStatus();
+    }
+    return directory_ == 2 ? TellName(id, out) : TellRecord(id, out);
+  }
+
+  absl::Status TellName(const Uuid& id,
+                        const std::function<void(const ListEntry&)>& entry) {
+    const auto state = LookLocked(core_, id);
+    if (HasReason(state.status(), reason::kMountStalled)) {
+      return state.status();  // what it is can be told when a call is back
+    }
+    ListEntry out;
+    out.kind = ListEntry::Kind::kForeign;
+    out.image_id = id;
+    if (!state.ok()) {
+      // There, and not vouched for: never simply left out.
+      LogIfError(state.status(), "listed as a file without a record");
+    } else {
+      if (!state->name) {
+        return absl::OkStatus();  // removed since
+      }
+      out.size_bytes = state->info.size_bytes;
+      if (state->image && !state->unsure) {
+        out.kind = ListEntry::Kind::kImage;
+        out.image = ImageOf(state->header);
+        out.upload_id = out.image->upload_id;
+        told_.insert(id);
+      }
+    }
+    entry(out);
+    return absl::OkStatus();
+  }
+
+  absl::Status TellRecord(const Uuid& id,
+                          const std::function<void(const ListEntry&)>& entry) {
+    if (told_.contains(id)) {
+      return absl::OkStatus();
+    }
+    const auto state = LookLocked(core_, id);
+    if (HasReason(state.status(), reason::kMountStalled)) {
+      return state.status();
+    }
+    if (!state.ok() || !state->record || state->damaged ||
+        (state->image && state->unsure)) {
+      // Told by its name, or nothing can be told.
+      return absl::OkStatus();
+    }
+    ListEntry out;
+    out.kind =
+        state->image ? ListEntry::Kind::kImage : ListEntry::Kind::kRecordOnly;
+    out.image_id = id;
+    out.image = ImageOf(state->header);
+    out.upload_id = out.image->upload_id;
+    out.size_bytes = out.image->size_bytes;
+    entry(out);
+    return absl::OkStatus();
+  }
+
+  StoreCore* const core_;
+  int directory_ = 0;  // the next one; ids_ are of the one before
+  std::vector<Uuid> ids_;
+  size_t next_ = 0;
+  absl::flat_hash_set<Uuid> told_;  // images, by their names
+};
+
 }  // namespace
+
+std::unique_ptr<MountListing> ImageStoreImpl::BeginListing() {
+  return std::make_unique<ListingImpl>(&core_);
+}
 
 absl::Status ImageStoreImpl::List(
     const std::function<void(const ListEntry&)>& entry) {
-  // In the order in which an upload becomes an image: what is published in
-  // between is told at least once, as what it was or as what it became.
-  RETURN_IF_ERROR(ListInflight(entry));
-  absl::flat_hash_set<Uuid> told;
-  RETURN_IF_ERROR(ListNames(entry, &told));
-  return ListRecords(entry, told);
+  constexpr int kNamesAStep = 1000;
+  ListingImpl listing(&core_);
+  while (true) {
+    ASSIGN_OR_RETURN(const bool more, listing.Next(kNamesAStep, entry));
+    if (!more) {
+      return absl::OkStatus();
+    }
+  }
+}
+
+absl::Status ImageStoreImpl::ListInflight(
+    const std::function<void(const ListEntry&)>& entry) {
+  std::vector<Uuid> ids;
+  RETURN_IF_ERROR(IdsIn(core_.fs, layout::kInflightDir, &ids));
+  for (const Uuid& id : ids) {
+    TellInflight(&core_, id, entry);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<Uuid>> ImageStoreImpl::ListIds() {
@@ -60,79 +198,6 @@ absl::StatusOr<std::vector<Uuid>> ImageStoreImpl::ListIds() {
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
-}
-
-absl::Status ImageStoreImpl::ListNames(
-    const std::function<void(const ListEntry&)>& entry,
-    absl::flat_hash_set<Uuid>* told) {
-  std::vector<Uuid> ids;
-  RETURN_IF_ERROR(IdsIn(core_.fs, layout::kRoot, &ids));
-  for (const Uuid& id : ids) {
-    const auto state = LookLocked(&core_, id);
-    ListEntry out;
-    out.kind = ListEntry::Kind::kForeign;
-    out.image_id = id;
-    if (!state.ok()) {
-      // There, and not vouched for: never simply left out.
-      LogIfError(state.status(), "listed as a file without a record");
-    } else {
-      if (!state->name) {
-        continue;  // removed since
-      }
-      out.size_bytes = state->info.size_bytes;
-      if (state->image && !state->unsure) {
-        out.kind = ListEntry::Kind::kImage;
-        out.image = ImageOf(state->header);
-        out.upload_id = out.image->upload_id;
-        told->insert(id);
-      }
-    }
-    entry(out);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ImageStoreImpl::ListRecords(
-    const std::function<void(const ListEntry&)>& entry,
-    const absl::flat_hash_set<Uuid>& told) {
-  for (int shard = 0; shard < layout::kShards; ++shard) {
-    std::vector<Uuid> ids;
-    RETURN_IF_ERROR(IdsIn(core_.fs, layout::ShardPath(shard), &ids));
-    for (const Uuid& id : ids) {
-      const auto state = LookLocked(&core_, id);
-      if (!state.ok() || !state->record || state->damaged ||
-          told.count(id) > 0 || (state->image && state->unsure)) {
-        continue;  // told by its name, or nothing can be told
-      }
-      ListEntry out;
-      out.kind =
-          state->image ? ListEntry::Kind::kImage : ListEntry::Kind::kRecordOnly;
-      out.image_id = id;
-      out.image = ImageOf(state->header);
-      out.upload_id = out.image->upload_id;
-      out.size_bytes = out.image->size_bytes;
-      entry(out);
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ImageStoreImpl::ListInflight(
-    const std::function<void(const ListEntry&)>& entry) {
-  std::vector<Uuid> ids;
-  RETURN_IF_ERROR(IdsIn(core_.fs, layout::kInflightDir, &ids));
-  for (const Uuid& id : ids) {
-    const auto inflight = core_.registry.FindInflight(id);
-    ListEntry out;
-    out.kind = ListEntry::Kind::kInflight;
-    out.upload_id = id;
-    if (inflight.has_value()) {
-      out.image_id = inflight->image_id;
-      out.size_bytes = inflight->bytes;
-    }
-    entry(out);
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace predella::agent

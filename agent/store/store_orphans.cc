@@ -96,6 +96,7 @@ absl::StatusOr<std::vector<uint32_t>> ReadCold(File* file, int64_t size,
 absl::Status ImageStoreImpl::Quarantine(
     const Uuid& image_id, const std::optional<Generation>& generation) {
   const IdLock lock(&core_.locks, image_id);
+  RETURN_IF_ERROR(lock.status());
   FileSystem* const fs = core_.fs;
   ASSIGN_OR_RETURN(const NameState state, Look(&core_, image_id));
   if (!state.name) {
@@ -165,6 +166,7 @@ absl::Status ImageStoreImpl::AdoptFile(
     const storage::v1::ReplicaRecord& record) {
   const PublishedImage image = ImageOf(record);
   const IdLock lock(&core_.locks, image.image_id);
+  RETURN_IF_ERROR(lock.status());
   FileSystem* const fs = core_.fs;
   ASSIGN_OR_RETURN(const NameState state, Look(&core_, image.image_id));
   if (!state.name) {

@@ -72,6 +72,15 @@ absl::Status ImageStoreImpl::Start() {
   RETURN_IF_ERROR(CheckMemory(*label));
   mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
+  if (lock_->exclusive()) {
+    guard_.AllowWrites();
+  } else {
+    LogWarning("mount_opened_for_reading",
+               {{"path", fs->root()},
+                {"meaning",
+                 "it takes no writes; others may read it, too, and none "
+                 "writes to it meanwhile"}});
+  }
   {
     const MutexLock lock(&label_mu_);
     label_ = *std::move(label);
@@ -87,6 +96,8 @@ absl::Status ImageStoreImpl::Start() {
   {
     const MutexLock lock(&tombstone_mu_);
     ASSIGN_OR_RETURN(tombstones_, TombstoneFile::Open(fs));
+    const MutexLock told(&told_mu_);
+    told_ = tombstones_->content();
   }
   RETURN_IF_ERROR(ClearLeftovers());
   RETURN_IF_ERROR(ReadInflight());

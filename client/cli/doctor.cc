@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -68,8 +69,18 @@ void CheckLocal(const v1::Mount& mount, const LocalMount& local,
                 Findings* found) {
   const std::string what = absl::StrCat(Bare(mount.name()), ": ", mount.path());
   if (!local.answered) {
-    found->Fail(absl::StrCat(what, " does not answer"),
-                "its disk or its server hangs; see dmesg");
+    found->Fail(
+        absl::StrCat(what, " does not answer",
+                     local.left == 0
+                         ? std::string()
+                         : absl::StrCat("; process ", local.left,
+                                        ", which looked there, hangs with it "
+                                        "and ends when it answers")),
+        "its disk or its server hangs; see dmesg");
+  } else if (local.error != 0 && local.error != ENOENT) {
+    found->Fail(absl::StrCat(what, " cannot be looked at: ",
+                             std::generic_category().message(local.error)),
+                "see dmesg; its agent takes it back by itself");
   } else if (!local.directory) {
     found->Fail(absl::StrCat(what, " is not a directory"),
                 "mount it again; its agent takes it back by itself");

@@ -4,48 +4,48 @@
 #include <sys/statvfs.h>
 
 #include <cerrno>
-#include <chrono>
-#include <future>
-#include <memory>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
+
+#include "client/cli/aside.h"
 
 namespace predella::cli {
 namespace {
 
-LocalMount Look(const std::string& path) {
-  LocalMount facts;
+// System calls only: see LookAside.
+void Look(const char* path, const char* label, LocalMount* facts) {
   struct stat info {};
-  facts.directory = stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-  if (!facts.directory) {
-    return facts;
+  if (stat(path, &info) != 0) {
+    facts->error = errno;
+    return;
   }
-  if (stat(absl::StrCat(path, "/.predella/mount.id").c_str(), &info) == 0) {
-    facts.label = LocalMount::Labelled::kYes;
+  facts->directory = S_ISDIR(info.st_mode);
+  if (!facts->directory) {
+    return;
+  }
+  if (stat(label, &info) == 0) {
+    facts->label = LocalMount::Labelled::kYes;
   } else if (errno == ENOENT) {
-    facts.label = LocalMount::Labelled::kNo;
+    facts->label = LocalMount::Labelled::kNo;
+  } else if (errno != EACCES) {
+    facts->error = errno;
   }
   struct statvfs space {};
-  facts.read_only = statvfs(path.c_str(), &space) == 0 &&
-                    (space.f_flag & static_cast<unsigned long>(ST_RDONLY)) != 0;
-  return facts;
+  facts->read_only =
+      statvfs(path, &space) == 0 &&
+      (space.f_flag & static_cast<unsigned long>(ST_RDONLY)) != 0;
 }
 
 }  // namespace
 
 LocalMount LookAtMount(const std::string& path, absl::Duration timeout) {
-  // Shared with a thread that may outlive this call in the kernel.
-  auto promise = std::make_shared<std::promise<LocalMount>>();
-  std::future<LocalMount> future = promise->get_future();
-  std::thread([promise, path] { promise->set_value(Look(path)); }).detach();
-  if (future.wait_for(absl::ToChronoMilliseconds(timeout)) !=
-      std::future_status::ready) {
-    LocalMount hung;
-    hung.answered = false;
-    return hung;
-  }
-  return future.get();
+  const std::string label = absl::StrCat(path, "/.predella/mount.id");
+  LocalMount facts;
+  const Aside aside = LookAside(
+      [&] { Look(path.c_str(), label.c_str(), &facts); }, &facts, timeout);
+  facts.answered = aside.answered;
+  facts.left = aside.left;
+  return facts;
 }
 
 }  // namespace predella::cli

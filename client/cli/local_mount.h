@@ -2,6 +2,7 @@
 #ifndef PREDELLA_CLIENT_CLI_LOCAL_MOUNT_H_
 #define PREDELLA_CLIENT_CLI_LOCAL_MOUNT_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/time/time.h"
@@ -16,9 +17,13 @@ struct LocalMount {
   // kHidden: the label may not be seen by this user.
   Labelled label = Labelled::kHidden;
   bool read_only = false;
+  // Why it could not be looked at, as errno; 0: it could.
+  int error = 0;
+  // The process that looked and hangs in it, where it did not answer.
+  int64_t left = 0;
 };
 
-// Looks on a thread of its own, given up after `timeout`.
+// Looks in a process of its own, left behind after `timeout`.
 LocalMount LookAtMount(const std::string& path, absl::Duration timeout);
 
 }  // namespace predella::cli

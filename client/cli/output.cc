@@ -338,6 +338,12 @@ void PrintMounts(const v1::ListMountsResponse& mounts, bool wide,
       *out << Bare(mount.name()) << ": " << Shown(mount.health_detail())
            << "\n";
     }
+    if (mount.stuck_call_count() > 0) {
+      *out << Bare(mount.name())
+           << ": calls to its directory that did not come back within their "
+              "limit: "
+           << mount.stuck_call_count() << "\n";
+    }
   }
 }
 
@@ -388,6 +394,7 @@ void PrintMount(const v1::Mount& mount, absl::Time now, std::ostream* out) {
   facts.Add("images", absl::StrCat(mount.image_count(), " (",
                                    FormatSize(mount.image_bytes()), ")"));
   facts.Add("missing or damaged", absl::StrCat(mount.fault_count()));
+  facts.Add("stuck calls", absl::StrCat(mount.stuck_call_count()));
   facts.Add("scrub", ScrubLine(mount));
   facts.Add("unknown files", absl::StrCat(mount.orphan_count()));
   if (mount.held_upload_count() > 0) {

@@ -66,6 +66,10 @@ absl::StatusOr<IndexCheck::Page> IndexCheck::Check(IndexSection section,
       return rows(keys::kConflicts, &IndexCheck::LookAtConflict);
     case IndexSection::kScrubs:
       return rows(keys::kScrubs, &IndexCheck::LookAtScrub);
+    case IndexSection::kUnadopted:
+      return rows(keys::kUnadopted, &IndexCheck::LookAtUnadopted);
+    case IndexSection::kUnknown:
+      return CheckUnknown(after, limit);
     case IndexSection::kEvents:
       return CheckRows(keys::kEvents, after, limit,
                        [](absl::string_view key, absl::string_view value,
@@ -297,45 +301,6 @@ absl::Status IndexCheck::LookAtMountImage(absl::string_view key,
     finding.mount_uid = mount_uid;
     finding.image_id = image_id;
     findings->push_back(std::move(finding));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status IndexCheck::LookAtUpload(absl::string_view key,
-                                      absl::string_view value,
-                                      Findings* findings) const {
-  storage::v1::UploadRow row;
-  if (!ParsedOrFound(key, value, &row, findings)) {
-    return absl::OkStatus();
-  }
-  if (key != keys::Upload(Uuid::FromBytesOrNone(row.upload_id())) ||
-      Uuid::FromBytesOrNone(row.image_id()).none()) {
-    findings->push_back(MisplacedRow(key));
-    return absl::OkStatus();
-  }
-  const bool open = row.outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED;
-  const auto add = [&](Finding finding) {
-    finding.image_id = Uuid::FromBytesOrNone(row.image_id());
-    findings->push_back(std::move(finding));
-  };
-  for (const storage::v1::UploadTargetRow& target : row.targets()) {
-    ASSIGN_OR_RETURN(const bool known, MountIsKnown(target.mount_uid()));
-    if (!known) {
-      add(RowFinding(
-          FindingClass::kErrorRepairable, "UPLOAD_ON_UNKNOWN_MOUNT", key,
-          absl::StrCat(open ? "an open upload" : "an upload that ended",
-                       " names the mount with the UUID ",
-                       Uuid::FromBytesOrNone(target.mount_uid()).ToString(),
-                       ", which the index does not know"),
-          open ? "predella upload abort, then upload it again"
-               : "nothing: it is dropped after --outcome-ttl"));
-    }
-  }
-  if (IsAhead(row.generation())) {
-    add(RowFinding(
-        FindingClass::kFatalRepairable, "GENERATION_AHEAD", key,
-        "the upload's generation was not given out yet: another may get it",
-        kRebuildStep));
   }
   return absl::OkStatus();
 }

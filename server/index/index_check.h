@@ -29,8 +29,10 @@ enum class IndexSection {
   kTombstones,
   kConflicts,
   kScrubs,
+  kUnadopted,
   kEvents,
   kMeta,
+  kUnknown,  // rows of no table that is known
   kTotals,
   kFaults,
 };
@@ -80,13 +82,20 @@ class IndexCheck {
                            Findings* findings) const;
   absl::Status LookAtFault(absl::string_view key, absl::string_view value,
                            Findings* findings) const;
+  absl::Status LookAtUnadopted(absl::string_view key, absl::string_view value,
+                               Findings* findings) const;
   absl::StatusOr<Page> CheckMeta() const;
+  // Steps over the tables, so that it costs its answer.
+  absl::StatusOr<Page> CheckUnknown(absl::string_view after,
+                                    int64_t limit) const;
   absl::StatusOr<Page> CheckTotals() const;
 
   // The image row for the sake of another row; one that can not be parsed is
   // its own finding, and none here.
   absl::StatusOr<std::optional<storage::v1::ImageRow>> ImageOf(
       const Uuid& image_id) const;
+  // Whether anything tells what became of the image of a committed upload.
+  absl::StatusOr<bool> IsAccountedFor(const Uuid& image_id) const;
   absl::Status LookAtCopies(const storage::v1::ImageRow& row,
                             absl::string_view key, Findings* findings) const;
   absl::StatusOr<bool> MountIsKnown(absl::string_view mount_uid) const;

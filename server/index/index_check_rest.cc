@@ -116,7 +116,9 @@ absl::Status IndexCheck::LookAtConflict(absl::string_view key,
                    image.has_value()
                        ? Generation::FromProto(image->generation()).ToString()
                        : "none"),
-      absl::StrCat("predella image choose ", image_id.ToString()));
+      absl::StrCat("predella image stat ", image_id.ToString(),
+                   " shows both; predella image choose ", image_id.ToString(),
+                   " GENERATION --yes keeps one"));
   if (image.has_value() &&
       Generation::FromProto(image->generation()) == generation) {
     finding = RowFinding(FindingClass::kErrorRepairable, "CONFLICT_WITH_ITSELF",
@@ -227,6 +229,15 @@ absl::StatusOr<IndexCheck::Page> IndexCheck::CheckMeta() const {
         } else if (key == keys::kRecovering || key == keys::kRebuilt) {
           storage::v1::RecoveringRow row;
           ParsedOrFound(key, value, &row, &page.findings);
+        } else if (key == keys::kClean) {
+          storage::v1::CleanMarker row;
+          ParsedOrFound(key, value, &row, &page.findings);
+        } else {
+          page.findings.push_back(RowFinding(
+              FindingClass::kErrorRepairable, "ROW_UNKNOWN", key,
+              "this release knows no such row: a newer one wrote it, or "
+              "something else did",
+              "use the release that wrote it, or predella index rebuild"));
         }
         return true;
       }));

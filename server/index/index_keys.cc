@@ -71,6 +71,10 @@ std::string Fault(const Uuid& mount_uid, const Uuid& image_id) {
   return absl::StrCat(kFaults, mount_uid.bytes(), "/", image_id.bytes());
 }
 
+std::string Unadopted(const Uuid& image_id, const Uuid& mount_uid) {
+  return absl::StrCat(kUnadopted, image_id.bytes(), "/", mount_uid.bytes());
+}
+
 std::string Mount(const Uuid& mount_uid) {
   return absl::StrCat(kMounts, mount_uid.bytes());
 }

@@ -36,6 +36,7 @@ inline constexpr absl::string_view kUploads = "upload/";
 inline constexpr absl::string_view kTombstones = "tombstone/";
 inline constexpr absl::string_view kConflicts = "conflict/";
 inline constexpr absl::string_view kFaults = "fault/";
+inline constexpr absl::string_view kUnadopted = "unadopted/";
 inline constexpr absl::string_view kScrubs = "scrub/";
 inline constexpr absl::string_view kMounts = "mount/";
 inline constexpr absl::string_view kEvents = "event/";
@@ -53,6 +54,7 @@ std::string Tombstone(const Uuid& image_id, const Generation& generation);
 std::string ConflictsOf(const Uuid& image_id);
 std::string Conflict(const Uuid& image_id, const Generation& generation);
 std::string Fault(const Uuid& mount_uid, const Uuid& image_id);
+std::string Unadopted(const Uuid& image_id, const Uuid& mount_uid);
 std::string Scrub(const Uuid& mount_uid);
 std::string Mount(const Uuid& mount_uid);
 // `i` counts the events of one commit.

@@ -153,6 +153,16 @@ void IndexTxn::DeleteFault(const Uuid& mount_uid, const Uuid& image_id) {
   faults_.push_back({mount_uid, image_id, std::nullopt});
 }
 
+void IndexTxn::PutUnadopted(const storage::v1::ImageRow& file) {
+  Put(keys::Unadopted(Uuid::FromBytesOrNone(file.image_id()),
+                      Uuid::FromBytesOrNone(file.copies(0).mount_uid())),
+      SerializeRow(file));
+}
+
+void IndexTxn::DeleteUnadopted(const Uuid& image_id, const Uuid& mount_uid) {
+  Delete(keys::Unadopted(image_id, mount_uid));
+}
+
 void IndexTxn::PutMount(const storage::v1::MountRow& row) {
   Put(MountKey(row), SerializeRow(row));
 }

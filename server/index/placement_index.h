@@ -81,6 +81,11 @@ class IndexTxn {
   // too. It is deleted by the commit that deletes or replaces that row.
   void PutFault(const storage::v1::FaultRow& row);
   void DeleteFault(const Uuid& mount_uid, const Uuid& image_id);
+  // A file that RECOVERING could not adopt. Of the row only these count: image
+  // id, size, the mount as its one copy, and a generation that the file is not
+  // above.
+  void PutUnadopted(const storage::v1::ImageRow& file);
+  void DeleteUnadopted(const Uuid& image_id, const Uuid& mount_uid);
   void PutMount(const storage::v1::MountRow& row);
   void PutScrub(const storage::v1::ScrubRow& row);
   void PutEvent(const storage::v1::EventRow& row);
@@ -221,6 +226,9 @@ class PlacementIndex {
   int64_t fault_count(const Uuid& mount_uid) const {
     return fault_counts(mount_uid).all();
   }
+  // What PutUnadopted wrote; used at the start.
+  absl::Status ScanUnadopted(
+      const std::function<void(const storage::v1::ImageRow&)>& file) const;
   absl::StatusOr<std::vector<storage::v1::MountRow>> ListMounts() const;
   absl::StatusOr<std::vector<storage::v1::ScrubRow>> ListScrubs() const;
   absl::StatusOr<std::optional<storage::v1::RecoveringRow>> GetRecovering()

@@ -121,6 +121,11 @@ absl::Status PlacementIndex::ScanConflicts(
   return ScanRows<storage::v1::ConflictRow>(kv_, keys::kConflicts, "", 0, row);
 }
 
+absl::Status PlacementIndex::ScanUnadopted(
+    const std::function<void(const storage::v1::ImageRow&)>& file) const {
+  return ScanRows<storage::v1::ImageRow>(kv_, keys::kUnadopted, "", 0, file);
+}
+
 std::optional<storage::v1::FaultRow> PlacementIndex::FaultOf(
     const storage::v1::ImageRow& image, const Uuid& mount_uid) const {
   std::optional<storage::v1::FaultRow> row =

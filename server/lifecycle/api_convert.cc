@@ -217,6 +217,7 @@ v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
     mount.set_held_upload_count(info.held_garbage->uploads());
     mount.set_held_upload_bytes(info.held_garbage->bytes());
   }
+  mount.set_stuck_call_count(info.stuck_calls);
   return mount;
 }
 

@@ -128,7 +128,8 @@ void ClusterView::CheckMount(const MountInfo& info,
         absl::StrCat(info.attached ? "" : "start its agent, then ",
                      "predella mount confirm ", info.row.mount_name(),
                      "; if it never comes back: predella mount retire ",
-                     info.row.mount_name(), " --accept-unlisted"));
+                     info.row.mount_name(),
+                     " --accept-unlisted (--dry-run, then --yes)"));
   } else if (info.attached && !info.trusted && !trust_->recovering()) {
     Add(cluster, "MOUNT_UNTRUSTED", v1::CLUSTER_HEALTH_WARNING,
         absl::StrCat(name, " is not trusted: nothing on it is removed"),
@@ -227,7 +228,9 @@ void ClusterView::CheckCopies(const MountInfo& info,
       "put the files back, or delete the images (predella image rm)");
   add("COPIES_DAMAGED", faults.damaged, storage::v1::COPY_FAULT_DAMAGED,
       "copies do not agree with their checksums",
-      "put good copies back, or delete the images and store them again");
+      absl::StrCat("put good copies back and read them (predella mount scrub ",
+                   info.row.mount_name(),
+                   "), or delete the images and store them again"));
 }
 
 void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {
@@ -270,7 +273,7 @@ void ClusterView::CheckRecovery(v1::Cluster* cluster) const {
             awaited.empty() ? "nobody any more" : absl::StrJoin(awaited, ", ")),
         "start the agents of these mounts (MAINTENANCE does not excuse one "
         "here); one that never comes back is given up by predella mount retire "
-        "NAME --accept-unlisted");
+        "NAME --accept-unlisted (--dry-run, then --yes)");
   }
   const std::vector<Inventory::Unadopted> files = inventory_->ListUnadopted();
   if (!files.empty()) {
@@ -306,7 +309,7 @@ void ClusterView::CheckRecovery(v1::Cluster* cluster) const {
                          ? absl::StrCat(" and others (", conflicts, " in all)")
                          : ""),
         "predella image stat ID shows both; predella image choose ID "
-        "GENERATION keeps one and removes the other");
+        "GENERATION --yes keeps one and removes the other");
   }
 }
 

@@ -75,7 +75,11 @@ absl::StatusOr<v1::Image> ImageCatalog::Get(const Uuid& image_id) {
 // when the index is all there is to know (docs/architecture.md, Trust).
 absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
   for (const TombstoneEntry& entry : tombstones_->OfImage(image_id)) {
-    if (entry.written_here) {
+    // One of this epoch covers whatever a lost history stored: that was told
+    // of no such epoch. An earlier one answers where nothing is left to learn.
+    if (entry.written_here &&
+        (entry.row.generation().epoch() >= deps_.index->epoch() ||
+         KnowsAll())) {
       return NotFound(image_id);
     }
   }
@@ -151,18 +155,15 @@ bool ImageCatalog::KnowsAll() const {
 // A delete by id takes what a mount that is away may still bring; one of a
 // generation takes no other, and cannot say that there is none.
 ImageCatalog::Scope ImageCatalog::ScopeOf(const DeleteRequest& request) const {
-  const bool known = KnowsAll();
-  const bool by_id = !request.generation.has_value();
-  return {.all_below = by_id && !known, .final = by_id || known};
+  return !request.generation.has_value() && !KnowsAll() ? Scope::kAllBelow
+                                                        : Scope::kKnown;
 }
 
-absl::Status ImageCatalog::CommitDelete(const Uuid& image_id,
-                                        const Scope& scope,
-                                        storage::v1::TombstoneRow known,
-                                        IndexTxn txn) {
+absl::Status ImageCatalog::CommitDelete(
+    const Uuid& image_id, Scope scope,
+    std::vector<storage::v1::TombstoneRow> written, IndexTxn txn) {
   const Generation pair = txn.pair();
-  std::vector<storage::v1::TombstoneRow> written = {std::move(known)};
-  if (scope.all_below) {
+  if (scope == Scope::kAllBelow) {
     written.push_back(
         tombstones_->Make(image_id, pair.ToProto(), tombstones_->AllMounts()));
   }
@@ -171,21 +172,30 @@ absl::Status ImageCatalog::CommitDelete(const Uuid& image_id,
   }
   // Nothing that this covers is taken in or published between the commit and
   // the memory that those look into. Where the index knows all there is, the
-  // row that is required says as much.
+  // row that is required says as much, and only who adopts by hand is kept out.
   std::optional<MountGate::Counting> alone;
-  if (scope.all_below || trust_->recovering()) {
+  std::optional<MountGate::Adding> beside;
+  if (scope == Scope::kAllBelow || trust_->recovering()) {
     alone.emplace(tombstones_->adopting(), Uuid());
     RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
+  } else {
+    beside.emplace(tombstones_->adopting(), Uuid());
   }
   RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
   for (const storage::v1::TombstoneRow& row : written) {
-    tombstones_->Committed(row, pair, /*written_here=*/scope.final);
+    tombstones_->Committed(row, pair, /*written_here=*/true);
   }
   return absl::OkStatus();
 }
 
+absl::Status ImageCatalog::CoverAllBelow(const Uuid& image_id) {
+  IndexTxn txn = deps_.index->Begin();
+  txn.RequireNoImage(image_id);
+  return CommitDelete(image_id, Scope::kAllBelow, {}, std::move(txn));
+}
+
 absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
-                                     const Scope& scope) {
+                                     Scope scope) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
   const Uuid upload_id = Uuid::FromBytesOrNone(row.upload_id());
   ASSIGN_OR_RETURN(std::optional<storage::v1::UploadRow> upload,
@@ -209,7 +219,7 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
     txn.PutUpload(*upload);
   }
   RETURN_IF_ERROR(CommitDelete(
-      image_id, scope, tombstones_->Make(image_id, row.generation(), holders),
+      image_id, scope, {tombstones_->Make(image_id, row.generation(), holders)},
       std::move(txn)));
   if (had_upload) {
     uploads_->Put(*upload, pair, deps_.clock->Boot());
@@ -224,7 +234,7 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
 }
 
 absl::Status ImageCatalog::AbortWithTombstone(const storage::v1::UploadRow& row,
-                                              const Scope& scope) {
+                                              Scope scope) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
   std::vector<Uuid> holders;
   for (const storage::v1::UploadTargetRow& target : row.targets()) {
@@ -243,17 +253,16 @@ absl::Status ImageCatalog::AbortWithTombstone(const storage::v1::UploadRow& row,
   txn.RequireUpload(row);
   txn.PutUpload(ended);
   RETURN_IF_ERROR(CommitDelete(
-      image_id, scope, tombstones_->Make(image_id, row.generation(), holders),
+      image_id, scope, {tombstones_->Make(image_id, row.generation(), holders)},
       std::move(txn)));
   uploads_->Put(ended, pair, deps_.clock->Boot());
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id,
-                                                const Scope& scope) {
-  int ended = 0;
+absl::StatusOr<ImageCatalog::ClosedUploads> ImageCatalog::CloseUploads(
+    const Uuid& image_id) {
   // All are asked before one is ended: a delete that is refused ends none.
-  std::vector<storage::v1::UploadRow> closed_rows;
+  ClosedUploads out;
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
     if (!entry.open()) {
       continue;
@@ -269,15 +278,12 @@ absl::StatusOr<int> ImageCatalog::DeleteUploads(const Uuid& image_id,
                        ": abort that first"),
           {{"image", ImageName(image_id)}, {"upload", upload}});
     }
-    ++ended;
+    ++out.asked;
     if (closed == UploadManager::Closed::kClosed) {
-      closed_rows.push_back(entry.row);
+      out.rows.push_back(entry.row);
     }
   }
-  for (const storage::v1::UploadRow& row : closed_rows) {
-    RETURN_IF_ERROR(AbortWithTombstone(row, scope));
-  }
-  return ended;
+  return out;
 }
 
 // A delete of this start that has no copy on a mount yet gets one now.
@@ -295,46 +301,54 @@ absl::Status ImageCatalog::FinishCopies(const Uuid& image_id) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> ImageCatalog::DeleteOnce(const DeleteRequest& request) {
+  const Uuid& image_id = request.image_id;
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                   deps_.index->GetImage(image_id));
+  if (row.has_value() && request.generation.has_value() &&
+      Generation::FromProto(row->generation()) != *request.generation) {
+    const std::string is = Generation::FromProto(row->generation()).ToString();
+    return MakeError(absl::StatusCode::kAborted, reason::kGenerationMismatch,
+                     absl::StrCat(ImageName(image_id), " is generation ", is,
+                                  ", not ", request.generation->ToString()),
+                     {{"image", ImageName(image_id)}, {"generation", is}});
+  }
+  ASSIGN_OR_RETURN(const ClosedUploads closed, CloseUploads(image_id));
+  // Not before: what a mount was heard to know meanwhile counts too.
+  const Scope scope = ScopeOf(request);
+  for (const storage::v1::UploadRow& upload : closed.rows) {
+    RETURN_IF_ERROR(AbortWithTombstone(upload, scope));
+  }
+  if (row.has_value()) {
+    RETURN_IF_ERROR(DeleteRow(*row, scope));
+  } else {
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> now,
+                     deps_.index->GetImage(image_id));
+    if (now.has_value()) {
+      return absl::AbortedError("published while its uploads were asked");
+    }
+  }
+  const bool any = row.has_value() || closed.asked > 0;
+  // Nor is it acknowledged for less than what is known then.
+  if (any && scope == Scope::kKnown && ScopeOf(request) == Scope::kAllBelow) {
+    RETURN_IF_ERROR(CoverAllBelow(image_id));
+  }
+  return any;
+}
+
 absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
   RETURN_IF_ERROR(CheckWritable(*deps_.index));
   RETURN_IF_ERROR(CheckNoConflict(*deps_.index, request.image_id));
+  bool unfinished = false;
   for (int i = 0; i < kMaxCommitTries; ++i) {
-    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
-                     deps_.index->GetImage(request.image_id));
-    if (row.has_value() && request.generation.has_value() &&
-        Generation::FromProto(row->generation()) != *request.generation) {
-      return MakeError(
-          absl::StatusCode::kAborted, reason::kGenerationMismatch,
-          absl::StrCat(ImageName(request.image_id), " is generation ",
-                       Generation::FromProto(row->generation()).ToString(),
-                       ", not ", request.generation->ToString()),
-          {{"image", ImageName(request.image_id)},
-           {"generation",
-            Generation::FromProto(row->generation()).ToString()}});
+    const absl::StatusOr<bool> any = DeleteOnce(request);
+    if (absl::IsAborted(any.status()) &&
+        !HasReason(any.status(), reason::kUploadInProgress) &&
+        !HasReason(any.status(), reason::kGenerationMismatch)) {
+      continue;  // a row was changed by somebody else: look again
     }
-    const Scope scope = ScopeOf(request);
-    const auto ended = DeleteUploads(request.image_id, scope);
-    if (!ended.ok()) {
-      if (ended.status().code() == absl::StatusCode::kAborted &&
-          !HasReason(ended.status(), reason::kUploadInProgress)) {
-        continue;  // the row was changed by somebody else: look again
-      }
-      return ended.status();
-    }
-    if (row.has_value()) {
-      const absl::Status deleted = DeleteRow(*row, scope);
-      if (absl::IsAborted(deleted)) {
-        continue;
-      }
-      RETURN_IF_ERROR(deleted);
-      return FinishCopies(request.image_id);
-    }
-    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> now,
-                     deps_.index->GetImage(request.image_id));
-    if (now.has_value()) {
-      continue;  // published while we asked
-    }
-    bool unfinished = *ended > 0;
+    RETURN_IF_ERROR(any.status());
+    unfinished = unfinished || *any;
     for (const TombstoneEntry& entry : tombstones_->OfImage(request.image_id)) {
       unfinished = unfinished || (entry.row.copy_mount_uids().empty() &&
                                   entry.row.settle_time_us() == 0);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -68,22 +69,28 @@ class ImageCatalog {
                             const storage::v1::ImageRow& keep);
   // Whether no mount can bring a generation that the index does not have.
   bool KnowsAll() const;
-  // What one delete takes.
-  struct Scope {
-    // Every generation below its own pair, and not only the one that is known.
-    bool all_below = false;
-    // It says all there is to say: NOT_FOUND from here on.
-    bool final = true;
-  };
+  // What one delete takes: the generation that is known, or every one below
+  // its own pair.
+  enum class Scope { kKnown, kAllBelow };
   Scope ScopeOf(const DeleteRequest& request) const;
-  absl::Status DeleteRow(const storage::v1::ImageRow& row, const Scope& scope);
-  // Ends the open uploads of an image; how many there were.
-  absl::StatusOr<int> DeleteUploads(const Uuid& image_id, const Scope& scope);
+  absl::Status DeleteRow(const storage::v1::ImageRow& row, Scope scope);
+  // Has the open uploads of an image closed.
+  struct ClosedUploads {
+    int asked = 0;
+    std::vector<storage::v1::UploadRow> rows;  // those that can be ended
+  };
+  absl::StatusOr<ClosedUploads> CloseUploads(const Uuid& image_id);
   absl::Status AbortWithTombstone(const storage::v1::UploadRow& row,
-                                  const Scope& scope);
+                                  Scope scope);
+  // The index has no row of the image, by now.
+  absl::Status CoverAllBelow(const Uuid& image_id);
   // Commits the tombstones of a delete with the rest of it.
-  absl::Status CommitDelete(const Uuid& image_id, const Scope& scope,
-                            storage::v1::TombstoneRow known, IndexTxn txn);
+  absl::Status CommitDelete(const Uuid& image_id, Scope scope,
+                            std::vector<storage::v1::TombstoneRow> written,
+                            IndexTxn txn);
+  // Row and uploads in one round. ABORTED: changed meanwhile; look again.
+  // Whether there was anything to delete.
+  absl::StatusOr<bool> DeleteOnce(const DeleteRequest& request);
   absl::Status FinishCopies(const Uuid& image_id);
 
   const LifecycleDeps deps_;

@@ -30,7 +30,7 @@ absl::Status CheckNoConflict(const PlacementIndex& index,
           "copy: predella image choose ",
           image_id.ToString(), " ",
           Generation::FromProto(conflicts[0].image().generation()).ToString(),
-          " or another keeps one of them"),
+          " --yes, or another, keeps one of them"),
       {{"image", name}});
 }
 

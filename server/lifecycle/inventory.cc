@@ -19,25 +19,6 @@ namespace {
 // One commit, and so one sync, for so many.
 constexpr size_t kBatch = 100;
 
-// What stays when the adopted image's own upload is asked for again.
-storage::v1::UploadRow OutcomeOfRecord(const storage::v1::ReplicaRecord& record,
-                                       const Uuid& mount_uid, int64_t now_us) {
-  storage::v1::UploadRow row;
-  row.set_upload_id(record.upload_id());
-  row.set_image_id(record.image_id());
-  *row.mutable_generation() = record.generation();
-  row.set_location_key(record.location_key());
-  row.set_size_bytes(record.size_bytes());
-  row.add_targets()->set_mount_uid(mount_uid.bytes());
-  row.set_create_time_us(record.create_time_us());
-  row.set_update_time_us(now_us);
-  row.set_adopted(true);
-  row.set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
-  row.set_outcome_time_us(now_us);
-  *row.mutable_decision() = record.decision();
-  return row;
-}
-
 // One that was given up, or that nobody took in after a rebuild, is not.
 bool IsAwaited(const MountInfo& info) {
   return info.row.admin_state() != storage::v1::ADMIN_STATE_RETIRED &&
@@ -45,22 +26,6 @@ bool IsAwaited(const MountInfo& info) {
 }
 
 }  // namespace
-
-storage::v1::ImageRow RowOfRecord(const storage::v1::ReplicaRecord& record,
-                                  const Uuid& mount_uid) {
-  storage::v1::ImageRow row;
-  row.set_image_id(record.image_id());
-  *row.mutable_generation() = record.generation();
-  row.set_location_key(record.location_key());
-  row.set_size_bytes(record.size_bytes());
-  row.set_crc32c(record.crc32c());
-  *row.mutable_hashes() = record.hashes();
-  row.add_copies()->set_mount_uid(mount_uid.bytes());
-  row.set_upload_id(record.upload_id());
-  row.set_create_time_us(record.publish_time_us());
-  *row.mutable_decision() = record.decision();
-  return row;
-}
 
 Inventory::Inventory(const LifecycleDeps& deps, AgentCommands* commands,
                      TrustKeeper* trust, UploadTable* uploads,
@@ -88,6 +53,7 @@ void Inventory::RunTick() {
   }
   const int64_t taken_in = trust_->taken_in();
   const std::vector<MountInfo> mounts = deps_.registry->List();
+  GiveUpStalled(mounts);
   if (!trust_->recovering()) {
     // One that registered just when RECOVERING ended was compared in it.
     for (const MountInfo& info : mounts) {
@@ -144,12 +110,11 @@ void Inventory::Ask(const MountInfo& info) {
   {
     MutexLock lock(&mu_);
     Listing& listing = listings_[mount_uid];
-    if (session == 0 || (listing.recovering && listing.session == session)) {
+    if (session == 0 ||
+        (listing.recovering &&
+         (listing.session == session || listing.retry > deps_.clock->Boot()))) {
       return;
     }
-    absl::erase_if(unadopted_, [&](const auto& file) {
-      return file.second.mount_uid == mount_uid;
-    });
     listing.id = listing_id;
     listing.incarnation =
         info.hello.has_value() ? info.hello->incarnation() : std::string();
@@ -157,6 +122,10 @@ void Inventory::Ask(const MountInfo& info) {
     listing.done = false;
     listing.recovering = true;
     listing.audit = nullptr;
+    listing.basis = nullptr;
+    listing.in_full = false;
+    listing.moved = deps_.clock->Boot();
+    listing.patience = kListingStalls;
   }
   control::v1::Command command;
   command.mutable_list_mount()->set_listing_id(listing_id);
@@ -196,13 +165,14 @@ void Inventory::End(int64_t taken_in) {
       known.insert(known.end(), info.known.begin(), info.known.end());
     }
   }
+  const size_t unadopted = ListUnadopted().size();
   std::string detail;
   {
     MutexLock lock(&mu_);
     detail = absl::StrCat(
         "every mount was listed; ", adopted_.size(), " images were adopted, ",
-        conflicts_, " wait for a choice between two generations, ",
-        unadopted_.size(), " files have no record that vouches for them");
+        conflicts_, " wait for a choice between two generations, ", unadopted,
+        " files have no record that vouches for them");
   }
   const absl::Status ended = trust_->End(known, taken_in, detail);
   if (!ended.ok()) {
@@ -249,13 +219,14 @@ absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
   {
     MutexLock lock(&mu_);
     const auto it = listings_.find(mount_uid);
-    if (it == listings_.end() || it->second.id != part.listing_id() ||
-        it->second.done) {
+    if (it == listings_.end() || it->second.id.empty() ||
+        it->second.id != part.listing_id() || it->second.done) {
       return MakeError(absl::StatusCode::kFailedPrecondition,
                        reason::kInvalidArgument,
                        "nobody asked for this listing, or not any more");
     }
     audit = it->second.audit;
+    it->second.moved = deps_.clock->Boot();
   }
   if (audit != nullptr && trust_->recovering()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, reason::kRecovering,
@@ -266,218 +237,20 @@ absl::Status Inventory::Take(const control::v1::InventoryPart& part) {
     return audit->Take(part);
   }
   std::vector<storage::v1::ReplicaRecord> records;
+  std::vector<control::v1::InventoryEntry> unfit;
   for (const control::v1::InventoryEntry& entry : part.entries()) {
     // What is not whole, or says it is another image, is nobody's to adopt.
     if (IsWhole(entry)) {
       records.push_back(entry.record());
     } else if (entry.named()) {
-      RETURN_IF_ERROR(NoteUnadopted(mount_uid, entry));
+      unfit.push_back(entry);
     }
   }
+  RETURN_IF_ERROR(NoteUnadopted(mount_uid, unfit));
   const absl::Span<const storage::v1::ReplicaRecord> all(records);
   for (size_t i = 0; i < all.size(); i += kBatch) {
     RETURN_IF_ERROR(TakeBatch(mount_uid, all.subspan(i, kBatch)));
   }
-  return absl::OkStatus();
-}
-
-absl::Status Inventory::NoteUnadopted(
-    const Uuid& mount_uid, const control::v1::InventoryEntry& entry) {
-  const Uuid image_id = Uuid::FromBytesOrNone(entry.image_id());
-  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
-                   deps_.index->GetImage(image_id));
-  if (image_id.none() || image.has_value()) {
-    return absl::OkStatus();  // a damaged copy, of an image that is known
-  }
-  MutexLock lock(&mu_);
-  const auto [it, inserted] = unadopted_.try_emplace(
-      image_id, Unadopted{image_id, mount_uid, entry.size_bytes()});
-  if (inserted) {
-    LogWarning("image_not_adopted", {{"image", image_id.ToString()},
-                                     {"mount", mount_uid.ToString()},
-                                     {"bytes", entry.size_bytes()}});
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Inventory::TakeBatch(
-    const Uuid& mount_uid,
-    absl::Span<const storage::v1::ReplicaRecord> records) {
-  absl::Status status;
-  // Against deletes: those that were before are seen, later ones see the rows.
-  const MountGate::Adding adding(tombstones_->adopting(), Uuid());
-  for (int i = 0; i < kMaxCommitTries; ++i) {
-    std::vector<storage::v1::ReplicaRecord> adopt;
-    for (const storage::v1::ReplicaRecord& record : records) {
-      ASSIGN_OR_RETURN(const Verdict verdict, Judge(mount_uid, record));
-      if (verdict == Verdict::kAdopt) {
-        adopt.push_back(record);
-      } else if (verdict == Verdict::kDisplace) {
-        RETURN_IF_ERROR(Displace(mount_uid, record));
-      } else if (verdict == Verdict::kConflict) {
-        RETURN_IF_ERROR(NoteConflict(mount_uid, record));
-      }
-    }
-    status = Adopt(mount_uid, adopt);
-    if (!absl::IsAborted(status)) {
-      return status;
-    }
-  }
-  return status;
-}
-
-absl::StatusOr<Inventory::Verdict> Inventory::Judge(
-    const Uuid& mount_uid, const storage::v1::ReplicaRecord& record) {
-  const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
-  const Generation generation = Generation::FromProto(record.generation());
-  if (!trust_->recovering() || image_id.none() || generation.none()) {
-    return Verdict::kNothing;
-  }
-  if (tombstones_->Covers(image_id, generation)) {
-    RETURN_IF_ERROR(
-        tombstones_->AddPending(image_id, record.generation(), mount_uid));
-    return Verdict::kNothing;
-  }
-  ASSIGN_OR_RETURN(
-      const std::optional<storage::v1::UploadRow> upload,
-      deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
-  const bool same = upload.has_value() &&
-                    Generation::FromProto(upload->generation()) == generation;
-  const bool open =
-      same && upload->outcome() == storage::v1::UPLOAD_OUTCOME_UNSPECIFIED;
-  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
-                   deps_.index->GetImage(image_id));
-  if (image.has_value() &&
-      Generation::FromProto(image->generation()) == generation) {
-    return Verdict::kNothing;
-  }
-  if (open && !image.has_value()) {
-    return Verdict::kNothing;  // committed when its agent says so
-  }
-  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
-                   deps_.index->ConflictsOf(image_id));
-  for (const storage::v1::ConflictRow& row : conflicts) {
-    if (Generation::FromProto(row.image().generation()) == generation) {
-      return Verdict::kNothing;
-    }
-  }
-  if (same && !open) {
-    RETURN_IF_ERROR(RemoveAgain(mount_uid, *upload));
-    return Verdict::kNothing;
-  }
-  if (!image.has_value()) {
-    return Verdict::kAdopt;
-  }
-  MutexLock lock(&mu_);
-  return adopted_.contains(image_id) &&
-                 generation.After(Generation::FromProto(image->generation()))
-             ? Verdict::kDisplace
-             : Verdict::kConflict;
-}
-
-absl::Status Inventory::RemoveAgain(const Uuid& mount_uid,
-                                    const storage::v1::UploadRow& row) {
-  // Of a committed one without a row nothing is known but that it was deleted:
-  // its tombstone was settled and forgotten.
-  if (row.outcome() == storage::v1::UPLOAD_OUTCOME_COMMITTED) {
-    return absl::OkStatus();
-  }
-  return upload_manager_->MarkLeftover(Uuid::FromBytesOrNone(row.upload_id()),
-                                       mount_uid);
-}
-
-absl::Status Inventory::Adopt(
-    const Uuid& mount_uid,
-    absl::Span<const storage::v1::ReplicaRecord> records) {
-  if (records.empty()) {
-    return absl::OkStatus();
-  }
-  std::vector<storage::v1::UploadRow> outcomes;
-  IndexTxn txn = deps_.index->Begin();
-  const Generation pair = txn.pair();
-  for (const storage::v1::ReplicaRecord& record : records) {
-    txn.RequireNoImage(Uuid::FromBytesOrNone(record.image_id()));
-    txn.PutImage(RowOfRecord(record, mount_uid));
-    const Uuid upload_id = Uuid::FromBytesOrNone(record.upload_id());
-    ASSIGN_OR_RETURN(const std::optional<storage::v1::UploadRow> known,
-                     deps_.index->GetUpload(upload_id));
-    if (!known.has_value()) {
-      outcomes.push_back(
-          OutcomeOfRecord(record, mount_uid, deps_.clock->NowMicros()));
-      txn.RequireNoUpload(upload_id);
-      txn.PutUpload(outcomes.back());
-    }
-  }
-  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
-  for (const storage::v1::UploadRow& row : outcomes) {
-    uploads_->Put(row, pair, deps_.clock->Boot());
-  }
-  deps_.registry->SetImageBytes(mount_uid,
-                                deps_.index->mount_totals(mount_uid).bytes);
-  for (const storage::v1::ReplicaRecord& record : records) {
-    LogInfo(
-        "image_adopted",
-        {{"image", Uuid::FromBytesOrNone(record.image_id()).ToString()},
-         {"generation", Generation::FromProto(record.generation()).ToString()},
-         {"mount", mount_uid.ToString()}});
-  }
-  {
-    MutexLock lock(&mu_);
-    for (const storage::v1::ReplicaRecord& record : records) {
-      adopted_.insert(Uuid::FromBytesOrNone(record.image_id()));
-    }
-  }
-  changed_->Notify();
-  return absl::OkStatus();
-}
-
-absl::Status Inventory::Displace(const Uuid& mount_uid,
-                                 const storage::v1::ReplicaRecord& record) {
-  const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
-  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> old,
-                   deps_.index->GetImage(image_id));
-  if (!old.has_value()) {
-    return absl::OkStatus();  // deleted meanwhile, this generation with it
-  }
-  storage::v1::ConflictRow conflict;
-  *conflict.mutable_image() = *old;
-  conflict.set_found_time_us(deps_.clock->NowMicros());
-  IndexTxn txn = deps_.index->Begin();
-  txn.RequireImage(*old);
-  txn.PutImage(RowOfRecord(record, mount_uid));
-  txn.PutConflict(conflict);
-  txn.PutEvent(ConflictEvent(conflict));
-  const absl::Status status = deps_.index->Commit(std::move(txn));
-  if (absl::IsAborted(status)) {
-    return NoteConflict(mount_uid, record);
-  }
-  RETURN_IF_ERROR(status);
-  for (const storage::v1::CopyRow& copy : old->copies()) {
-    const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
-    deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
-  }
-  deps_.registry->SetImageBytes(mount_uid,
-                                deps_.index->mount_totals(mount_uid).bytes);
-  MutexLock lock(&mu_);
-  ++conflicts_;
-  return absl::OkStatus();
-}
-
-absl::Status Inventory::NoteConflict(const Uuid& mount_uid,
-                                     const storage::v1::ReplicaRecord& record) {
-  ASSIGN_OR_RETURN(
-      std::optional<storage::v1::UploadRow> upload,
-      deps_.index->GetUpload(Uuid::FromBytesOrNone(record.upload_id())));
-  if (upload.has_value() &&
-      (upload->outcome() != storage::v1::UPLOAD_OUTCOME_UNSPECIFIED ||
-       Generation::FromProto(upload->generation()) !=
-           Generation::FromProto(record.generation()))) {
-    upload.reset();
-  }
-  RETURN_IF_ERROR(
-      KeepAsConflict(deps_, RowOfRecord(record, mount_uid), upload, uploads_));
-  MutexLock lock(&mu_);
-  ++conflicts_;
   return absl::OkStatus();
 }
 

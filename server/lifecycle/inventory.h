@@ -3,7 +3,8 @@
 // Every mount is listed after every start of the coordinator or its agent, two
 // at a time, and compared with the index (ListingAudit); and again after
 // rescan_interval, one at a time, which finds what somebody did to the
-// directory meanwhile.
+// directory meanwhile. The latter begins with the digest of a listing
+// (inventory_digest.cc): where it is the expected one, nothing is sent.
 //
 // After a rollback of the index every mount is listed. A complete image that
 // nothing in the index speaks against is adopted from its record; one whose id
@@ -19,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -29,6 +31,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "common/generation.h"
 #include "common/ids.h"
 #include "common/mutex.h"
 #include "predella/control/v1/agent_session_service.pb.h"
@@ -72,23 +75,29 @@ class Inventory {
   // Whether a mount was listed as it is now; true outside of RECOVERING.
   bool Listed(const MountInfo& info) const;
 
-  // A file that a listing showed under the name of an image which the index
-  // does not have, and whose record could not vouch for it. Of this start: it
-  // is neither adopted nor called missing.
+  // unadopted.cc. A file that a listing showed under the name of an image which
+  // the index does not have, and whose record could not vouch for it: it is
+  // neither adopted nor called missing, also after a start, until a listing
+  // shows that it is gone. A tombstone rules over it.
   struct Unadopted {
     Uuid image_id;
     Uuid mount_uid;
     int64_t size_bytes = 0;
+    // Whatever image it was of had no later generation.
+    Generation not_above;
   };
   std::optional<Unadopted> FindUnadopted(const Uuid& image_id) const;
   std::vector<Unadopted> ListUnadopted() const;
+  // Reads those of earlier starts.
+  absl::Status Load();
 
   // Names of the mounts whose listings RECOVERING waits for; empty without.
   std::vector<std::string> Awaited() const;
 
-  // For whoever wants to know how the mounts are now: asks for one more listing
-  // of each mount that can be listed, as soon as there is room. Returns the
-  // number that the listings begun before this call are not above.
+  // For whoever wants to know how the mounts are: asks for one more listing of
+  // each mount that can be listed, as soon as there is room, or joins such a
+  // round that has not ended. Returns the number that the listings begun before
+  // the round are not above.
   int64_t ListAllAgain();
   // What the listings of a mount that are above `after` came to.
   struct Relisted {
@@ -106,7 +115,16 @@ class Inventory {
     int64_t missing = 0;
     bool suspicious = false;
     std::map<Uuid, Orphan> orphans;
+    // To compare digests with; null: there is none.
+    std::shared_ptr<const ListingBasis> basis;
   };
+  // Digests that were compared since the start: how many were as expected, and
+  // how many led to a listing.
+  struct Digests {
+    int64_t same = 0;
+    int64_t other = 0;
+  };
+  Digests digests() const;
   // Mounts that were compared since the start of the coordinator, by uid.
   bool WasAudited(const Uuid& mount_uid) const;
   int64_t OrphanCount(const Uuid& mount_uid) const;
@@ -115,8 +133,10 @@ class Inventory {
                                   int64_t limit) const;
   std::optional<Orphan> FindOrphan(const Uuid& mount_uid,
                                    const Uuid& image_id) const;
-  // It is gone, or a row names it.
+  // A row names it by now.
   void ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id);
+  // It is gone.
+  absl::Status DropOrphan(const Uuid& mount_uid, const Uuid& image_id);
   // It is not what it seemed: `detail` says why.
   void RefuseOrphan(const Uuid& mount_uid, const Uuid& image_id,
                     std::string detail);
@@ -134,6 +154,9 @@ class Inventory {
   std::optional<Suspicion> SuspicionOf(const Uuid& mount_uid) const;
 
  private:
+  // A listing brings a thousand entries at a time. One without any for so long
+  // is stuck in one call, or its agent has forgotten it.
+  static constexpr absl::Duration kListingStalls = absl::Minutes(5);
   struct Listing {
     std::string id;           // of the one that runs, or was taken in
     std::string incarnation;  // of the agent that gives it
@@ -144,18 +167,36 @@ class Inventory {
     std::shared_ptr<ListingAudit> audit;
     // Not before then again, when it failed.
     absl::Duration retry;
+    absl::Duration moved;     // when it was asked for, or brought a part, last
+    absl::Duration patience;  // for so long without a part
     // Of audits: rises with each that is asked for, of whatever mount.
     int64_t number = 0;
     absl::Duration begin;
     // When one that is done is made again by itself.
     absl::Duration due;
-    bool again = false;  // ListAllAgain wants another one
-    bool asked = false;  // this one was wanted so
-    int64_t failed = 0;  // number of the last one that failed, and why
+    // The session in which ListAllAgain wants another one; 0: none.
+    int64_t again = 0;
+    // What the digest is compared with; null: it is a whole listing.
+    std::shared_ptr<const ListingBasis> basis;
+    bool in_full = false;  // the digest was not the expected one
+    bool asked = false;    // this one was wanted so
+    int64_t failed = 0;    // number of the last one that failed, and why
     absl::Status error;
   };
-  absl::Status NoteUnadopted(const Uuid& mount_uid,
-                             const control::v1::InventoryEntry& entry);
+
+  // unadopted.cc
+  absl::Status NoteUnadopted(
+      const Uuid& mount_uid,
+      const std::vector<control::v1::InventoryEntry>& entries);
+  absl::StatusOr<std::optional<Unadopted>> ToNote(
+      const Uuid& mount_uid, const control::v1::InventoryEntry& entry);
+  absl::Status DropUnadopted(const std::function<bool(const Unadopted&)>& gone);
+  // Those that the listing does not show any more, or whose id has a row.
+  absl::Status DropSettledUnadopted(const Uuid& mount_uid,
+                                    const ListingAudit::Result& result);
+  bool GivenUp(const Unadopted& file) const;
+  bool Counts(const Unadopted& file) const;
+
   enum class Verdict { kNothing, kAdopt, kDisplace, kConflict };
 
   void RunTick();
@@ -168,8 +209,11 @@ class Inventory {
   void End(int64_t taken_in);
 
   // inventory_audit.cc
+  // One that never ends would keep all others from their turn.
+  void GiveUpStalled(const std::vector<MountInfo>& mounts);
   void AskForAudits(const std::vector<MountInfo>& mounts);
-  void AskForAudit(const MountInfo& info, int64_t session);
+  // `rescan`: nobody waits for it, and a digest will do.
+  void AskForAudit(const MountInfo& info, int64_t session, bool rescan);
   void FailedLocked(Listing* listing, const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes the place of what the listing before it showed.
@@ -177,10 +221,20 @@ class Inventory {
                   ListingAudit::Result result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AuditListed(const Uuid& mount_uid, const std::string& listing_id,
-                   const absl::Status& status);
+                   const absl::StatusOr<control::v1::CommandResult>& answer);
   void FinishAudit(const Uuid& mount_uid, const std::string& listing_id,
                    const std::shared_ptr<ListingAudit>& audit);
 
+  // inventory_digest.cc: null where the agent gives none, or there is nothing
+  // to compare it with.
+  std::shared_ptr<const ListingBasis> BasisLocked(const MountInfo& info,
+                                                  int64_t session) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CompareDigest(const Uuid& mount_uid, const std::string& listing_id,
+                     const std::shared_ptr<ListingAudit>& audit,
+                     const control::v1::ListingDigest& digest);
+
+  // inventory_adopt.cc
   absl::StatusOr<Verdict> Judge(const Uuid& mount_uid,
                                 const storage::v1::ReplicaRecord& record);
   // What the index ended, or never had, is to be removed once the mount is
@@ -213,10 +267,14 @@ class Inventory {
   mutable Mutex mu_;
   absl::flat_hash_map<Uuid, Listing> listings_ ABSL_GUARDED_BY(mu_);
   int64_t last_number_ ABSL_GUARDED_BY(mu_) = 0;
+  Digests digests_ ABSL_GUARDED_BY(mu_);
+  // Of the last round of ListAllAgain.
+  int64_t round_after_ ABSL_GUARDED_BY(mu_) = 0;
   // Since RECOVERING began, or this start.
   absl::flat_hash_set<Uuid> adopted_ ABSL_GUARDED_BY(mu_);
   int64_t conflicts_ ABSL_GUARDED_BY(mu_) = 0;
-  absl::flat_hash_map<Uuid, Unadopted> unadopted_ ABSL_GUARDED_BY(mu_);
+  // By image and mount; as the index has them.
+  std::map<std::pair<Uuid, Uuid>, Unadopted> unadopted_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<Uuid, Audited> audited_ ABSL_GUARDED_BY(mu_);
 };
 

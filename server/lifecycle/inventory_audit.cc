@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
 #include "common/errors.h"
 #include "common/generation.h"
 #include "common/logging.h"
@@ -25,6 +27,8 @@ constexpr absl::Duration kListAgainAfter = absl::Minutes(1);
 // most one part of so many: a million records on NFS take longer than the
 // interval.
 constexpr int kRescanShare = 10;
+// A digest comes at the end alone: two cold reads of a busy disk an image.
+constexpr absl::Duration kDigestImageTakes = absl::Milliseconds(40);
 
 // The same file as an earlier listing showed, as far as a listing tells.
 bool SameFile(const Orphan& a, const Orphan& b) {
@@ -42,6 +46,41 @@ bool CanBeListed(const MountInfo& info, int64_t session) {
 }
 
 }  // namespace
+
+void Inventory::GiveUpStalled(const std::vector<MountInfo>& mounts) {
+  for (const MountInfo& info : mounts) {
+    const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    std::string patience;
+    {
+      MutexLock lock(&mu_);
+      const auto it = listings_.find(mount_uid);
+      if (it == listings_.end() || it->second.session == 0 || it->second.done ||
+          deps_.clock->Boot() - it->second.moved < it->second.patience) {
+        continue;
+      }
+      patience = absl::FormatDuration(it->second.patience);
+      it->second.id.clear();  // what still comes of it is nobody's
+      it->second.audit = nullptr;
+      FailedLocked(&it->second,
+                   MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
+                             absl::StrCat("it showed nothing for ", patience,
+                                          " and was given up")));
+    }
+    storage::v1::EventRow event;
+    event.set_time_us(deps_.clock->NowMicros());
+    event.set_kind("listing_stalled");
+    event.set_mount_name(info.row.mount_name());
+    event.set_detail(absl::StrCat(
+        "the listing of the mount showed nothing for ", patience,
+        ": it is given up, and asked for again; a call of it may be stuck in "
+        "the file system"));
+    LogWarning("listing_stalled",
+               {{"mount", event.mount_name()}, {"detail", event.detail()}});
+    IndexTxn txn = deps_.index->Begin();
+    txn.PutEvent(event);
+    LogIfError(deps_.index->Commit(std::move(txn)), "the log has it");
+  }
+}
 
 void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
   int running = 0;
@@ -62,7 +101,7 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
       }
     } else if (!listing.done) {
       ++running;
-    } else if (listing.again) {
+    } else if (listing.again == session || listing.in_full) {
       wanted.emplace_back(info, session);
     } else if (deps_.options.rescan_interval > absl::ZeroDuration() &&
                listing.due <= due_since) {
@@ -71,19 +110,20 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
     }
   }
   if (due.has_value() && running == 0 && wanted.empty()) {
-    AskForAudit(due->first, due->second);
+    AskForAudit(due->first, due->second, /*rescan=*/true);
     return;
   }
   for (const auto& [info, session] : wanted) {
     if (running >= kListingsAtOnce) {
       return;
     }
-    AskForAudit(info, session);
+    AskForAudit(info, session, /*rescan=*/false);
     ++running;
   }
 }
 
-void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
+void Inventory::AskForAudit(const MountInfo& info, int64_t session,
+                            bool rescan) {
   const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const std::string listing_id = deps_.ids->NextUuid().bytes();
   const absl::Duration begin = deps_.clock->Boot();
@@ -93,7 +133,7 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
   {
     MutexLock lock(&mu_);
     number = ++last_number_;
-    asked = std::exchange(listings_[mount_uid].again, false);
+    asked = std::exchange(listings_[mount_uid].again, 0) == session;
     const auto it = audited_.find(mount_uid);
     if (it != audited_.end() && it->second.suspicious) {
       alarmed = it->second.missing;
@@ -104,9 +144,14 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
   if (!audit.ok()) {
     LogIfError(audit.status(), "the mount is listed at a later tick");
     MutexLock lock(&mu_);
-    listings_[mount_uid].again |= asked;
+    if (asked) {
+      listings_[mount_uid].again = session;
+    }
     return;
   }
+  control::v1::Command command;
+  command.mutable_list_mount()->set_listing_id(listing_id);
+  const int64_t images = deps_.index->mount_totals(mount_uid).count;
   {
     MutexLock lock(&mu_);
     Listing& listing = listings_[mount_uid];
@@ -118,31 +163,42 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session) {
     listing.recovering = false;
     listing.audit = *std::move(audit);
     listing.number = number;
-    listing.begin = begin;
+    if (!std::exchange(listing.in_full, false)) {
+      listing.begin = begin;  // else: with the digest
+    }
+    listing.moved = begin;
     listing.asked = asked;
+    listing.basis = rescan ? BasisLocked(info, session) : nullptr;
+    listing.patience = kListingStalls;
+    if (listing.basis != nullptr) {
+      command.mutable_list_mount()->set_digest_only(true);
+      listing.patience += kDigestImageTakes * images;
+    }
   }
-  control::v1::Command command;
-  command.mutable_list_mount()->set_listing_id(listing_id);
   commands_->CallAsync(
       mount_uid, std::move(command),
       [this, mount_uid,
-       listing_id](const absl::StatusOr<control::v1::CommandResult>& result) {
-        AuditListed(mount_uid, listing_id, result.status());
+       listing_id](const absl::StatusOr<control::v1::CommandResult>& answer) {
+        AuditListed(mount_uid, listing_id, answer);
       });
 }
 
-void Inventory::AuditListed(const Uuid& mount_uid,
-                            const std::string& listing_id,
-                            const absl::Status& status) {
+void Inventory::AuditListed(
+    const Uuid& mount_uid, const std::string& listing_id,
+    const absl::StatusOr<control::v1::CommandResult>& answer) {
+  const absl::Status status = answer.status();
   std::shared_ptr<ListingAudit> audit;
+  bool by_digest = false;
   {
     MutexLock lock(&mu_);
     Listing& listing = listings_[mount_uid];
     if (listing.id != listing_id || listing.audit == nullptr) {
       return;
     }
+    by_digest = listing.basis != nullptr;
     if (status.ok()) {
       audit = listing.audit;
+      listing.moved = absl::InfiniteDuration();  // the rest is ours
     } else {
       listing.audit = nullptr;
       FailedLocked(&listing, status);
@@ -153,6 +209,13 @@ void Inventory::AuditListed(const Uuid& mount_uid,
     return;
   }
   // It reads and writes the index, and this thread delivers messages.
+  if (by_digest) {
+    deps_.pool->Post([this, mount_uid, listing_id, audit,
+                      digest = answer->listing_digest()] {
+      CompareDigest(mount_uid, listing_id, audit, digest);
+    });
+    return;
+  }
   deps_.pool->Post([this, mount_uid, listing_id, audit] {
     FinishAudit(mount_uid, listing_id, audit);
   });
@@ -165,18 +228,13 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
   absl::StatusOr<ListingAudit::Result> result =
       trust_->recovering() ? absl::CancelledError("RECOVERING began")
                            : audit->Finish();
-  std::vector<Uuid> known;
-  {
-    MutexLock lock(&mu_);
-    for (const auto& [image_id, file] : unadopted_) {
-      known.push_back(image_id);
-    }
-  }
   // What was not adopted stays named while it is there and unknown.
-  std::erase_if(known, [&](const Uuid& image_id) {
-    const auto row = deps_.index->GetImage(image_id);
-    return !row.ok() || !row->has_value();
-  });
+  if (const absl::Status dropped =
+          result.ok() ? DropSettledUnadopted(mount_uid, *result)
+                      : absl::OkStatus();
+      !dropped.ok()) {
+    result = dropped;
+  }
   bool notify = false;
   {
     MutexLock lock(&mu_);
@@ -188,14 +246,6 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
     if (!result.ok()) {
       FailedLocked(&listing, result.status());
     } else {
-      for (const Uuid& image_id : known) {
-        unadopted_.erase(image_id);
-      }
-      absl::erase_if(unadopted_, [&](const auto& file) {
-        return file.second.mount_uid == mount_uid &&
-               !result->unfit.contains(file.first) &&
-               result->orphans.count(file.first) == 0;
-      });
       notify = result->missing > 0 || result->found > 0;
       KeepLocked(mount_uid, &listing, *std::move(result));
     }
@@ -242,22 +292,42 @@ void Inventory::KeepLocked(const Uuid& mount_uid, Listing* listing,
   audited.missing = result.missing;
   audited.suspicious = result.suspicious;
   audited.orphans = std::move(result.orphans);
+  audited.basis = std::move(result.basis);
   LogInfo("mount_audited",
           {{"mount", mount_uid.ToString()},
+           {"by", listing->basis != nullptr ? "digest" : "listing"},
            {"images", audited.expected},
            {"missing", audited.missing},
            {"orphans", static_cast<int64_t>(audited.orphans.size())}});
 }
 
 int64_t Inventory::ListAllAgain() {
-  const std::vector<MountInfo> mounts = deps_.registry->List();
+  std::vector<std::pair<Uuid, int64_t>> mounts;  // 0: it can not be listed
+  for (const MountInfo& info : deps_.registry->List()) {
+    const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+    const int64_t session = commands_->AttachedSession(mount_uid);
+    mounts.emplace_back(mount_uid, CanBeListed(info, session) ? session : 0);
+  }
   int64_t after = 0;
   {
     MutexLock lock(&mu_);
-    for (const MountInfo& info : mounts) {
-      listings_[Uuid::FromBytesOrNone(info.row.mount_uid())].again = true;
+    // Whoever asks while a round runs gets what it shows.
+    const bool running = std::any_of(
+        mounts.begin(), mounts.end(),
+        [&](const auto& mount) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+          const Listing& listing = listings_[mount.first];
+          return mount.second != 0 &&
+                 (listing.again == mount.second ||
+                  (listing.asked && !listing.done && !listing.recovering &&
+                   listing.session == mount.second));
+        });
+    if (!running) {
+      for (const auto& [mount_uid, session] : mounts) {
+        listings_[mount_uid].again = session;
+      }
+      round_after_ = last_number_;
     }
-    after = last_number_;
+    after = round_after_;
   }
   Tick();
   return after;
@@ -279,119 +349,6 @@ Inventory::Relisted Inventory::RelistedSince(const Uuid& mount_uid,
 
 void Inventory::OnAudited(std::function<void()> audited) {
   audited_done_ = std::move(audited);
-}
-
-std::optional<Orphan> Inventory::FindOrphan(const Uuid& mount_uid,
-                                            const Uuid& image_id) const {
-  MutexLock lock(&mu_);
-  const auto mount = audited_.find(mount_uid);
-  if (mount == audited_.end()) {
-    return std::nullopt;
-  }
-  const auto it = mount->second.orphans.find(image_id);
-  return it == mount->second.orphans.end() ? std::nullopt
-                                           : std::make_optional(it->second);
-}
-
-void Inventory::ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id) {
-  MutexLock lock(&mu_);
-  const auto mount = audited_.find(mount_uid);
-  if (mount != audited_.end()) {
-    mount->second.orphans.erase(image_id);
-  }
-}
-
-absl::Status Inventory::AdoptOrphan(const Uuid& mount_uid,
-                                    const storage::v1::ReplicaRecord& record) {
-  RETURN_IF_ERROR(Adopt(mount_uid, {record}));
-  // Not of a history that was lost: no other generation may displace it.
-  MutexLock lock(&mu_);
-  adopted_.erase(Uuid::FromBytesOrNone(record.image_id()));
-  return absl::OkStatus();
-}
-
-void Inventory::RefuseOrphan(const Uuid& mount_uid, const Uuid& image_id,
-                             std::string detail) {
-  MutexLock lock(&mu_);
-  const auto mount = audited_.find(mount_uid);
-  if (mount == audited_.end()) {
-    return;
-  }
-  const auto it = mount->second.orphans.find(image_id);
-  if (it != mount->second.orphans.end()) {
-    it->second.refused = true;
-    it->second.detail = std::move(detail);
-  }
-}
-
-bool Inventory::WasAudited(const Uuid& mount_uid) const {
-  MutexLock lock(&mu_);
-  return audited_.contains(mount_uid);
-}
-
-int64_t Inventory::OrphanCount(const Uuid& mount_uid) const {
-  MutexLock lock(&mu_);
-  const auto it = audited_.find(mount_uid);
-  return it == audited_.end() ? 0
-                              : static_cast<int64_t>(it->second.orphans.size());
-}
-
-std::vector<Orphan> Inventory::ListOrphans(const Uuid& mount_uid,
-                                           const Uuid& after,
-                                           int64_t limit) const {
-  std::vector<Orphan> out;
-  MutexLock lock(&mu_);
-  const auto mount = audited_.find(mount_uid);
-  if (mount == audited_.end()) {
-    return out;
-  }
-  const std::map<Uuid, Orphan>& orphans = mount->second.orphans;
-  auto it = after.none() ? orphans.begin() : orphans.upper_bound(after);
-  for (; it != orphans.end() && static_cast<int64_t>(out.size()) < limit;
-       ++it) {
-    out.push_back(it->second);
-  }
-  return out;
-}
-
-std::optional<Inventory::Unadopted> Inventory::FindUnadopted(
-    const Uuid& image_id) const {
-  MutexLock lock(&mu_);
-  if (const auto it = unadopted_.find(image_id); it != unadopted_.end()) {
-    return it->second;
-  }
-  // Of an earlier start: the listing of this one shows it again, as a file
-  // that nothing vouches for.
-  for (const auto& [mount_uid, audited] : audited_) {
-    const auto it = audited.orphans.find(image_id);
-    if (it != audited.orphans.end() && !it->second.record.has_value()) {
-      return Unadopted{image_id, mount_uid, it->second.size_bytes};
-    }
-  }
-  return std::nullopt;
-}
-
-std::vector<Inventory::Unadopted> Inventory::ListUnadopted() const {
-  std::vector<Unadopted> out;
-  MutexLock lock(&mu_);
-  for (const auto& [id, file] : unadopted_) {
-    out.push_back(file);
-  }
-  return out;
-}
-
-std::optional<Inventory::Suspicion> Inventory::SuspicionOf(
-    const Uuid& mount_uid) const {
-  // Over when what is missing came back or was deleted.
-  if (deps_.index->fault_count(mount_uid) == 0) {
-    return std::nullopt;
-  }
-  MutexLock lock(&mu_);
-  const auto it = audited_.find(mount_uid);
-  if (it == audited_.end() || !it->second.suspicious) {
-    return std::nullopt;
-  }
-  return Suspicion{it->second.missing, it->second.expected};
 }
 
 }  // namespace predella::server

@@ -58,6 +58,7 @@ absl::Status Lifecycle::Load() {
   RETURN_IF_ERROR(trust_.Load());
   RETURN_IF_ERROR(scrubs_.Load());
   RETURN_IF_ERROR(tombstones_.Load());
+  RETURN_IF_ERROR(inventory_.Load());
   return upload_manager_.Load();
 }
 

@@ -91,6 +91,9 @@ absl::Status ListingAudit::TakeEntry(const control::v1::InventoryEntry& entry) {
                     Generation::FromProto(row->generation()) ==
                         Generation::FromProto(entry.record().generation());
   const bool copy = row.has_value() && HoldsCopy(*row, mount_uid_);
+  if (!copy || !IsAsRowSays(entry, *row)) {
+    NoteStrange(entry, copy ? &*row : nullptr);
+  }
   {
     MutexLock lock(&mu_);
     ++files_;
@@ -104,6 +107,15 @@ absl::Status ListingAudit::TakeEntry(const control::v1::InventoryEntry& entry) {
   }
   if (whole) {
     return TakeStray(entry, row);
+  }
+  // Damaged, and of an image that was deleted.
+  const Generation said =
+      entry.has_record() && entry.record().image_id() == entry.image_id()
+          ? Generation::FromProto(entry.record().generation())
+          : Generation();
+  if (!said.none() && tombstones_->Covers(image_id, said)) {
+    RETURN_IF_ERROR(
+        tombstones_->AddPending(image_id, said.ToProto(), mount_uid_));
   }
   NameOrphan(entry,
              absl::StrCat("a file without a record that fits it; not served, "
@@ -390,6 +402,7 @@ absl::StatusOr<ListingAudit::Result> ListingAudit::Finish() {
       }
     }
   }
+  result.basis = MakeBasis(missing, result.missing);
   result.suspicious = Suspicious(result.missing, result.expected, files);
   if (result.suspicious && result.missing > alarmed_) {
     const std::string detail = absl::StrCat(

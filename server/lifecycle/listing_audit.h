@@ -4,6 +4,7 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_LISTING_AUDIT_H_
 #define PREDELLA_SERVER_LIFECYCLE_LISTING_AUDIT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -40,11 +41,23 @@ struct Orphan {
   bool refused = false;
 };
 
+// What a listing showed otherwise than the rows of the index say. With it, and
+// the rows as they are later, the digest of a later listing can be told.
+struct ListingBasis {
+  // Files that are no row's copy as it should be.
+  std::vector<control::v1::InventoryEntry> strange;
+  // Copies that rows named, and that were not shown as they should be.
+  absl::flat_hash_map<Uuid, Generation> absent;
+};
+
 // Whether the file is the image that its record says, as far as a listing
 // tells.
 bool IsWhole(const control::v1::InventoryEntry& entry);
+// Whether it is that, and what `row` says of its copies.
+bool IsAsRowSays(const control::v1::InventoryEntry& entry,
+                 const storage::v1::ImageRow& row);
 
-// Begin, then Take each part, then Finish. Thread-safe.
+// Begin, then Take each part, or TakeDigest, then Finish. Thread-safe.
 //
 // What changes while the listing runs is never judged: a copy counts as
 // missing only when its row was there before the listing began and is there
@@ -61,7 +74,11 @@ class ListingAudit {
     std::map<Uuid, Orphan> orphans;
     // Ids that bear a file without a record that fits.
     absl::flat_hash_set<Uuid> unfit;
+    // For later digests; null: so much is otherwise that it is not kept.
+    std::shared_ptr<const ListingBasis> basis;
   };
+  // Of each half of a basis.
+  static constexpr size_t kMostKept = 10'000;
   // Where more are missing they are counted, and not all named.
   static constexpr int64_t kMostFaults = 10'000;
 
@@ -74,6 +91,11 @@ class ListingAudit {
       const std::string& mount_name, int64_t alarmed);
 
   absl::Status Take(const control::v1::InventoryPart& part);
+  // Instead of all parts: whether a listing with that digest would show what
+  // the rows say, otherwise only as `basis` has it. Then it counts as if it had
+  // been taken, and all of it is judged anew. False: nothing was taken.
+  absl::StatusOr<bool> TakeDigest(const ListingBasis& basis,
+                                  const control::v1::ListingDigest& digest);
   // The listing was whole: writes faults and events, in several commits.
   absl::StatusOr<Result> Finish();
 
@@ -82,6 +104,13 @@ class ListingAudit {
                Tombstones* tombstones, const Uuid& mount_uid,
                std::string mount_name, int64_t alarmed);
   absl::Status TakeEntry(const control::v1::InventoryEntry& entry);
+  // The entry is not what a listing should show of `row`, a copy here (or of
+  // no row).
+  void NoteStrange(const control::v1::InventoryEntry& entry,
+                   const storage::v1::ImageRow* row);
+  // `missing` are the rows whose copies were not shown, or the first of them.
+  std::shared_ptr<const ListingBasis> MakeBasis(
+      const std::vector<storage::v1::ImageRow>& missing, int64_t count) const;
   // The row names a copy here, and the listing shows a file.
   void TakeCopy(const control::v1::InventoryEntry& entry,
                 const storage::v1::ImageRow& row);
@@ -121,6 +150,8 @@ class ListingAudit {
   std::vector<Uuid> found_ ABSL_GUARDED_BY(mu_);
   std::map<Uuid, Orphan> orphans_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Uuid> unfit_ ABSL_GUARDED_BY(mu_);
+  ListingBasis basis_ ABSL_GUARDED_BY(mu_);
+  bool too_strange_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace predella::server

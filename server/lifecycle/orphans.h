@@ -41,8 +41,10 @@ class Orphans {
   // when it was moved by hand and its row is to follow. ABORTED while it is
   // being taken in.
   absl::StatusOr<v1::Orphan> Remove(const v1::RemoveOrphanRequest& request);
-  // ALREADY_EXISTS, IMAGE_EXISTS when the id is not free; FAILED_PRECONDITION
-  // for a file without a record that fits it.
+  // ALREADY_EXISTS, IMAGE_EXISTS when the id is not free; FAILED_PRECONDITION,
+  // UPLOAD_DELETED when a delete covers the file, and for one without a record
+  // that fits it; ABORTED while the id is uploaded. Also when that came while
+  // its agent looked at the file.
   absl::StatusOr<v1::Orphan> Adopt(const v1::AdoptOrphanRequest& request);
 
   // An image whose copy is missing on one mount and lies as an orphan on
@@ -75,9 +77,18 @@ class Orphans {
   absl::StatusOr<Found> Find(const std::string& mount, const std::string& image,
                              const std::string& generation) const;
   absl::Status CheckTouchable(const MountInfo& info) const;
+  // Whether nothing that the index has speaks against such an image.
   absl::Status CheckFree(const Uuid& image_id, const Generation& generation);
+  absl::Status CommitAdoption(const Uuid& mount_uid,
+                              const storage::v1::ReplicaRecord& record);
+  void Record(const std::string& kind, const Found& found);
   v1::Orphan ToApi(const Orphan& orphan, const MountInfo& info) const;
 
+  // Whether the file may be a copy of the image, as far as it is known without
+  // reading it.
+  static bool MayBe(const Orphan& orphan, const storage::v1::ImageRow& row);
+
+  // orphan_moves.cc
   // The mount that the row names and whose copy is missing; absent: none.
   std::optional<storage::v1::ImageRow> MovedRow(const Orphan& orphan,
                                                 Uuid* source) const;

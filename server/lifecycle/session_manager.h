@@ -116,7 +116,11 @@ class SessionManager final : public AgentCommands {
   absl::StatusOr<storage::v1::MountRow> EnsureMountRow(
       const Uuid& mount_uid, const std::string& wanted, bool absent,
       bool remembered);
-  absl::Status TakeInRoster(const control::v1::MountReport& report);
+  // In RECOVERING: adds the mounts that others remember and the index does not
+  // know.
+  absl::Status TakeInRosters();
+  absl::Status TakeInRoster(
+      const std::vector<storage::v1::RosterEntry>& roster);
   void SendAttach(const SessionPtr& session, bool claim_label);
   void HandleAttachDone(const SessionPtr& session,
                         const control::v1::AttachDone& done);

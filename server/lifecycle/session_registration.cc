@@ -319,9 +319,15 @@ void SessionManager::HandleReport(const SessionPtr& session,
     Refuse(session.get(), row.status());
     return;
   }
+  {
+    // Kept before RECOVERING is looked for: whoever begins it reads this.
+    MutexLock lock(&session->mu);
+    session->remembered.assign(report.roster().begin(), report.roster().end());
+  }
   if (trust_->recovering()) {
-    // Before it can be the last that RECOVERING waited for.
-    const absl::Status taken = TakeInRoster(report);
+    // Also those of mounts that registered before it began; before this one can
+    // be the last that RECOVERING waited for.
+    const absl::Status taken = TakeInRosters();
     if (!taken.ok() && !TakesNoWrites(taken)) {
       Refuse(session.get(), taken);
       return;
@@ -385,9 +391,12 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
 void SessionManager::HandleAttachDone(const SessionPtr& session,
                                       const control::v1::AttachDone& done) {
   Uuid uid;
+  bool late = false;
   {
     MutexLock lock(&session->mu);
-    if (session->state != State::kAttaching) {
+    // Again: of uploads that the first one left out, since a call was stuck.
+    late = session->state == State::kAttached;
+    if (!late && session->state != State::kAttaching) {
       return;
     }
     session->state = State::kAttached;
@@ -403,7 +412,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
   {
     MutexLock lock(&mu_);
     current = sessions_.count(session->number()) != 0;
-    if (current) {
+    if (current && !late) {
       attached_[uid] = session;
     }
   }
@@ -412,6 +421,10 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
   }
   for (const control::v1::UploadStatus& status : done.uploads()) {
     uploads_->OnStatus(uid, status);
+  }
+  if (late) {
+    changed_->Notify();
+    return;
   }
   const std::optional<MountInfo> info = deps_.registry->Find(uid);
   const bool trusted = info.has_value() && trust_->MayTrust(*info);

@@ -69,9 +69,33 @@ absl::StatusOr<storage::v1::MountRow> SessionManager::EnsureMountRow(
 
 // The index may have lost mounts too; those that others remember are waited
 // for like any that is away.
+absl::Status SessionManager::TakeInRosters() {
+  std::vector<SessionPtr> sessions;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [number, session] : sessions_) {
+      sessions.push_back(session);
+    }
+  }
+  for (const SessionPtr& session : sessions) {
+    std::vector<storage::v1::RosterEntry> roster;
+    {
+      MutexLock lock(&session->mu);
+      roster.swap(session->remembered);
+    }
+    const absl::Status taken = TakeInRoster(roster);
+    if (!taken.ok()) {
+      MutexLock lock(&session->mu);
+      session->remembered = std::move(roster);
+      return taken;
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SessionManager::TakeInRoster(
-    const control::v1::MountReport& report) {
-  for (const storage::v1::RosterEntry& entry : report.roster()) {
+    const std::vector<storage::v1::RosterEntry>& roster) {
+  for (const storage::v1::RosterEntry& entry : roster) {
     const Uuid uid = Uuid::FromBytesOrNone(entry.mount_uid());
     if (uid.none() || !ValidateMountName(entry.mount_name()).ok()) {
       continue;
@@ -104,7 +128,13 @@ control::v1::StoreRoster SessionManager::Roster() {
 }
 
 void SessionManager::Tick() {
-  deps_.pool->Post([this] { SendRosters(); });
+  deps_.pool->Post([this] {
+    // Also where a command began RECOVERING, and what could not be written.
+    if (trust_->recovering()) {
+      LogIfError(TakeInRosters(), "the next tick tries it again");
+    }
+    SendRosters();
+  });
 }
 
 void SessionManager::SendRosters() {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 
@@ -51,6 +52,8 @@ struct SessionManager::Session {
   Uuid mount_uid ABSL_GUARDED_BY(mu);
   // The StoreRoster it was told last, serialised.
   std::string roster ABSL_GUARDED_BY(mu);
+  // The mount's own, as it registered: read when RECOVERING begins.
+  std::vector<storage::v1::RosterEntry> remembered ABSL_GUARDED_BY(mu);
   std::map<int64_t, Done> pending ABSL_GUARDED_BY(mu);
 };
 

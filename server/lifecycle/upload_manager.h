@@ -108,7 +108,6 @@ class UploadManager {
   absl::StatusOr<std::optional<v1::Upload>> AnswerKnown(
       const StartRequest& request,
       const std::optional<storage::v1::UploadRow>& row);
-  absl::Status CheckRoom(const StartRequest& request);
   absl::Status ClearTheWay(const StartRequest& request);
   absl::StatusOr<Reservation> NextMount(const PlacementRequest& request,
                                         storage::v1::Decision* decision);
@@ -119,6 +118,23 @@ class UploadManager {
       const storage::v1::UploadRow& row, const Uuid& mount_uid,
       bool last_is_clean, int64_t segment_boundary,
       const storage::v1::Decision* decision);
+  // `refusal`: of the mount that `row` has; OK if there is none.
+  absl::StatusOr<storage::v1::UploadRow> PlaceAndPrepare(
+      const StartRequest& request, std::optional<storage::v1::UploadRow> row,
+      absl::Status refusal);
+  absl::Status Prepare(const storage::v1::UploadRow& row,
+                       Reservation* reservation);
+  PlacementRequest PlacementFor(const Uuid& image_id, const Uuid& upload_id,
+                                std::optional<int64_t> size_bytes,
+                                const storage::v1::UploadRow* row);
+
+  // upload_room.cc
+  absl::Status CheckRoom(const StartRequest& request);
+  // Where only mounts with a leftover remain; `pending` says so.
+  absl::StatusOr<Reservation> NextMountInRecovering(
+      PlacementRequest request, storage::v1::Decision* decision,
+      const absl::Status& pending);
+  bool HasLeftovers(const StartRequest& request);
   // Mounts that one call has asked in vain, and why. Full is not gone: if
   // nothing else is left the answer is about space. Silent is not full: then
   // it is about who is not there.
@@ -135,17 +151,13 @@ class UploadManager {
   // Whether a mount that answers is removing an image, or what is left of an
   // upload that ended.
   bool RoomMayAppear() const;
+  // No mount takes the upload, for `why`: ends it where waiting cannot help.
+  // `refusal`: of the mount that was asked last; OK if there is none.
+  absl::Status EndWithoutRoom(const StartRequest& request, bool has_row,
+                              const absl::Status& refusal,
+                              const absl::Status& why);
   // No room: says how many uploads hold some, `own` of which do not count.
   absl::Status NameOpenUploads(const absl::Status& nowhere, int64_t own) const;
-  // `refusal`: of the mount that `row` has; OK if there is none.
-  absl::StatusOr<storage::v1::UploadRow> PlaceAndPrepare(
-      const StartRequest& request, std::optional<storage::v1::UploadRow> row,
-      absl::Status refusal);
-  absl::Status Prepare(const storage::v1::UploadRow& row,
-                       Reservation* reservation);
-  PlacementRequest PlacementFor(const Uuid& image_id, const Uuid& upload_id,
-                                std::optional<int64_t> size_bytes,
-                                const storage::v1::UploadRow* row);
 
   // upload_publish.cc
   storage::v1::ImageRow ImageOf(const storage::v1::UploadRow& row,

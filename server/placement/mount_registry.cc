@@ -41,6 +41,7 @@ void MountRegistry::SessionOpened(const Uuid& mount_uid, int64_t session,
   entry.info.session_open = true;
   entry.info.attached = false;
   entry.info.trusted = false;
+  entry.info.stuck_calls = 0;  // it may be another process
   entry.session = session;
   if (entry.info.row.mount_name().empty()) {
     views_[i].name = hello.mount_name();
@@ -111,6 +112,7 @@ void MountRegistry::Heard(const Uuid& mount_uid, int64_t session,
       (entry.info.attached && entry.info.trusted)) {
     entry.info.held_garbage = heartbeat.held_garbage();
   }
+  entry.info.stuck_calls = heartbeat.stuck_calls();
   if (heartbeat.has_space()) {
     ApplySpaceLocked(*i, heartbeat.space());
   } else {

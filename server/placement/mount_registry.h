@@ -86,6 +86,7 @@ struct MountInfo {
   int64_t heartbeat_time_us = 0;
   // As its agent said last; absent: not since the start.
   std::optional<control::v1::HeldGarbage> held_garbage;
+  int64_t stuck_calls = 0;  // as its agent said last
   MountView view;
 };
 

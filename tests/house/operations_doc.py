@@ -22,7 +22,7 @@ LITERAL = re.compile(r'\bset_kind\("([a-z_]+)"\)')
 HANDED_ON = re.compile(r'\bset_kind\((?!"|stored\.)')  # not when it is read
 HAND_ON = {'event_recorder.cc', 'listing_audit.cc', 'mount_admin.cc',
            'orphans.cc', 'scrub_keeper.cc'}
-WRITERS = (('Change', 2), ('Event', 0), ('EventOf', 1), ('NoteOrphan', 1),
+WRITERS = (('Change', 2), ('Event', 0), ('EventOf', 1), ('Record', 0),
            ('WriteLocked', 1))
 # A function that says the kind of something.
 KIND_OF = re.compile(r'string_view EventKind\(.*?^}', re.M | re.S)

@@ -95,6 +95,9 @@ class FaultHangTest(unittest.TestCase):
     def health(self, name='store-1'):
         return self.mount_now(name)['health']
 
+    def stuck_calls(self, name='store-1'):
+        return int(self.mount_now(name).get('stuckCallCount', 0))
+
     def heartbeat(self):
         return self.cluster.cli('mount', 'stat', 'store-1', '-o', 'json'
                                 ).json['heartbeatTime']
@@ -235,9 +238,12 @@ class FaultHangTest(unittest.TestCase):
                    lambda: 'disk_threads_replaced' in agent.log())
         self.assertEqual(self.bad.counts(rule)['waiting'], 1)
         self.assertEqual(self.health(), 'HEALTH_ONLINE')
+        wait_until('the operator sees it', lambda: self.stuck_calls() == 1)
         took, other = self.put()
         self.assertEqual(self.cluster.where(other), ['store-1'])
         self.bad.heal()
+        wait_until('the operator sees that it is back',
+                   lambda: self.stuck_calls() == 0)
         thread.join(90)
         self.assertFalse(thread.is_alive(), 'the upload has no end')
         out, err = ended[0]

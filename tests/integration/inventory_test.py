@@ -207,5 +207,59 @@ class InventoryTest(ClusterTest):
         self.assertEqual(int(self.mount('store-1').get('orphanCount', 0)), 0)
 
 
+class RescanByDigestTest(ClusterTest):
+    priorities = (100, 200)
+    coordinator_args = ('--rescan-interval=10s',)
+
+    def codes(self):
+        status = self.cluster.cli('cluster', 'status', '-o', 'json',
+                                  check=False).json
+        return {check['code'] for check in status.get('checks', [])}
+
+    def listings(self):
+        return self.cluster.agents['store-1'].log().count(' mount_listed ')
+
+    def wait_for_a_look(self):
+        """One of store-1 that begins from here on, and ends."""
+        agent = self.cluster.agents['store-1']
+        before = agent.log().count(' mount_looked_through ')
+        wait_until('it is looked through', lambda: agent.log().count(
+            ' mount_looked_through ') > before, timeout=60)
+
+    def test_a_listing_is_sent_when_something_was_done_to_it(self):
+        cluster = self.cluster
+        images = [cluster.put(b'image %d' % i) for i in range(3)]
+        path = os.path.join(cluster.paths['store-1'], images[1])
+        stranger = os.path.join(cluster.paths['store-1'], str(uuid.uuid4()))
+        with open(stranger, 'wb') as f:
+            f.write(b'whose is this')
+        wait_until('it is named', lambda: 'ORPHANS' in self.codes(),
+                   timeout=60)
+        # What the index did itself, and what is known, needs none. (What is
+        # done during a look might: there are 10 s until the next one.)
+        self.wait_for_a_look()
+        listings = self.listings()
+        cluster.cli('image', 'rm', images[0])
+        images.append(cluster.put(b'stored since'))
+        for _ in range(2):
+            self.wait_for_a_look()
+        wait_until('it was as expected', lambda: ' by=digest ' in
+                   cluster.coordinator.log())
+        self.assertEqual(self.listings(), listings)
+        self.assertEqual(self.codes(), {'ORPHANS'})
+        aside = os.path.join(cluster.top, 'aside')
+        os.rename(path, aside)
+        wait_until('it is missed', lambda: 'COPIES_MISSING' in self.codes(),
+                   timeout=60)
+        self.assertEqual(self.listings(), listings + 1)
+        self.wait_for_a_look()
+        self.assertEqual(self.codes(), {'ORPHANS', 'COPIES_MISSING'})
+        self.assertEqual(self.listings(), listings + 1)
+        os.rename(aside, path)
+        os.remove(stranger)
+        wait_until('all is well', lambda: not self.codes(), timeout=60)
+        self.assertEqual(cluster.get(images[1]), b'image 1')
+
+
 if __name__ == '__main__':
     unittest.main()

@@ -166,6 +166,19 @@ class RecoveringTest(ClusterTest):
         self.assertNotEqual(stat.code, 3, 'never said to be missing')
         self.assertIn('store-1', stat.err)
         self.assertIn('FILES_NOT_ADOPTED', self.codes())
+        # Nor by a later start, before its mount is there and was listed.
+        cluster.coordinator.kill()
+        for agent in cluster.agents.values():
+            agent.kill()
+        cluster.coordinator.start()
+        wait_until('it is answered', lambda: cluster.cli(
+            'image', 'stat', image, check=False).err == stat.err)
+        cluster.agents['store-2'].start()
+        cluster.agents['store-1'].start()
+        cluster.wait_ready()
+        again = cluster.cli('image', 'stat', image, check=False)
+        self.assertEqual((again.code, again.err), (stat.code, stat.err))
+        self.assertIn('FILES_NOT_ADOPTED', self.codes())
 
     def test_two_images_of_one_id_are_a_conflict_until_one_is_chosen(self):
         cluster = self.cluster

@@ -37,7 +37,7 @@ struct Fault {
 };
 
 // Thread-safe. Files must not outlive it.
-class FaultFileSystem final : public agent::FileSystem {
+class FaultFileSystem : public agent::FileSystem {
  public:
   // `base` must outlive this.
   explicit FaultFileSystem(agent::FileSystem* base) : base_(base) {}

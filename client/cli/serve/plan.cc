@@ -55,6 +55,21 @@ absl::StatusOr<std::map<std::string, std::string>> ParseReserves(
   return reserves;
 }
 
+absl::StatusOr<absl::Duration> DrainOf(
+    const std::vector<PassedOption>& agents) {
+  for (const PassedOption& option : agents) {
+    if (option.name == "drain-timeout" && !option.value.empty()) {
+      const absl::StatusOr<absl::Duration> drain = ParseDuration(option.value);
+      if (!drain.ok()) {
+        return InvalidArgument(
+            absl::StrCat("--drain-timeout: ", drain.status().message()));
+      }
+      return *drain;
+    }
+  }
+  return Supervisor::kDrain;
+}
+
 std::vector<std::string> CommonArguments(const ServeOptions& options) {
   std::vector<std::string> out = {
       "--die-with-parent", absl::StrCat("--parent-watch-fd=", kParentWatchFd)};
@@ -167,8 +182,15 @@ std::vector<PassedOption> CoordinatorOptions() {
       {"upload-ttl", "An upload without a sign of life for this long ends.",
        ""},
       {"outcome-ttl", "How long an ended upload answers for itself.", ""},
+      {"scrub-interval", "How often each mount is read cold and checked.", ""},
+      {"rescan-interval",
+       "How long after its last listing each mount is listed again.", ""},
       {"unreachable-after", "An agent silent for this long is UNREACHABLE.",
        ""},
+      {"backup-dir", "Directory for copies of the index.", ""},
+      {"backup-interval",
+       "How often the index is copied there; 0s: only when asked.", ""},
+      {"backup-keep", "How many copies of the index are kept.", ""},
       {"epoch-above",
        "Begin an epoch above this one, when STALE_EPOCH says so.", ""},
   };
@@ -180,6 +202,9 @@ std::vector<PassedOption> AgentOptions() {
       {"file-group",
        "Group of image files, on every mount; default: the directory's.", ""},
       {"disk-threads", "Threads for each mount.", ""},
+      {"scrub-rate", "Size a second that a scrub of a mount reads.", ""},
+      {"slow-above",
+       "A mount is SLOW when its probes take longer for a minute.", ""},
       {"drain-timeout", "How long open streams may go on after SIGTERM.", ""},
   };
 }
@@ -206,6 +231,7 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
   ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
   ASSIGN_OR_RETURN(const std::vector<Address> health, HealthAddresses(options));
+  ASSIGN_OR_RETURN(plan.drain, DrainOf(options.agents));
   const std::vector<std::string> common = CommonArguments(options);
 
   ChildSpec coordinator;

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 #include "client/cli/serve/datadirs.h"
 #include "client/cli/serve/serve_state.h"
@@ -45,6 +46,8 @@ struct Plan {
   std::string endpoint;           // "unix:<state-dir>/run/coordinator.sock"
   std::vector<std::string> also;  // the addresses of --listen
   std::vector<ChildSpec> children;
+  // How long an agent lets open streams go on when it is stopped.
+  absl::Duration drain = Supervisor::kDrain;
 };
 
 // Distance between the coordinator's port and that of the first agent:

@@ -77,8 +77,13 @@ absl::Status AwaitRelease(const std::string& lock, const std::string& state_dir,
       {{"pid", absl::StrCat(*holder)}});
 }
 
+// What is not known of a label checks nothing.
+Label Unseen(const Datadir& datadir) { return Label{datadir.name, "", ""}; }
+
+// `known`: the mount that was served from it, empty for none.
 absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
-                                               const Datadir& datadir) {
+                                               const Datadir& datadir,
+                                               const std::string& known) {
   const std::vector<std::string> command = {
       agent_binary, "label", absl::StrCat("--path=", datadir.path)};
   absl::StatusOr<Captured> run =
@@ -86,7 +91,7 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
   if (absl::IsDeadlineExceeded(run.status())) {
     std::cerr << "warning: " << datadir.path
               << " does not answer; its label was not checked\n";
-    return std::optional<Label>(Label{datadir.name, "", ""});
+    return std::optional<Label>(Unseen(datadir));
   }
   RETURN_IF_ERROR(run.status());
   if (run->exit_code == kExitNoLabel) {
@@ -95,7 +100,15 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
   if (run->exit_code != 0) {
     // Once more, for its sentence.
     LogIfError(RunAndCapture(command, kDirectoryTimeout).status(),
-               "the error is returned all the same");
+               "what it means is said all the same");
+    if (!known.empty()) {
+      std::cerr << "warning: the label of " << datadir.path
+                << " cannot be read; what predella-agent said stands above. "
+                   "Mount "
+                << datadir.name << " (" << known
+                << ") was served from it, and takes part as soon as it can\n";
+      return std::optional<Label>(Unseen(datadir));
+    }
     return absl::FailedPreconditionError(
         absl::StrCat("the label of ", datadir.path,
                      " cannot be read; what predella-agent said "
@@ -103,6 +116,12 @@ absl::StatusOr<std::optional<Label>> ReadLabel(const std::string& agent_binary,
   }
   ASSIGN_OR_RETURN(Label label, ParseLabel(run->out));
   return std::optional<Label>(std::move(label));
+}
+
+// The mount that was served under this name, empty for none.
+std::string KnownUid(const ServeState& state, const std::string& name) {
+  const auto known = state.mount_uids.find(name);
+  return known == state.mount_uids.end() ? "" : known->second;
 }
 
 // Whether something is mounted on the directory itself.
@@ -194,18 +213,23 @@ absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options) {
   return ParseDatadirs(value);
 }
 
-absl::Status CheckDirectories(const std::vector<Datadir>& datadirs) {
+absl::StatusOr<std::set<std::string>> CheckDirectories(
+    const std::vector<Datadir>& datadirs, const ServeState& state) {
   std::vector<DirectoryFacts> facts;
   facts.reserve(datadirs.size());
+  std::set<std::string> known;
   for (const Datadir& datadir : datadirs) {
     facts.push_back(LookAtDirectory(datadir.path, kDirectoryTimeout));
+    if (!KnownUid(state, datadir.name).empty()) {
+      known.insert(datadir.name);
+    }
   }
-  ASSIGN_OR_RETURN(const DirectoryReport report,
-                   JudgeDirectories(datadirs, facts));
+  ASSIGN_OR_RETURN(DirectoryReport report,
+                   JudgeDirectories(datadirs, facts, known));
   for (const std::string& warning : report.warnings) {
     std::cerr << "warning: " << warning << "\n";
   }
-  return absl::OkStatus();
+  return std::move(report.away);
 }
 
 absl::Status CheckChildren(const Plan& plan) {
@@ -226,30 +250,33 @@ absl::Status CheckChildren(const Plan& plan) {
 }
 
 absl::Status AwaitOldChildren(const ServeOptions& options,
-                              const std::vector<Datadir>& datadirs) {
+                              const std::vector<Datadir>& datadirs,
+                              const std::set<std::string>& away) {
   const absl::Duration deadline = RealClock()->Boot() + kOldChildrenWait;
   RETURN_IF_ERROR(AwaitRelease(absl::StrCat(options.state_dir, "/lock"),
                                options.state_dir, deadline, options.state_dir));
   for (const Datadir& datadir : datadirs) {
-    const DirectoryFacts facts =
-        LookAtDirectory(datadir.path, kDirectoryTimeout);
-    if (!facts.answered) {
-      continue;
+    if (away.count(datadir.name) == 0) {
+      RETURN_IF_ERROR(
+          AwaitRelease(absl::StrCat(datadir.path, "/.predella/lock"),
+                       options.state_dir, deadline, datadir.path));
     }
-    RETURN_IF_ERROR(AwaitRelease(absl::StrCat(datadir.path, "/.predella/lock"),
-                                 options.state_dir, deadline, datadir.path));
   }
   return absl::OkStatus();
 }
 
 absl::Status PrepareLabels(const ServeOptions& options,
                            const std::vector<Datadir>& datadirs,
+                           const std::set<std::string>& away,
                            const std::string& agent_binary, ServeState* state) {
   std::vector<LabelledDirectory> labelled;
   labelled.reserve(datadirs.size());
   for (const Datadir& datadir : datadirs) {
-    ASSIGN_OR_RETURN(std::optional<Label> label,
-                     ReadLabel(agent_binary, datadir));
+    std::optional<Label> label = Unseen(datadir);
+    if (away.count(datadir.name) == 0) {
+      ASSIGN_OR_RETURN(label, ReadLabel(agent_binary, datadir,
+                                        KnownUid(*state, datadir.name)));
+    }
     labelled.push_back({datadir, std::move(label)});
   }
   std::error_code error;
@@ -259,11 +286,11 @@ absl::Status PrepareLabels(const ServeOptions& options,
                               index_exists));
   for (LabelledDirectory& directory : labelled) {
     const Datadir& datadir = directory.datadir;
-    const auto known = state->mount_uids.find(datadir.name);
-    if (!directory.label.has_value() && known != state->mount_uids.end()) {
+    const std::string known = KnownUid(*state, datadir.name);
+    if (!directory.label.has_value() && !known.empty()) {
       // Never labelled anew: what bears its label is not mounted.
       std::cerr << "warning: " << datadir.path << " bears no label, but mount "
-                << datadir.name << " (" << known->second
+                << datadir.name << " (" << known
                 << ") was served from it: is it not mounted? It takes part "
                    "as soon as it is back\n";
       continue;
@@ -271,18 +298,17 @@ absl::Status PrepareLabels(const ServeOptions& options,
     if (!directory.label.has_value()) {
       RETURN_IF_ERROR(InitDirectory(agent_binary, datadir, options.init,
                                     options.require_mountpoint));
-      ASSIGN_OR_RETURN(directory.label, ReadLabel(agent_binary, datadir));
+      ASSIGN_OR_RETURN(directory.label, ReadLabel(agent_binary, datadir, ""));
     }
     if (!directory.label.has_value() || directory.label->mount_uid.empty()) {
       continue;
     }
     const std::string& uid = directory.label->mount_uid;
-    if (known != state->mount_uids.end() && known->second != uid) {
+    if (!known.empty() && known != uid) {
       // The name is bound: the coordinator refuses it, and what is remembered
       // stays what belongs here.
       std::cerr << "warning: " << datadir.path << " is mount " << uid
-                << ", but " << known->second << " was served as "
-                << datadir.name
+                << ", but " << known << " was served as " << datadir.name
                 << ": put the right disk back, or give this one another name "
                    "(NAME=PATH:PRIORITY)\n";
       continue;

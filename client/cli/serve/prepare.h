@@ -3,6 +3,7 @@
 #ifndef PREDELLA_CLIENT_CLI_SERVE_PREPARE_H_
 #define PREDELLA_CLIENT_CLI_SERVE_PREPARE_H_
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,11 @@ namespace predella::cli {
 // From --datadirs or --glance-conf, whichever is given.
 absl::StatusOr<std::vector<Datadir>> ReadDatadirs(const ServeOptions& options);
 
-// Looks at the directories; prints warnings. Changes nothing.
-absl::Status CheckDirectories(const std::vector<Datadir>& datadirs);
+// Looks at the directories; prints warnings. Changes nothing. Returns the names
+// of those in which nothing can be seen now: of mounts that `state` knows, or
+// of directories that hang.
+absl::StatusOr<std::set<std::string>> CheckDirectories(
+    const std::vector<Datadir>& datadirs, const ServeState& state);
 
 // Has the coordinator and one agent (they differ by what MakePlan checked) say
 // whether they could run as they are to be started: INVALID_ARGUMENT after
@@ -28,16 +32,19 @@ absl::Status CheckChildren(const Plan& plan);
 
 // Waits up to 1 s for the children of a serve that was killed, then ends
 // those that are provably of this state directory. FAILED_PRECONDITION,
-// MOUNT_IN_USE names a process that is not.
+// MOUNT_IN_USE names a process that is not. `away` is not looked at.
 absl::Status AwaitOldChildren(const ServeOptions& options,
-                              const std::vector<Datadir>& datadirs);
+                              const std::vector<Datadir>& datadirs,
+                              const std::set<std::string>& away);
 
-// Reads all labels, refuses mixed-up clusters, and with --init labels empty
-// directories. A directory without a label from which `state` knows a mount
-// is served all the same, and never labelled: its mount is absent. Notes the
-// mounts it saw in `state`.
+// Reads the labels of all but `away`, refuses mixed-up clusters, and with
+// --init labels empty directories. A directory from which `state` knows a mount
+// is served all the same when it bears no label, or one that cannot be read,
+// and never labelled: its agent says how it is. Notes the mounts it saw in
+// `state`.
 absl::Status PrepareLabels(const ServeOptions& options,
                            const std::vector<Datadir>& datadirs,
+                           const std::set<std::string>& away,
                            const std::string& agent_binary, ServeState* state);
 
 }  // namespace predella::cli

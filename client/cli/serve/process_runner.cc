@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -126,6 +127,15 @@ class PosixProcessRunner final : public ProcessRunner {
 
   void Signal(int64_t pid, int signal) override {
     kill(static_cast<pid_t>(pid), signal);
+  }
+
+  bool Hollow(int64_t pid) override {
+    std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
+    std::string line;
+    std::getline(file, line);
+    // "1234 (name) S ...": the name may hold anything.
+    const size_t end = line.rfind(") ");
+    return end != std::string::npos && line.compare(end + 2, 1, "Z") == 0;
   }
 
  private:

@@ -31,6 +31,9 @@ class ProcessRunner {
   // Children that ended since the last call.
   virtual std::vector<ChildExit> Reap() = 0;
   virtual void Signal(int64_t pid, int signal) = 0;
+  // Whether the first thread of a child is gone: it ends, or it has ended but
+  // for threads that the kernel does not let go.
+  virtual bool Hollow(int64_t pid) = 0;
 };
 
 // The number under which children find the reading end of a pipe whose

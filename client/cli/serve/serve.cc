@@ -8,6 +8,7 @@
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "client/cli/context.h"
 #include "client/cli/endpoint.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/output.h"
 #include "client/cli/serve/plan.h"
 #include "client/cli/serve/prepare.h"
 #include "client/cli/serve/process_runner.h"
@@ -83,8 +85,11 @@ std::string HostName() {
 // Everything from the lock to the last child.
 class Server {
  public:
-  Server(ServeOptions options, std::vector<Datadir> datadirs)
-      : options_(std::move(options)), datadirs_(std::move(datadirs)) {}
+  Server(ServeOptions options, std::vector<Datadir> datadirs,
+         std::set<std::string> away)
+      : options_(std::move(options)),
+        datadirs_(std::move(datadirs)),
+        away_(std::move(away)) {}
   ~Server() { RemovePointerFile(pointer_file_, plan_.endpoint); }
 
   absl::Status Prepare() {
@@ -96,21 +101,21 @@ class Server {
                        " cannot be made: ", error.message()));
     }
     ASSIGN_OR_RETURN(lock_, ServeLock::Take(options_.state_dir));
-    RETURN_IF_ERROR(AwaitOldChildren(options_, datadirs_));
+    RETURN_IF_ERROR(AwaitOldChildren(options_, datadirs_, away_));
     ASSIGN_OR_RETURN(state_, ReadServeState(options_.state_dir));
     const std::string agent = SiblingBinary("predella-agent");
     // Before a directory is labelled: a mistake leaves nothing behind.
     ASSIGN_OR_RETURN(plan_, MakePlan(options_, datadirs_,
                                      SiblingBinary("predella-coordinator"),
                                      agent, HostName(), &state_));
-    RETURN_IF_ERROR(PrepareLabels(options_, datadirs_, agent, &state_));
+    RETURN_IF_ERROR(PrepareLabels(options_, datadirs_, away_, agent, &state_));
     return WriteServeState(options_.state_dir, state_);
   }
 
   absl::Status Run() {
     ASSIGN_OR_RETURN(auto runner, MakeProcessRunner());
     Supervisor supervisor(plan_.children, runner.get(), RealClock(),
-                          RandomIds());
+                          RandomIds(), plan_.drain);
     ClientOptions client_options;
     client_options.endpoint = plan_.endpoint;
     client_options.get_timeout = kPollTimeout;
@@ -179,7 +184,7 @@ class Server {
     if (!report.has_value()) {
       return false;
     }
-    RememberCluster(client);
+    Remember(client, *mounts);
     const std::vector<std::string> files =
         options_.endpoint_file.empty()
             ? PointerFiles(RealEnvironment)
@@ -207,10 +212,22 @@ class Server {
     return true;
   }
 
-  void RememberCluster(Client* client) {
+  // The coordinator's word counts: a mount may have hung at its first start, or
+  // its name may have been given to another disk.
+  void Remember(Client* client, const v1::ListMountsResponse& mounts) {
+    const ServeState before = state_;
     const absl::StatusOr<v1::Cluster> cluster = client->GetCluster();
-    if (cluster.ok() && state_.cluster_uid != cluster->uid()) {
+    if (cluster.ok()) {
       state_.cluster_uid = cluster->uid();
+    }
+    for (const v1::Mount& mount : mounts.mounts()) {
+      const std::string name = Bare(mount.name());
+      if (state_.port_offsets.count(name) > 0 && !mount.uid().empty() &&
+          mount.admin_state() != v1::ADMIN_STATE_RETIRED) {
+        state_.mount_uids[name] = mount.uid();
+      }
+    }
+    if (state_.ToJson() != before.ToJson()) {
       LogIfError(WriteServeState(options_.state_dir, state_),
                  "the labels are compared with each other all the same");
     }
@@ -218,6 +235,7 @@ class Server {
 
   const ServeOptions options_;
   const std::vector<Datadir> datadirs_;
+  const std::set<std::string> away_;
   std::unique_ptr<ServeLock> lock_;
   ServeState state_;
   Plan plan_;
@@ -243,9 +261,11 @@ absl::StatusOr<int> Serve(int argc, const char* const* argv) {
     options.state_dir.pop_back();
   }
   ASSIGN_OR_RETURN(std::vector<Datadir> datadirs, ReadDatadirs(options));
-  RETURN_IF_ERROR(CheckDirectories(datadirs));
+  ASSIGN_OR_RETURN(const ServeState before, ReadServeState(options.state_dir));
+  ASSIGN_OR_RETURN(std::set<std::string> away,
+                   CheckDirectories(datadirs, before));
   // A mistake leaves nothing behind, not even a state directory.
-  ServeState scratch;
+  ServeState scratch = before;
   ASSIGN_OR_RETURN(
       const Plan plan,
       MakePlan(options, datadirs, SiblingBinary("predella-coordinator"),
@@ -256,7 +276,7 @@ absl::StatusOr<int> Serve(int argc, const char* const* argv) {
               << (datadirs.size() == 1 ? " directory\n" : " directories\n");
     return kExitDone;
   }
-  Server server(std::move(options), std::move(datadirs));
+  Server server(std::move(options), std::move(datadirs), std::move(away));
   RETURN_IF_ERROR(server.Prepare());
   RETURN_IF_ERROR(server.Run());
   return kExitDone;

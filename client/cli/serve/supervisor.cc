@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "common/errors.h"
 #include "common/logging.h"
@@ -11,12 +12,12 @@
 namespace predella::cli {
 
 Supervisor::Supervisor(std::vector<ChildSpec> specs, ProcessRunner* runner,
-                       Clock* clock, IdGenerator* ids)
-    : runner_(runner), clock_(clock) {
+                       Clock* clock, IdGenerator* ids, absl::Duration drain)
+    : runner_(runner), clock_(clock), drain_(drain) {
   for (ChildSpec& spec : specs) {
-    children_.push_back(Child{std::move(spec),
-                              Backoff(kFirstBackoff, kMostBackoff, ids), 0, "",
-                              absl::ZeroDuration(), absl::ZeroDuration()});
+    children_.push_back(
+        Child{std::move(spec), Backoff(kFirstBackoff, kMostBackoff, ids), 0, "",
+              absl::ZeroDuration(), absl::ZeroDuration(), std::nullopt});
   }
 }
 
@@ -47,6 +48,7 @@ void Supervisor::Start(Child* child) {
   }
   child->pid = *pid;
   child->started = clock_->Boot();
+  child->hollow_since.reset();
   LogInfo("child_started", {{"child", child->spec.name}, {"pid", *pid}});
 }
 
@@ -58,7 +60,7 @@ void Supervisor::Ended(Child* child, const ChildExit& exit) {
     return;
   }
   if (exit.signal == 0 && exit.code == kExitConfiguration) {
-    status_ = absl::FailedPreconditionError(
+    status_ = absl::InvalidArgumentError(
         absl::StrCat(child->spec.name,
                      " cannot run as it is configured; what it said stands "
                      "above"));
@@ -118,37 +120,67 @@ void Supervisor::SignalAll(bool last, int signal) {
 }
 
 void Supervisor::RequestStop() {
-  if (stopping_) {
-    killed_ = true;
-    SignalAll(false, SIGKILL);
-    SignalAll(true, SIGKILL);
-    return;
+  if (!stopping_) {
+    stopping_ = true;
+    stop_begun_ = clock_->Boot();
+    SignalAll(false, SIGTERM);
+  } else {
+    impatient_ = true;
   }
-  stopping_ = true;
-  stop_begun_ = clock_->Boot();
-  SignalAll(false, SIGTERM);
   ContinueStop();
 }
 
 void Supervisor::ContinueStop() {
-  const bool late = clock_->Boot() - stop_begun_ >= kStopFor;
+  Press(false, drain_ + kPastDrain);
   if (AnyRunning(false)) {
-    if (late && !killed_) {
-      LogError("children_killed",
-               {{"after_s", absl::ToInt64Seconds(kStopFor)}});
-      SignalAll(false, SIGKILL);
-      killed_ = true;
-    }
     return;
   }
   if (!last_stopping_) {
     last_stopping_ = true;
-    killed_ = false;
+    killed_.reset();
     stop_begun_ = clock_->Boot();
     SignalAll(true, SIGTERM);
-  } else if (late && !killed_ && AnyRunning(true)) {
-    SignalAll(true, SIGKILL);
-    killed_ = true;
+  }
+  Press(true, kDrain + kPastDrain);
+}
+
+void Supervisor::Press(bool last, absl::Duration limit) {
+  if (!AnyRunning(last)) {
+    return;
+  }
+  const absl::Duration now = clock_->Boot();
+  if (!killed_.has_value() && (impatient_ || now - stop_begun_ >= limit)) {
+    LogError("children_killed",
+             {{"after_s", absl::ToInt64Seconds(now - stop_begun_)}});
+    SignalAll(last, SIGKILL);
+    killed_ = now;
+  }
+  for (Child& child : children_) {
+    if (child.pid == 0 || child.spec.stops_last != last) {
+      continue;
+    }
+    if (!child.hollow_since.has_value() && runner_->Hollow(child.pid)) {
+      child.hollow_since = now;
+    }
+    const std::optional<absl::Duration> since =
+        child.hollow_since.has_value() ? child.hollow_since : killed_;
+    if (since.has_value() && now - *since >= kLetGo) {
+      Leave(&child);
+    }
+  }
+}
+
+void Supervisor::Leave(Child* child) {
+  LogError("child_left_behind",
+           {{"child", child->spec.name}, {"pid", child->pid}});
+  left_.push_back(absl::StrCat(child->spec.name, " (pid ", child->pid, ")"));
+  child->pid = 0;
+  if (status_.ok() || absl::IsInternal(status_)) {
+    status_ = absl::InternalError(
+        absl::StrCat("left behind: ", absl::StrJoin(left_, ", "),
+                     ". The kernel does not let it go from a call to a file "
+                     "system that hangs; it ends when that answers, and does "
+                     "nothing more"));
   }
 }
 

@@ -114,11 +114,16 @@ class CoreTest : public ::testing::Test {
     seams.probe = &probe;
     seams.peer = &peer;
     seams.calls = &calls;
-    seams.replace_threads = [this](int stuck) { replaced = stuck; };
+    seams.replace_threads = [this](int stuck) {
+      replaced = stuck;
+      ++asked_for_threads;
+    };
+    seams.missing_threads = [this] { return missing; };
     seams.open_store = [this](const MountMemory& memory)
         -> absl::StatusOr<std::shared_ptr<ImageStore>> {
       StoreOptions options;
       options.memory = memory;
+      options.calls = &calls;
       // They outlive what is opened on them.
       watches.push_back(std::make_unique<WatchedFileSystem>(root, &calls));
       FileSystem* const watched = watches.back().get();
@@ -131,6 +136,7 @@ class CoreTest : public ::testing::Test {
       opened = shared;
       return shared;
     };
+    seams.idle_io = [this](bool idle) { idle_io = idle; };
     seams.look_again = [this] { return ++looks; };
     seams.fatal = [this](const absl::Status& status) { fatal = status; };
     return seams;
@@ -387,6 +393,9 @@ class CoreTest : public ::testing::Test {
   DiskCalls calls{&clock, /*threads=*/2};
   std::vector<std::unique_ptr<WatchedFileSystem>> watches;
   int replaced = 0;  // threads
+  int asked_for_threads = 0;
+  int missing = 0;
+  bool idle_io = false;
   testing::ManualExecutor disk;
   testing::ManualExecutor probe;
   FakePeer peer;

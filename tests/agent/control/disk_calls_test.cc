@@ -1,6 +1,10 @@
 // Calls to the mount that do not return, and what becomes of their work.
 #include "agent/fs/disk_calls.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -113,7 +117,9 @@ TEST_F(DiskCallsTest, AsManyAreReplacedAsThereAreAndTheProbeIsNot) {
     const DiskCalls::Call call(&calls, DiskCalls::Kind::kData, "pread", "x");
     Pass(16);
     EXPECT_EQ(calls.stuck(), 0);
+    EXPECT_EQ(calls.overdue(), 1);
   }).join();
+  EXPECT_EQ(calls.overdue(), 0);
 }
 
 // No call could return meanwhile.
@@ -181,6 +187,35 @@ TEST(DiskThreadsTest, StuckThreadsAreReplacedByOnesOfTheSameTable) {
   (*disk)->Join();
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// By a limit of the address space, which sanitizers need all of.
+TEST(DiskThreadsTest, ThreadsThatTheSystemDoesNotGiveAreMissing) {
+  absl::StatusOr<std::unique_ptr<DiskThreads>> disk = DiskThreads::Start(1);
+  if (!disk.ok()) {
+    GTEST_SKIP() << disk.status();
+  }
+  int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  struct rlimit before {};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  struct rlimit tight = before;
+  tight.rlim_cur =
+      static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE) + (64 << 20));
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+  (*disk)->Replace(100);
+  while ((*disk)->missing() == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_LE((*disk)->missing(), 100);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  (*disk)->Replace(100);
+  while ((*disk)->missing() > 0) {
+    std::this_thread::yield();
+  }
+  (*disk)->Join();
+}
+#endif
+
 TEST(ThreadPoolTest, ResizeAddsThreadsAndLetsThemEnd) {
   ThreadPool pool("test", 1);
   for (int round = 0; round < 20; ++round) {
@@ -228,6 +263,11 @@ class StuckCallTest : public CoreTest {
     };
     fs.Inject(fault);
   }
+  int64_t StuckToldLast() {
+    const control::v1::AgentMessage* message = Last(
+        [](const control::v1::AgentMessage& m) { return m.has_heartbeat(); });
+    return message == nullptr ? -1 : message->heartbeat().stuck_calls();
+  }
   bool hung = false;
 };
 
@@ -242,6 +282,7 @@ TEST_F(StuckCallTest, OneStuckWriteEndsItsStreamAndTheUploadGoesOn) {
     EXPECT_THAT(*stream->finished, HasReason(reason::kMountStalled));
     EXPECT_THAT(stream->finished->message(), HasSubstr("the limit is 15 s"));
     EXPECT_EQ(replaced, 1);
+    EXPECT_EQ(StuckToldLast(), 1);
     // Not queued behind it.
     EXPECT_THAT(
         core.OpenWrite(Header(), std::make_shared<FakeStream>()).status(),
@@ -251,6 +292,8 @@ TEST_F(StuckCallTest, OneStuckWriteEndsItsStreamAndTheUploadGoesOn) {
   ASSERT_TRUE(hung);
   Tick();
   EXPECT_EQ(replaced, 0) << "it came back";
+  Tick(absl::Seconds(2));
+  EXPECT_EQ(StuckToldLast(), 0);
   handle = OpenStream(&stream);
   EXPECT_EQ(stream->progress().next_offset(), kBlockBytes + 100)
       << "what the stuck call wrote is kept";
@@ -300,6 +343,107 @@ TEST_F(StuckCallTest, APublishThatWasStuckIsAnsweredToTheNextStream) {
   EXPECT_OK(*stream->finished);
 }
 
+// Many GiB may be read after the one call that hung.
+TEST_F(StuckCallTest, AStreamIsTakenAgainWhileTheRestIsVerified) {
+  LeaveBytes(3 * kBlockBytes);
+  Register({Open()});
+  bool looked = false;
+  Hang("pread", Inflight(), 17, [&] {
+    testing::Fault next;
+    next.op = "pread";
+    next.path = Inflight();
+    next.status = absl::OkStatus();
+    next.perform = true;
+    next.during = [&] {
+      looked = true;
+      streams.push_back(std::make_shared<FakeStream>());
+      EXPECT_OK(core.OpenWrite(Header(), streams.back()));
+    };
+    fs.Inject(next);
+  });
+  FakeStream* first = nullptr;
+  OpenStream(&first);
+  ASSERT_TRUE(hung);
+  ASSERT_TRUE(looked);
+  EXPECT_THAT(*first->finished, HasReason(reason::kMountStalled));
+  EXPECT_EQ(streams.back()->progress().next_offset(), 3 * kBlockBytes);
+}
+
+TEST_F(StuckCallTest, AStuckUploadDoesNotKeepItsMountUnattached) {
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  const Uuid stuck = upload_id;
+  Hang("pwrite", Inflight(), 17, [&] {
+    core.OnDisconnected(session);
+    std::vector<control::v1::OpenUpload> open = {Open()};
+    upload_id = ids.NextUuid();
+    image_id = ids.NextUuid();
+    open.push_back(Open());
+    Register(open);
+    ASSERT_NE(Attached(), nullptr);
+    ASSERT_EQ(Attached()->uploads_size(), 1);
+    EXPECT_EQ(Attached()->uploads(0).upload_id(), upload_id.bytes());
+    FakeStream* other = nullptr;
+    const auto writer = OpenStream(&other);
+    Write(writer, 0, 100);
+    Ack();
+    Commit(writer, 100);
+    Tick();
+    EXPECT_NE(Published(), nullptr);
+    for (int i = 0; i < 20; ++i) {
+      Tick();
+    }
+    EXPECT_EQ(Attached()->uploads_size(), 1) << "it is still stuck";
+    EXPECT_EQ(Attached()->uploads(0).upload_id(), upload_id.bytes());
+  });
+  Write(handle, 0, 100);
+  ASSERT_TRUE(hung);
+  Tick();
+  ASSERT_EQ(Attached()->uploads_size(), 1);
+  EXPECT_EQ(Attached()->uploads(0).upload_id(), stuck.bytes());
+  EXPECT_TRUE(Attached()->uploads(0).exists());
+  EXPECT_EQ(Attached()->uploads(0).received_bytes(), 100);
+  const auto sent = link->sent.size();
+  Tick();
+  EXPECT_EQ(link->sent.size(), sent) << "once";
+}
+
+// It has the strand that it had.
+TEST_F(StuckCallTest, AStuckUploadThatIsNamedAgainIsLeftOutToo) {
+  Register({Open()});
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Hang("pwrite", Inflight(), 17, [&] {
+    for (const bool named : {false, true}) {
+      core.OnDisconnected(session);
+      Register(named ? std::vector<control::v1::OpenUpload>{Open()}
+                     : std::vector<control::v1::OpenUpload>(),
+               /*may_collect=*/false);
+      ASSERT_NE(Attached(), nullptr) << named;
+      EXPECT_EQ(Attached()->uploads_size(), 0) << named;
+    }
+  });
+  Write(handle, 0, 100);
+  ASSERT_TRUE(hung);
+  Tick();
+  ASSERT_EQ(Attached()->uploads_size(), 1);
+  EXPECT_TRUE(Attached()->uploads(0).exists());
+}
+
+TEST_F(StuckCallTest, AnUploadThatCanNotBeLookedUpIsToldLater) {
+  Hang("stat", image_id.ToString(), 12, [&] {
+    ASSERT_NE(Attached(), nullptr);
+    EXPECT_EQ(Attached()->uploads_size(), 0);
+  });
+  Register({Open()});
+  ASSERT_TRUE(hung);
+  Tick();
+  ASSERT_EQ(Attached()->uploads_size(), 1);
+  EXPECT_EQ(Attached()->uploads(0).upload_id(), upload_id.bytes());
+  EXPECT_FALSE(Attached()->uploads(0).exists());
+}
+
 // The threads of the pool, and as many again.
 TEST_F(StuckCallTest, WithoutAThreadLeftTheMountHangs) {
   Register({Open()});
@@ -321,6 +465,32 @@ TEST_F(StuckCallTest, WithoutAThreadLeftTheMountHangs) {
   // As after any hang, by clean probes.
   Tick();
   EXPECT_EQ(core.View().health, v1::HEALTH_HUNG);
+  for (int i = 0; i < 48; ++i) {
+    Tick();
+  }
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+}
+
+// Two are stuck, and the system gives none for them.
+TEST_F(StuckCallTest, WhereNoThreadIsToBeHadTheMountHangsAsSoonAsAllAreStuck) {
+  Register({Open()});
+  missing = 2;
+  std::vector<std::unique_ptr<DiskCalls::Call>> stuck;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+    stuck.push_back(std::make_unique<DiskCalls::Call>(
+        &calls, DiskCalls::Kind::kMetadata, "open", "x"));
+    for (int j = 0; j < 48; ++j) {
+      Tick();
+    }
+  }
+  EXPECT_EQ(core.View().health, v1::HEALTH_HUNG);
+  EXPECT_THAT(core.View().detail, HasSubstr("all 2 threads"));
+  const int asked = asked_for_threads;
+  Tick();
+  EXPECT_GT(asked_for_threads, asked) << "they are asked for again";
+  missing = 0;
+  stuck.clear();
   for (int i = 0; i < 48; ++i) {
     Tick();
   }

@@ -11,6 +11,7 @@
 #include "common/errors.h"
 #include "tests/agent/control/core_fixture.h"
 #include "tests/testing/matchers.h"
+#include "tests/testing/nfs_file_system.h"
 
 namespace predella::agent {
 namespace {
@@ -48,6 +49,44 @@ class MountHealthTest : public CoreTest {
     fs.Inject(fault);
   }
 };
+
+// As NFS: no exclusive lock on what can only be read.
+class ReadOnlyMountTest : public MountHealthTest {
+ protected:
+  ~ReadOnlyMountTest() override {
+    core.Stop([] {});
+    Run();  // before the file system ends
+  }
+  testing::NfsLock lock;
+  testing::NfsFileSystem nfs{&mem, &lock};
+};
+
+TEST_F(ReadOnlyMountTest, ReadOnlyAtTheStartItIsReadAndThenOpenedAnew) {
+  nfs.read_only = true;
+  root = &nfs;
+  Register();
+  ASSERT_NE(Attached(), nullptr);
+  for (int i = 0; i < 12; ++i) {
+    Tick();
+  }
+  EXPECT_EQ(Told(), v1::HEALTH_READ_ONLY);
+  EXPECT_TRUE(core.Serving());
+  EXPECT_EQ(lock.readers, 1);
+  EXPECT_THAT(core.OpenWrite(Header(), std::make_shared<FakeStream>()).status(),
+              HasReason(reason::kMountReadOnly));
+  nfs.read_only = false;
+  for (int i = 0; i < 24; ++i) {
+    Tick();
+  }
+  EXPECT_TRUE(lock.writer);
+  EXPECT_EQ(link->disconnected, "the mount came back and registers again");
+  core.OnDisconnected(session);
+  Register({Open()});
+  EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+  FakeStream* stream = nullptr;
+  Write(OpenStream(&stream), 0, 100);
+  EXPECT_FALSE(stream->finished.has_value());
+}
 
 // Every disk thread and the probe are stuck: nothing runs but the watcher.
 TEST_F(MountHealthTest, AnotherMountOnThePathIsAbsentInTheSameCall) {

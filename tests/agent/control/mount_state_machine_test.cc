@@ -55,6 +55,19 @@ TEST_F(StateMachineTest, UnknownThenHungThenOnline) {
   EXPECT_TRUE(machine_.View().serves_writes);
 }
 
+// It was refused because another call is stuck, which is no sign of life.
+TEST_F(StateMachineTest, ACallThatWasNotMadeHidesNoHang) {
+  Open();
+  machine_.ProbeStarted();
+  clock_.Advance(absl::Seconds(9));
+  machine_.CallDone(MakeError(absl::StatusCode::kUnavailable,
+                              reason::kMountStalled, "the fence is in use"));
+  EXPECT_EQ(Health(), v1::HEALTH_HUNG);
+  EXPECT_FALSE(machine_.FreshTraffic(absl::Seconds(2)));
+  machine_.CallDone(absl::OkStatus());
+  EXPECT_TRUE(machine_.FreshTraffic(absl::Seconds(2)));
+}
+
 TEST_F(StateMachineTest, AMissingLabelIsAbsentAnythingElseFailed) {
   machine_.OpenStarted();
   machine_.OpenDone(Foreign());

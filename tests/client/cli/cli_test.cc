@@ -29,6 +29,7 @@ namespace {
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::StatusIs;
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::NiceMock;
 using ::testing::Return;
@@ -79,6 +80,7 @@ TEST_F(CliTest, MountTable) {
   second->set_health(v1::HEALTH_READ_ONLY);
   second->set_admin_state(v1::ADMIN_STATE_CORDONED);
   second->set_health_detail("two of three probes failed");
+  second->set_stuck_call_count(3);
   ON_CALL(*connection_, ListMounts).WillByDefault(Return(mounts));
   EXPECT_EQ(Run({"mount", "ls"}), 0);
   EXPECT_EQ(
@@ -86,7 +88,9 @@ TEST_F(CliTest, MountTable) {
       "NAME  HEALTH     ADMIN     SIZE  ALLOC  RSVD  FREE  CAP  IMAGES  AGE\n"
       "m-01  ONLINE     ACTIVE    7.3T  5.1T   40G   2.2T  70%  1204    -\n"
       "m-02  READ_ONLY  CORDONED  7.3T  5.1T   40G   2.2T  70%  1204    -\n"
-      "m-02: two of three probes failed\n");
+      "m-02: two of three probes failed\n"
+      "m-02: calls to its directory that did not come back within their "
+      "limit: 3\n");
   EXPECT_EQ(Run({"mount", "ls", "-o", "wide"}), 0);
   EXPECT_THAT(out_.str(), HasSubstr("PRIO  STORED  HOST  PATH  HEARD  AGE"));
   EXPECT_EQ(Run({"mount", "ls", "-o", "json"}), 0);
@@ -118,6 +122,7 @@ TEST(OutputTest, NoTextSteersTheTerminal) {
   mount.set_host("h\x1b[31m");
   mount.set_health_detail("one\ntwo\x7f");
   mount.set_admin_reason("\x1b]0;x\x07");
+  mount.set_stuck_call_count(2);
   std::ostringstream out;
   PrintMounts(mounts, /*wide=*/true, absl::Now(), &out);
   PrintMount(mount, absl::Now(), &out);
@@ -127,6 +132,7 @@ TEST(OutputTest, NoTextSteersTheTerminal) {
   EXPECT_EQ(text.find('\x07'), std::string::npos);
   EXPECT_THAT(text, HasSubstr("a: one\\x0atwo\\x7f\n"));
   EXPECT_THAT(text, HasSubstr("bad\\x1b[2J"));
+  EXPECT_THAT(text, ContainsRegex("stuck calls +2\n"));
 }
 
 TEST_F(CliTest, UploadTable) {

@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -112,7 +113,19 @@ TEST_F(DoctorTest, WhatThisHostSeesOfTheDirectory) {
   EXPECT_THAT(said_, HasSubstr("/m-01 is not a directory"));
   local_.answered = false;
   EXPECT_EQ(Check(), kExitUnhealthy);
-  EXPECT_THAT(said_, HasSubstr("/m-01 does not answer"));
+  EXPECT_THAT(said_, AllOf(HasSubstr("/m-01 does not answer"),
+                           Not(HasSubstr("process"))));
+  local_.left = 4711;
+  EXPECT_EQ(Check(), kExitUnhealthy);
+  EXPECT_THAT(said_, HasSubstr("process 4711, which looked there, hangs"));
+  local_ = LocalMount();
+  local_.error = EIO;
+  EXPECT_EQ(Check(), kExitUnhealthy);
+  EXPECT_THAT(said_, AllOf(HasSubstr("/m-01 cannot be looked at: Input/output"),
+                           Not(HasSubstr("not a directory"))));
+  local_.error = ENOENT;
+  EXPECT_EQ(Check(), kExitUnhealthy);
+  EXPECT_THAT(said_, HasSubstr("/m-01 is not a directory"));
   local_ = {true, true, LocalMount::Labelled::kYes, true};
   EXPECT_EQ(Check(), kExitUnhealthy);
   EXPECT_THAT(said_, HasSubstr("is mounted read-only"));
@@ -229,7 +242,9 @@ TEST_F(EndpointCheckTest, SocketsAreLookedAt) {
 }
 
 TEST_F(EndpointCheckTest, DirectoriesAreLookedAt) {
-  EXPECT_FALSE(LookAtMount(top_ + "/none", absl::Seconds(30)).directory);
+  const LocalMount none = LookAtMount(top_ + "/none", absl::Seconds(30));
+  EXPECT_TRUE(none.answered && !none.directory);
+  EXPECT_EQ(none.error, ENOENT);
   LocalMount seen = LookAtMount(top_, absl::Seconds(30));
   EXPECT_TRUE(seen.answered && seen.directory && !seen.read_only);
   EXPECT_EQ(seen.label, LocalMount::Labelled::kNo);

@@ -1,8 +1,11 @@
 // Children as serve starts them.
 #include "client/cli/serve/process_runner.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -55,6 +58,19 @@ TEST(RunAndCaptureTest, ChildrenGetNeitherOptionsNorTheNotifySocket) {
                               Not(HasSubstr("PREDELLA_LISTEN")),
                               HasSubstr("PREDELLA_LOG_LEVEL=error\n"),
                               HasSubstr("KEPT_FOR_CHILDREN=yes\n")));
+}
+
+TEST(ProcessRunnerTest, AChildWhoseFirstThreadIsGoneIsHollow) {
+  ASSERT_OK_AND_ASSIGN(auto runner, MakeProcessRunner());
+  ASSERT_OK_AND_ASSIGN(const int64_t pid, runner->Start({"sleep", "600"}));
+  EXPECT_FALSE(runner->Hollow(pid));
+  runner->Signal(pid, SIGKILL);
+  // Ended, and not yet reaped.
+  siginfo_t info{};
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_TRUE(runner->Hollow(pid));
+  EXPECT_EQ(runner->Reap().size(), 1);
+  EXPECT_FALSE(runner->Hollow(pid));
 }
 
 }  // namespace

@@ -1,12 +1,21 @@
 // The parts of `predella serve` that need no process.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <filesystem>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -29,11 +38,15 @@ using ::predella::testing::FakeClock;
 using ::predella::testing::FakeIds;
 using ::predella::testing::IsOkAndHolds;
 using ::predella::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::Optional;
+using ::testing::Pair;
 
 TEST(DatadirsTest, GlancesOwnForm) {
   ASSERT_OK_AND_ASSIGN(
@@ -132,17 +145,26 @@ DirectoryFacts Good(const std::string& path, uint64_t device, uint64_t inode) {
 TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
   const std::vector<Datadir> dirs = {{"a", "/a", 1}, {"b", "/b", 2}};
   const auto judge = [&](const DirectoryFacts& second) {
-    return JudgeDirectories(dirs, {Good("/a", 1, 1), second});
+    return JudgeDirectories(dirs, {Good("/a", 1, 1), second}, {});
   };
   DirectoryFacts facts;
+  facts.error = ENOENT;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                     HasSubstr("/b does not exist")));
+                                     HasSubstr("/b does not exist; mount it")));
+  // What does not answer well is not what does not exist.
+  facts.error = ESTALE;
+  EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                     AllOf(HasSubstr("/b cannot be looked at: "
+                                                     "Stale file handle"),
+                                           Not(HasSubstr("exist")))));
   facts.exists = true;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
                                      HasSubstr("/b is not a directory")));
   facts.directory = true;
+  facts.error = EACCES;
   EXPECT_THAT(judge(facts), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                     HasSubstr("/b is not writable")));
+                                     AllOf(HasSubstr("/b is not writable"),
+                                           HasSubstr("Permission denied"))));
   facts.read_only = true;
   EXPECT_THAT(judge(facts)->warnings,
               ElementsAre(HasSubstr("/b is mounted read-only")));
@@ -156,13 +178,87 @@ TEST(DirectoryCheckTest, EveryMistakeHasItsSentence) {
   EXPECT_THAT(judge(Good("/b", 1, 9))->warnings,
               ElementsAre(HasSubstr("on one file system")));
   // One sentence for any number of them.
-  EXPECT_THAT(
-      JudgeDirectories({{"a", "/a", 1}, {"b", "/b", 2}, {"c", "/c", 3}},
-                       {Good("/a", 1, 1), Good("/b", 1, 2), Good("/c", 1, 3)})
-          ->warnings,
-      ElementsAre(HasSubstr("/a, /b, /c are on one file system")));
+  EXPECT_THAT(JudgeDirectories(
+                  {{"a", "/a", 1}, {"b", "/b", 2}, {"c", "/c", 3}},
+                  {Good("/a", 1, 1), Good("/b", 1, 2), Good("/c", 1, 3)}, {})
+                  ->warnings,
+              ElementsAre(HasSubstr("/a, /b, /c are on one file system")));
   facts.answered = false;
   EXPECT_THAT(judge(facts)->warnings, ElementsAre(HasSubstr("HUNG")));
+}
+
+TEST(DirectoryCheckTest, WhatIsWrongWithAKnownMountIsAWarning) {
+  const std::vector<Datadir> dirs = {{"a", "/a", 1}, {"b", "/b", 2}};
+  const auto judge = [&](const DirectoryFacts& first) {
+    return JudgeDirectories(dirs, {first, Good("/b", 1, 2)}, {"a"});
+  };
+  DirectoryFacts facts;
+  facts.error = EIO;
+  ASSERT_OK_AND_ASSIGN(DirectoryReport report, judge(facts));
+  EXPECT_THAT(report.away, ElementsAre("a"));
+  EXPECT_THAT(report.warnings,
+              ElementsAre(AllOf(HasSubstr("/a cannot be looked at: "
+                                          "Input/output error"),
+                                HasSubstr("mount a was served from it"))));
+  facts.error = ENOENT;
+  EXPECT_THAT(judge(facts)->warnings,
+              ElementsAre(HasSubstr("/a does not exist; mount a")));
+  facts.exists = true;  // a file now
+  EXPECT_THAT(judge(facts)->away, ElementsAre("a"));
+  // Its label can be read.
+  facts.directory = true;
+  facts.error = EACCES;
+  facts.device = 7;
+  ASSERT_OK_AND_ASSIGN(report, judge(facts));
+  EXPECT_THAT(report.away, IsEmpty());
+  EXPECT_THAT(report.warnings, ElementsAre(HasSubstr("/a is not writable")));
+  // What cannot be is refused all the same.
+  EXPECT_FALSE(judge(Good("/b", 1, 2)).ok());
+  facts.answered = false;
+  EXPECT_THAT(judge(facts)->away, ElementsAre("a"));
+  // One that is known excuses no other.
+  EXPECT_FALSE(
+      JudgeDirectories(dirs, {Good("/a", 1, 1), DirectoryFacts()}, {"a"}).ok());
+  // All of them are away.
+  EXPECT_THAT(
+      JudgeDirectories(dirs, {DirectoryFacts(), DirectoryFacts()}, {"a", "b"})
+          ->away,
+      ElementsAre("a", "b"));
+}
+
+TEST(DirectoryCheckTest, DirectoriesAreLookedAt) {
+  const std::string top = ::testing::TempDir() + "directory_check";
+  std::filesystem::create_directories(top);
+  DirectoryFacts facts = LookAtDirectory(top + "/none", absl::Seconds(30));
+  EXPECT_TRUE(facts.answered && !facts.exists);
+  EXPECT_EQ(facts.error, ENOENT);
+  std::filesystem::remove(top + "/link");
+  std::filesystem::create_directory_symlink(top, top + "/link");
+  facts = LookAtDirectory(top + "/link", absl::Seconds(30));
+  EXPECT_TRUE(facts.exists && facts.directory && facts.writable);
+  EXPECT_EQ(facts.real_path, std::filesystem::canonical(top).string());
+  EXPECT_NE(facts.inode, 0u);
+
+  const std::string lock = top + "/lock";
+  EXPECT_EQ(LockHolder(top + "/none"), std::nullopt);
+  const int fd = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  EXPECT_EQ(LockHolder(lock), std::nullopt);
+  ASSERT_EQ(flock(fd, LOCK_EX | LOCK_NB), 0)
+      << "the look that found it free has not kept it";
+  EXPECT_THAT(LockHolder(lock), Optional(AnyOf(getpid(), 0)));
+  close(fd);
+}
+
+TEST(DirectoryCheckTest, TwoOfOneLabelAreRefused) {
+  const Label label{"a", "uid", ""};
+  EXPECT_THAT(CheckLabels({{{"a", "/a", 1}, label}, {{"b", "/b", 1}, label}},
+                          "/state", "", false),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("/a and /b both bear the label of mount a")));
+  // Two that were not seen are not one.
+  EXPECT_OK(CheckLabels({{{"a", "/a", 1}, Label{"a", "", ""}},
+                         {{"b", "/b", 1}, Label{"b", "", ""}}},
+                        "/state", "", false));
 }
 
 TEST(DirectoryCheckTest, LabelsOfOtherClustersAreRefused) {
@@ -236,7 +332,12 @@ TEST(PlanTest, CommandLines) {
   options.listen = {"127.0.0.1:7400"};
   options.reserve = {"b=1GiB"};
   SetOption(&options.coordinator, "near-full", "85");
+  SetOption(&options.coordinator, "rescan-interval", "30s");
+  SetOption(&options.coordinator, "scrub-interval", "24h");
+  SetOption(&options.coordinator, "backup-dir", "/backups");
   SetOption(&options.agents, "file-mode", "0600");
+  SetOption(&options.agents, "slow-above", "3s");
+  SetOption(&options.agents, "drain-timeout", "2m");
   options.require_mountpoint = true;
   ServeState state;
   ASSERT_OK_AND_ASSIGN(const Plan plan,
@@ -244,6 +345,10 @@ TEST(PlanTest, CommandLines) {
                                 "coordinator", "agent", "host", &state));
   EXPECT_EQ(plan.endpoint, "unix:/s/run/coordinator.sock");
   EXPECT_THAT(plan.children[0].argv, Contains("--near-full=85"));
+  EXPECT_THAT(plan.children[0].argv, Contains("--rescan-interval=30s"));
+  EXPECT_THAT(plan.children[0].argv, Contains("--scrub-interval=24h"));
+  EXPECT_THAT(plan.children[0].argv, Contains("--backup-dir=/backups"));
+  EXPECT_EQ(plan.drain, absl::Minutes(2));
   EXPECT_TRUE(plan.children[0].stops_last);
   EXPECT_THAT(plan.children[2].argv,
               ElementsAre("agent", "--name=b", "--path=/b", "--priority=2",
@@ -252,7 +357,8 @@ TEST(PlanTest, CommandLines) {
                           "--listen=127.0.0.1:7411",
                           "--advertise=unix:/s/run/agent-b.sock",
                           "--advertise=127.0.0.1:7411", "--reserve=1073741824",
-                          "--file-mode=0600", "--require-mountpoint",
+                          "--file-mode=0600", "--slow-above=3s",
+                          "--drain-timeout=2m", "--require-mountpoint",
                           "--die-with-parent", "--parent-watch-fd=3"));
 }
 
@@ -358,6 +464,7 @@ class FakeRunner final : public ProcessRunner {
   void Signal(int64_t pid, int signal) override {
     signals.emplace_back(pid, signal);
   }
+  bool Hollow(int64_t pid) override { return hollow.count(pid) > 0; }
   void Exit(const std::string& name, int code, int signal = 0) {
     exits.push_back({running[name], code, signal});
   }
@@ -368,10 +475,12 @@ class FakeRunner final : public ProcessRunner {
   std::map<std::string, int> starts;
   std::vector<ChildExit> exits;
   std::vector<std::pair<int64_t, int>> signals;
+  std::set<int64_t> hollow;
 };
 
 class SupervisorTest : public ::testing::Test {
  protected:
+  const absl::Duration stop_for_ = Supervisor::kDrain + Supervisor::kPastDrain;
   FakeRunner runner_;
   FakeClock clock_;
   FakeIds ids_;
@@ -438,9 +547,8 @@ TEST_F(SupervisorTest, ConfigurationErrorStopsEverything) {
   runner_.Exit("c", 0);
   supervisor_.Tick();
   EXPECT_TRUE(supervisor_.stopped());
-  EXPECT_THAT(supervisor_.status(),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
-                       HasSubstr("agent a cannot run")));
+  EXPECT_THAT(supervisor_.status(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                             HasSubstr("agent a cannot run")));
 }
 
 TEST_F(SupervisorTest, ACoordinatorThatNeverServesIsGivenUp) {
@@ -490,12 +598,99 @@ TEST_F(SupervisorTest, CoordinatorStopsAfterTheAgents) {
 TEST_F(SupervisorTest, WhatDoesNotStopIsKilled) {
   supervisor_.Tick();
   supervisor_.RequestStop();
-  clock_.Advance(Supervisor::kStopFor);
+  clock_.Advance(stop_for_ - absl::Milliseconds(1));
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals, Not(Contains(Pair(::testing::_, SIGKILL))));
+  clock_.Advance(absl::Milliseconds(1));
   supervisor_.Tick();
   EXPECT_THAT(runner_.signals,
               Contains(std::pair(runner_.running["a"], SIGKILL)));
   EXPECT_THAT(runner_.signals,
               Not(Contains(std::pair(runner_.running["c"], SIGTERM))));
+}
+
+// As when a call to its mount hangs in the kernel.
+TEST_F(SupervisorTest, WhatSigkillDoesNotEndIsLeftBehindAndNamed) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  clock_.Advance(stop_for_);
+  supervisor_.Tick();
+  clock_.Advance(Supervisor::kLetGo - absl::Milliseconds(1));
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Not(Contains(std::pair(runner_.running["c"], SIGTERM))));
+  clock_.Advance(absl::Milliseconds(1));
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGTERM)));
+  EXPECT_FALSE(supervisor_.stopped());
+  runner_.Exit("c", 0);
+  supervisor_.Tick();
+  EXPECT_TRUE(supervisor_.stopped());
+  EXPECT_THAT(supervisor_.status(),
+              StatusIs(absl::StatusCode::kInternal,
+                       HasSubstr(absl::StrCat("left behind: agent a (pid ",
+                                              runner_.running["a"], ")"))));
+}
+
+TEST_F(SupervisorTest, WhatIsGoneButForItsStuckThreadsIsNotWaitedForLong) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  supervisor_.Tick();
+  runner_.hollow.insert(runner_.running["a"]);
+  supervisor_.Tick();
+  clock_.Advance(Supervisor::kLetGo);
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGTERM)));
+  EXPECT_THAT(runner_.signals, Not(Contains(Pair(::testing::_, SIGKILL))));
+  runner_.Exit("c", 0);
+  supervisor_.Tick();
+  EXPECT_TRUE(supervisor_.stopped());
+  EXPECT_FALSE(supervisor_.status().ok());
+}
+
+TEST_F(SupervisorTest, ACoordinatorThatHangsIsLeftBehindToo) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  runner_.Exit("a", 0);
+  supervisor_.Tick();
+  clock_.Advance(stop_for_);
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGKILL)));
+  EXPECT_FALSE(supervisor_.stopped());
+  clock_.Advance(Supervisor::kLetGo);
+  supervisor_.Tick();
+  EXPECT_TRUE(supervisor_.stopped());
+  EXPECT_THAT(supervisor_.status(), StatusIs(absl::StatusCode::kInternal,
+                                             HasSubstr("coordinator (pid")));
+}
+
+TEST_F(SupervisorTest, AskedTwiceItKillsAtOnce) {
+  supervisor_.Tick();
+  supervisor_.RequestStop();
+  supervisor_.RequestStop();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["a"], SIGKILL)));
+  runner_.Exit("a", 0, SIGKILL);
+  supervisor_.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["c"], SIGKILL)));
+}
+
+TEST_F(SupervisorTest, ALongDrainIsWaitedFor) {
+  Supervisor supervisor({{"agent a", {"a"}, false}}, &runner_, &clock_, &ids_,
+                        absl::Minutes(2));
+  supervisor.Tick();
+  supervisor.RequestStop();
+  clock_.Advance(absl::Minutes(2));
+  supervisor.Tick();
+  EXPECT_THAT(runner_.signals, Not(Contains(Pair(::testing::_, SIGKILL))));
+  clock_.Advance(Supervisor::kPastDrain);
+  supervisor.Tick();
+  EXPECT_THAT(runner_.signals,
+              Contains(std::pair(runner_.running["a"], SIGKILL)));
 }
 
 }  // namespace

@@ -27,8 +27,9 @@ using ::testing::UnorderedElementsAre;
 constexpr IndexSection kAllSections[] = {
     IndexSection::kMounts,  IndexSection::kImages,     IndexSection::kByMount,
     IndexSection::kUploads, IndexSection::kTombstones, IndexSection::kConflicts,
-    IndexSection::kScrubs,  IndexSection::kEvents,     IndexSection::kMeta,
-    IndexSection::kTotals,  IndexSection::kFaults};
+    IndexSection::kScrubs,  IndexSection::kUnadopted,  IndexSection::kEvents,
+    IndexSection::kMeta,    IndexSection::kUnknown,    IndexSection::kTotals,
+    IndexSection::kFaults};
 
 class IndexCheckTest : public ::testing::Test {
  protected:
@@ -130,6 +131,59 @@ TEST_F(IndexCheckTest, AnIndexThatWasLeftAloneIsClean) {
   ASSERT_OK(index_->Commit(std::move(txn)));
   EXPECT_THAT(Codes(), IsEmpty());
   EXPECT_GT(rows_, 10);
+}
+
+TEST_F(IndexCheckTest, RowsOfNoTableAreNamed) {
+  PutImage({store1_});
+  for (const char* key :
+       {"a", "image", "imagf/1", "meta/surprise", "zz/1", "zz/2", "\xff"}) {
+    Write(key, "?");
+  }
+  for (const int64_t limit : {1000, 1}) {
+    std::vector<std::string> rows;
+    for (const Finding& finding : Check(limit)) {
+      EXPECT_EQ(finding.code, "ROW_UNKNOWN");
+      rows.push_back(finding.row);
+    }
+    EXPECT_EQ(rows.size(), 7u) << limit;
+  }
+}
+
+// A client was told that it is stored.
+TEST_F(IndexCheckTest, ACommittedUploadWithoutItsImageIsNamed) {
+  storage::v1::UploadRow upload;
+  upload.set_upload_id(TestId(1).bytes());
+  upload.set_image_id(TestId(2).bytes());
+  upload.mutable_generation()->set_epoch(index_->epoch());
+  upload.mutable_generation()->set_n(1);
+  upload.mutable_generation()->set_nonce(index_->epoch_nonce());
+  upload.add_targets()->set_mount_uid(store1_.bytes());
+  upload.set_outcome(storage::v1::UPLOAD_OUTCOME_DELETED);
+  Write(keys::Upload(TestId(1)), SerializeRow(upload));
+  EXPECT_THAT(Codes(), IsEmpty());
+  upload.set_outcome(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  Write(keys::Upload(TestId(1)), SerializeRow(upload));
+  EXPECT_THAT(Codes(), ElementsAre("UPLOAD_WITHOUT_IMAGE"));
+  // A delete that a mount brought tells as much.
+  storage::v1::TombstoneRow tombstone;
+  tombstone.set_image_id(upload.image_id());
+  *tombstone.mutable_generation() = upload.generation();
+  Write(keys::Tombstone(TestId(2), Generation::FromProto(upload.generation())),
+        SerializeRow(tombstone));
+  EXPECT_THAT(Codes(), IsEmpty());
+}
+
+TEST_F(IndexCheckTest, AFileThatWasNotAdoptedIsOfAMountThatIsKnown) {
+  IndexTxn txn = index_->Begin();
+  txn.PutUnadopted(TestImage(TestId(1), txn.pair(), 10, {store1_}));
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  EXPECT_THAT(Codes(), IsEmpty());
+  txn = index_->Begin();
+  txn.PutUnadopted(TestImage(TestId(1), txn.pair(), 10, {unknown_}));
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  Write(keys::Unadopted(TestId(3), store1_), "");
+  EXPECT_THAT(Codes(),
+              UnorderedElementsAre("COPY_ON_UNKNOWN_MOUNT", "ROW_MISPLACED"));
 }
 
 TEST_F(IndexCheckTest, RowsThatCanNotBeReadAreNamedByTheirKeys) {

@@ -1,5 +1,10 @@
 // Deletes while a mount that is away may hold a later generation of the image
 // than the index has.
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -96,6 +101,172 @@ TEST_F(DeleteUnsureTest, TheSameBeforeTheMountWasHeard) {
   Connect(c);
   EXPECT_TRUE(lifecycle_->trust().recovering());
   ExpectDeleted(c);
+}
+
+// It is heard between the last look at what is known and the commit.
+TEST_F(DeleteUnsureTest, TheSameOfAMountThatIsHeardDuringTheDelete) {
+  Upload(a_, image_, upload_);
+  FakeAgent* const c = AddAgent("c", 1);
+  PlantLater(c);
+  std::vector<storage::v1::FenceEntry> known(1);
+  known[0].set_epoch(index_->epoch());
+  known[0].set_nonce(index_->epoch_nonce());
+  known[0].set_max_n(c->file(image_)->generation.n());
+  Restart();
+  Connect(a_);
+  ASSERT_FALSE(lifecycle_->trust().recovering());
+  kv_->BeforeNextCommit(
+      [&] { EXPECT_OK(lifecycle_->trust().Compare(c->uid(), known)); });
+  ASSERT_OK(Delete(image_));
+  ASSERT_TRUE(lifecycle_->trust().recovering());
+  EXPECT_THAT(Get(), HasReason(reason::kImageNotFound));
+  Connect(c);
+  ExpectDeleted(c);
+}
+
+// The delete was of all that was known; what comes later is another question.
+TEST_F(DeleteUnsureTest, ADeleteOfEarlierAnswersForNothingThatIsHeardLater) {
+  Upload(a_, image_, upload_);
+  FakeAgent* const c = AddAgent("c", 1);
+  PlantLater(c);
+  Restart();
+  Connect(a_);
+  ASSERT_OK(Delete(image_));
+  EXPECT_THAT(Get(), HasReason(reason::kImageNotFound));
+  c->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_listing = absl::UnavailableError("not yet");
+  });
+  Connect(c);
+  ASSERT_TRUE(lifecycle_->trust().recovering());
+  EXPECT_THAT(Get(), HasReason(reason::kRecovering));
+  c->Behave(
+      [](FakeAgent::Behaviour* b) { b->refuse_listing = absl::OkStatus(); });
+  List();
+  EXPECT_OK(Get());
+}
+
+// As a listing finds a second generation while the uploads are asked.
+TEST_F(DeleteUnsureTest, AConflictThatIsFoundMeanwhileStopsTheDelete) {
+  PutBack(kv_->Contents());
+  AddConnected("c", 3)->Lose();
+  Connect(a_);
+  ASSERT_OK(Start(image_, upload_, 4096));
+  ASSERT_TRUE(lifecycle_->trust().recovering());
+  a_->Behave([&](FakeAgent::Behaviour* b) {
+    b->on_command = [&](const control::v1::Command& command) {
+      if (!command.has_close_if_idle()) {
+        return;
+      }
+      storage::v1::ConflictRow conflict;
+      conflict.mutable_image()->set_image_id(image_.bytes());
+      conflict.mutable_image()->mutable_generation()->set_epoch(1);
+      conflict.mutable_image()->mutable_generation()->set_n(7);
+      server::IndexTxn txn = index_->Begin();
+      txn.PutConflict(conflict);
+      EXPECT_OK(index_->Commit(std::move(txn)));
+    };
+  });
+  EXPECT_THAT(Delete(image_), HasReason(reason::kImageConflict));
+  EXPECT_EQ(index_->TombstonesOf(image_)->size(), 0u);
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+}
+
+// Nothing is removed until RECOVERING ends, and the delete waits for each
+// mount: the new upload does not.
+TEST_F(DeleteUnsureTest, TheIdIsStoredAnewBeforeRecoveringEnds) {
+  Upload(a_, image_, upload_);
+  FakeAgent* const b = AddConnected("b", 3);
+  FakeAgent* const c = AddConnected("c", 4);
+  c->Lose();
+  Settle();
+  PlantLater(c);
+  PutBack(kv_->Contents());
+  Connect(a_);
+  Connect(b);
+  ASSERT_OK(Delete(image_));
+  ASSERT_TRUE(a_->Has(image_)) << "nothing is removed now";
+  a_->Behave([](FakeAgent::Behaviour* x) { x->name_taken = true; });
+  Upload(b, image_, ids_.NextUuid());
+  const auto row = *index_->GetImage(image_);
+  ASSERT_TRUE(row.has_value());
+  Connect(c);
+  List();
+  EXPECT_FALSE(lifecycle_->trust().recovering());
+  List();
+  const auto now = *index_->GetImage(image_);
+  ASSERT_TRUE(now.has_value());
+  EXPECT_EQ(now->upload_id(), row->upload_id());
+  EXPECT_TRUE(b->Has(image_));
+  EXPECT_FALSE(a_->Has(image_));
+  EXPECT_FALSE(c->Has(image_));
+}
+
+// Where the deleted file is on the only mount, the upload waits and does not
+// end.
+TEST_F(DeleteUnsureTest, AnUploadWaitsForAFileThatIsRemovedAfterRecovering) {
+  Upload(a_, image_, upload_);
+  FakeAgent* const c = AddConnected("c", 4);
+  c->Lose();
+  Settle();
+  PutBack(kv_->Contents());
+  Connect(a_);
+  ASSERT_OK(Delete(image_));
+  a_->Behave([](FakeAgent::Behaviour* x) { x->name_taken = true; });
+  const Uuid again = ids_.NextUuid();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Start(image_, again, 4096),
+                HasReason(reason::kLeftoverPending));
+  }
+  Connect(c);
+  List();
+  ASSERT_FALSE(lifecycle_->trust().recovering());
+  ASSERT_FALSE(a_->Has(image_));
+  a_->Behave([](FakeAgent::Behaviour* x) { x->name_taken = false; });
+  EXPECT_OK(Start(image_, again, 4096));
+}
+
+// A publish that has begun ends before a delete of all that may come does.
+TEST_F(DeleteUnsureTest, APublishAndADeleteOfAllBelowAreOneAfterTheOther) {
+  ASSERT_OK(Start(image_, upload_, 4096));
+  ASSERT_TRUE(a_->Write(upload_, 4096, false));
+  std::thread deleter;
+  absl::Notification entered;
+  kv_->BeforeNextCommit([&] {
+    deleter = std::thread([&] {
+      const server::MountGate::Counting alone(
+          lifecycle_->tombstones().adopting(), Uuid());
+      entered.Notify();
+    });
+    // Time enough for one that is not kept out.
+    EXPECT_FALSE(
+        entered.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  });
+  ASSERT_TRUE(a_->Publish(upload_));
+  Settle();
+  ASSERT_TRUE(deleter.joinable());
+  deleter.join();
+  EXPECT_TRUE(entered.HasBeenNotified());
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_COMMITTED);
+}
+
+// Nor does one that knows all come between an operator's look at an orphan and
+// its adoption.
+TEST_F(DeleteUnsureTest, ADeleteAndAnAdoptionByHandAreOneAfterTheOther) {
+  Upload(a_, image_, upload_);
+  std::thread adopter;
+  absl::Notification entered;
+  kv_->BeforeNextCommit([&] {
+    adopter = std::thread([&] {
+      const server::MountGate::Counting alone(
+          lifecycle_->tombstones().adopting(), Uuid());
+      entered.Notify();
+    });
+    EXPECT_FALSE(
+        entered.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  });
+  ASSERT_OK(Delete(image_));
+  ASSERT_TRUE(adopter.joinable());
+  adopter.join();
 }
 
 TEST_F(DeleteUnsureTest, ADeleteOfOneGenerationTakesNoOther) {

@@ -7,6 +7,7 @@
 
 #include "common/collect_garbage.h"
 #include "common/errors.h"
+#include "common/listing_digest.h"
 #include "common/rpc_status.h"
 
 namespace predella::testing {
@@ -73,6 +74,9 @@ void FakeAgent::Connect(server::SessionManager* manager) {
     last_command_ = 0;
     control::v1::Hello* hello = message.mutable_hello();
     hello->set_protocol_version(1);
+    if (behaviour_.listing_digest) {
+      hello->add_capabilities(std::string(kListingDigestCapability));
+    }
     hello->set_mount_name(name_);
     if (!behaviour_.hello_uid.none()) {
       hello->set_mount_uid(behaviour_.hello_uid.bytes());
@@ -194,6 +198,9 @@ control::v1::MountReport FakeAgent::ReportLocked() {
   report.mutable_label()->set_cluster_uid(behaviour_.cluster_uid);
   std::map<int64_t, storage::v1::FenceEntry> known = fence_;
   for (const auto& [id, file] : files_) {
+    if (file.generation.epoch() == 0) {
+      continue;  // its record never said any
+    }
     storage::v1::FenceEntry& entry = known[file.generation.epoch()];
     entry.set_epoch(file.generation.epoch());
     entry.set_nonce(file.generation.nonce());
@@ -236,6 +243,14 @@ void FakeAgent::HandleNow(int64_t session,
                           const control::v1::CoordinatorMessage& message) {
   control::v1::AgentMessage answer;
   std::optional<control::v1::Command> listing;
+  std::function<void(const control::v1::Command&)> on_command;
+  {
+    MutexLock lock(&mu_);
+    on_command = behaviour_.on_command;
+  }
+  if (on_command && message.has_command()) {
+    on_command(message.command());
+  }
   {
     MutexLock lock(&mu_);
     if (session_ == nullptr || session_->number() != session) {
@@ -272,6 +287,10 @@ void FakeAgent::HandleNow(int64_t session,
         // Those that were not named are off the list, not off the disk.
         for (const auto& [id, inflight] : kept) {
           inflight_[id] = inflight;
+        }
+        if (behaviour_.late_statuses) {
+          late_ = *done;
+          done->Clear();
         }
         if (!behaviour_.answer_attach) {
           return;
@@ -312,7 +331,7 @@ void FakeAgent::HandleNow(int64_t session,
   if (listing.has_value()) {
     control::v1::CommandResult* result = answer.mutable_command_result();
     result->set_number(listing->number());
-    const absl::Status status = List(listing->list_mount().listing_id());
+    const absl::Status status = List(listing->list_mount(), result);
     if (!status.ok()) {
       *result->mutable_error() = ToRpcStatus(status);
     }
@@ -320,9 +339,32 @@ void FakeAgent::HandleNow(int64_t session,
   Send(answer);
 }
 
-absl::Status FakeAgent::List(const std::string& listing_id) {
+control::v1::InventoryEntry FakeAgent::EntryLocked(const std::string& id,
+                                                   const File& file) {
+  control::v1::InventoryEntry entry;
+  entry.set_image_id(id);
+  entry.set_named(true);
+  entry.set_size_bytes(file.size_bytes);
+  if (!behaviour_.records_readable || !file.has_record) {
+    return entry;
+  }
+  storage::v1::ReplicaRecord* const record = entry.mutable_record();
+  record->set_image_id(id);
+  *record->mutable_generation() = file.generation;
+  record->set_upload_id(file.upload_id);
+  record->set_location_key(file.location_key);
+  record->set_size_bytes(file.record_size_bytes != 0 ? file.record_size_bytes
+                                                     : file.size_bytes);
+  record->set_crc32c(0x1234abcd);
+  return entry;
+}
+
+absl::Status FakeAgent::List(const control::v1::ListMount& request,
+                             control::v1::CommandResult* result) {
   std::vector<control::v1::InventoryPart> parts(1);
+  ListingSum sum;
   server::SessionManager* manager = nullptr;
+  const bool digest_only = request.digest_only();
   {
     MutexLock lock(&mu_);
     if (!behaviour_.refuse_listing.ok()) {
@@ -333,27 +375,16 @@ absl::Status FakeAgent::List(const std::string& listing_id) {
       if (parts.back().entries_size() == 2) {
         parts.emplace_back();
       }
-      control::v1::InventoryEntry* const entry = parts.back().add_entries();
-      entry->set_image_id(id);
-      entry->set_named(true);
-      entry->set_size_bytes(file.size_bytes);
-      if (!behaviour_.records_readable || !file.has_record) {
-        continue;
-      }
-      storage::v1::ReplicaRecord* const record = entry->mutable_record();
-      record->set_image_id(id);
-      *record->mutable_generation() = file.generation;
-      record->set_upload_id(file.upload_id);
-      record->set_location_key(file.location_key);
-      record->set_size_bytes(file.record_size_bytes != 0
-                                 ? file.record_size_bytes
-                                 : file.size_bytes);
-      record->set_crc32c(0x1234abcd);
+      *parts.back().add_entries() = EntryLocked(id, file);
+      sum.Add(EntryLocked(id, file));
     }
   }
   for (control::v1::InventoryPart& part : parts) {
+    if (digest_only) {
+      break;
+    }
     part.set_mount_uid(uid_.bytes());
-    part.set_listing_id(listing_id);
+    part.set_listing_id(request.listing_id());
     const absl::Status taken = manager->TakeInventory(part);
     if (!taken.ok()) {
       return taken;
@@ -366,6 +397,9 @@ absl::Status FakeAgent::List(const std::string& listing_id) {
   }
   if (meanwhile) {
     meanwhile();
+  }
+  if (digest_only) {
+    *result->mutable_listing_digest() = sum.ToProto();
   }
   return absl::OkStatus();
 }
@@ -500,12 +534,22 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
     if (behaviour_.held.has_value()) {
       *message.mutable_heartbeat()->mutable_held_garbage() = *behaviour_.held;
     }
+    message.mutable_heartbeat()->set_stuck_calls(behaviour_.stuck_calls);
     if (behaviour_.scrub.has_value()) {
       *message.mutable_heartbeat()->mutable_scrub() = *behaviour_.scrub;
     }
     for (const std::string& id : live_upload_ids) {
       message.mutable_heartbeat()->add_live_upload_ids(id);
     }
+  }
+  Send(message);
+}
+
+void FakeAgent::TellLate() {
+  control::v1::AgentMessage message;
+  {
+    MutexLock lock(&mu_);
+    *message.mutable_attach_done() = late_;
   }
   Send(message);
 }

@@ -68,6 +68,8 @@ class FakeAgent {
   void ReportFull(const Uuid& upload_id, int64_t received);
   void ReportLost(const control::v1::UploadLost& lost);
   void ReportFindings(const control::v1::CopyFaults& faults);
+  // What `late_statuses` left out.
+  void TellLate();
 
   // What came back; absent: nothing yet.
   std::optional<control::v1::PublishedAck> ack(const Uuid& upload_id);
@@ -96,12 +98,18 @@ class FakeAgent {
     absl::Status refuse_tombstone;
     bool ignore_commands = false;
     absl::Status refuse_listing;
-    bool other_bytes = false;  // in files without record
-    // Called when a listing was sent and before it is answered.
+    bool other_bytes = false;    // in files without record
+    bool listing_digest = true;  // as newer agents
+    // Called before a command is done.
+    std::function<void(const control::v1::Command&)> on_command;
+    // Called when a listing was sent, or its digest made, and before it is
+    // answered.
     std::function<void()> while_listing;
     bool records_readable = true;
     std::vector<storage::v1::RosterEntry> roster;
     bool answer_attach = true;
+    // The answer leaves out all uploads, as with calls that are stuck.
+    bool late_statuses = false;
     std::string cluster_uid;  // as in the label
     std::string incarnation;
     Uuid hello_uid;
@@ -110,6 +118,7 @@ class FakeAgent {
     int health = 2;  // ONLINE
     std::string health_error;
     std::string health_detail;
+    int64_t stuck_calls = 0;
     std::string host;  // empty: one of its own
     std::vector<std::string> capabilities = {"collect_garbage"};
     // What heartbeats say is held, until CollectGarbage names its number.
@@ -128,8 +137,12 @@ class FakeAgent {
   };
 
   void Handle(int64_t session, const control::v1::CoordinatorMessage& message);
-  // As ReportInventory, part by part.
-  absl::Status List(const std::string& listing_id);
+  control::v1::InventoryEntry EntryLocked(const std::string& id,
+                                          const File& file)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // As ReportInventory, part by part; or the digest of what it would send.
+  absl::Status List(const control::v1::ListMount& request,
+                    control::v1::CommandResult* result);
   control::v1::CommandResult Do(const control::v1::Command& command)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Hear(const storage::v1::Generation& pair)
@@ -159,6 +172,7 @@ class FakeAgent {
   std::map<std::string, control::v1::UploadFullAck> full_acks_
       ABSL_GUARDED_BY(mu_);
   std::optional<control::v1::Attach> attach_ ABSL_GUARDED_BY(mu_);
+  control::v1::AttachDone late_ ABSL_GUARDED_BY(mu_);
   std::vector<control::v1::Command> commands_ ABSL_GUARDED_BY(mu_);
   int64_t last_command_ ABSL_GUARDED_BY(mu_) = 0;
   bool hold_outgoing_ ABSL_GUARDED_BY(mu_) = false;

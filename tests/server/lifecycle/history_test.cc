@@ -61,6 +61,7 @@ class HistoryTest : public LifecycleFixture {
     if (!HasFailure()) {
       Quiesce();
       CheckQuiet();
+      CheckDigests();
     }
     for (const auto& [kind, count] : counts_) {
       totals_[kind] += count;
@@ -275,6 +276,21 @@ class HistoryTest : public LifecycleFixture {
             << "a file of " << image.ToString() << " outlived its delete";
       }
     }
+  }
+
+  // Nobody has touched a directory: the index alone tells what lies there.
+  void CheckDigests() {
+    const auto before = lifecycle_->inventory().digests();
+    clock_.Advance(options_.rescan_interval);
+    BeatAll();
+    for (size_t i = 0; i < agents_.size(); ++i) {
+      Tick();
+    }
+    const auto after = lifecycle_->inventory().digests();
+    EXPECT_EQ(after.same - before.same, static_cast<int64_t>(agents_.size()));
+    EXPECT_EQ(after.other, before.other);
+    counts_["digests as expected"] += static_cast<int>(after.same);
+    counts_["other digests"] += static_cast<int>(after.other);
   }
 
   void Leave() {

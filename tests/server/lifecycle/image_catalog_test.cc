@@ -343,6 +343,23 @@ TEST_F(ImageCatalogTest, AnUndecidedUploadHoldsNotFoundBack) {
   EXPECT_THAT(GetStatusOf(image_), HasReason(reason::kImageNotFound));
 }
 
+// Its agent can not look it up: a call of it is stuck. All else goes on.
+TEST_F(ImageCatalogTest, AnUploadThatItsMountDecidesLaterHoldsNotFoundBack) {
+  FakeAgent* const a = AddConnected("a", 1);
+  ASSERT_OK(Start(image_, upload_));
+  lifecycle_->sessions().TellSyncedPair();
+  Settle();
+  ASSERT_OK(index_->CloseCleanly());
+  Restart();
+  a->Behave([](FakeAgent::Behaviour* b) { b->late_statuses = true; });
+  Connect(a);
+  EXPECT_THAT(GetStatusOf(ids_.NextUuid()), HasReason(reason::kImageNotFound));
+  EXPECT_THAT(GetStatusOf(image_), HasReason(reason::kMountsMissing));
+  a->TellLate();
+  Settle();
+  EXPECT_THAT(GetStatusOf(image_), HasReason(reason::kImageNotFound));
+}
+
 TEST_F(ImageCatalogTest, ATombstoneOfAnEarlierStartDoesNotAnswerAtOnce) {
   FakeAgent* const a = AddConnected("a", 1);
   AddConnected("b", 2);

@@ -173,6 +173,45 @@ TEST_F(IndexAuditTest, AListingThatRunsIsWaitedForAndMadeAgain) {
   EXPECT_THAT(outcome.compared, IsEmpty());
 }
 
+// Two who ask at once get one listing; who asks after it gets another.
+TEST_F(IndexAuditTest, ASecondCheckJoinsTheListingsThatRun) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const auto listings = [&](FakeAgent* agent) {
+    int count = 0;
+    for (const control::v1::Command& command : agent->commands()) {
+      count += command.has_list_mount() ? 1 : 0;
+    }
+    return count;
+  };
+  Tick();
+  Tick();
+  ASSERT_EQ(listings(a), 1);
+  // b is listed for the first check when the second one begins.
+  const auto begin = [&] {
+    const auto page = lifecycle_->index_audit().Check({});
+    EXPECT_OK(page);
+    return page.ok() ? page->next_page_token() : "";
+  };
+  b->Behave([](FakeAgent::Behaviour* x) { x->ignore_commands = true; });
+  const std::string first = begin();
+  Settle();
+  Tick();
+  ASSERT_EQ(listings(a), 2);
+  ASSERT_EQ(listings(b), 2);
+  EXPECT_EQ(begin(), first);
+  Settle();
+  Tick();
+  EXPECT_EQ(listings(a), 2);
+  // Given up with its session, b is not waited for, and the round is over.
+  b->Lose();
+  Settle();
+  EXPECT_NE(begin(), first);
+  Settle();
+  Tick();
+  EXPECT_EQ(listings(a), 3);
+}
+
 TEST_F(IndexAuditTest, InRecoveringNoMountIsCompared) {
   FakeAgent* const a = AddConnected("a", 1);
   const auto old = kv_->Contents();

@@ -54,12 +54,23 @@ class InventoryAuditTest : public LifecycleFixture {
     }
     return codes;
   }
+  // Digests of them included.
   int Listings(FakeAgent* agent) {
     int count = 0;
     for (const control::v1::Command& command : agent->commands()) {
       count += command.has_list_mount() ? 1 : 0;
     }
     return count;
+  }
+  // The last one that the agent was asked for.
+  static std::string ListingOf(FakeAgent* agent) {
+    std::string id;
+    for (const control::v1::Command& command : agent->commands()) {
+      if (command.has_list_mount()) {
+        id = command.list_mount().listing_id();
+      }
+    }
+    return id;
   }
   std::vector<std::string> EventKinds() {
     std::vector<std::string> kinds;
@@ -298,6 +309,39 @@ TEST_F(InventoryAuditTest, WhatWasDeletedIsRemovedAgain) {
   EXPECT_FALSE(a->Has(image_)) << "its tombstone stands";
 }
 
+// It was damaged, so nobody could say of what generation it is: it stays, and
+// the delete counts.
+TEST_F(InventoryAuditTest, ATombstoneRulesOverADamagedFileThatIsLeft) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  a->Put(image_, Unrecorded(4096));
+  ASSERT_OK(Delete(image_));
+  ASSERT_TRUE(a->Has(image_));
+  EXPECT_THAT(lifecycle_->images().Get(image_),
+              HasReason(reason::kImageNotFound));
+  Restart();
+  Connect(a);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(lifecycle_->images().Get(image_),
+                HasReason(reason::kImageNotFound));
+    Tick();
+  }
+  EXPECT_THAT(Orphans(a), SizeIs(1));
+}
+
+// Its record is there, and tells that this is what was deleted.
+TEST_F(InventoryAuditTest, ADamagedFileOfADeletedImageIsRemovedAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  FakeAgent::File file = *a->file(image_);
+  ASSERT_OK(Delete(image_));
+  file.record_size_bytes = file.size_bytes + 1;
+  a->Put(image_, file);
+  Again(a);
+  Tick();
+  EXPECT_FALSE(a->Has(image_));
+}
+
 // An empty listing from a mount that had images is an incident, not a fact.
 TEST_F(InventoryAuditTest, ManyMissingAtOnceAreAnAlarm) {
   FakeAgent* const a = AddConnected("a", 1);
@@ -350,6 +394,53 @@ TEST_F(InventoryAuditTest, AListingThatFailsIsAskedForAgainLater) {
   EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
 }
 
+// Its agent is there, and one call of the listing never comes back.
+TEST_F(InventoryAuditTest, AListingThatNeverEndsIsGivenUpAndNamed) {
+  std::vector<FakeAgent*> stuck;
+  for (int i = 0; i < 2; ++i) {
+    stuck.push_back(AddConnected(absl::StrCat("m", i), i));
+    stuck.back()->Behave(
+        [](FakeAgent::Behaviour* b) { b->ignore_commands = true; });
+  }
+  Tick();
+  FakeAgent* const other = AddConnected("other", 2);
+  const auto after = [&](absl::Duration time) {
+    clock_.Advance(time);
+    for (const auto& agent : agents_) {
+      agent->Beat();
+    }
+    Settle();
+    Tick();
+    Tick();
+  };
+  after(absl::Minutes(4));
+  // The first of the two goes on meanwhile, slowly.
+  control::v1::InventoryPart part;
+  part.set_mount_uid(stuck[0]->uid().bytes());
+  part.set_listing_id(ListingOf(stuck[0]));
+  ASSERT_OK(lifecycle_->inventory().Take(part));
+  EXPECT_EQ(Listings(other), 0);
+  after(absl::Minutes(1));
+  EXPECT_EQ(Listings(other), 1);
+  EXPECT_THAT(EventKinds(), Contains("listing_stalled").Times(1));
+  EXPECT_OK(lifecycle_->inventory().Take(part)) << "it is not given up";
+  part.set_mount_uid(stuck[1]->uid().bytes());
+  part.set_listing_id(ListingOf(stuck[1]));
+  EXPECT_THAT(lifecycle_->inventory().Take(part),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  part.clear_listing_id();
+  EXPECT_THAT(lifecycle_->inventory().Take(part),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(
+      lifecycle_->inventory().RelistedSince(stuck[1]->uid(), 0).error.message(),
+      HasSubstr("given up"));
+  stuck[1]->Behave([](FakeAgent::Behaviour* b) { b->ignore_commands = false; });
+  EXPECT_EQ(Listings(stuck[1]), 1);
+  after(absl::Minutes(1));
+  EXPECT_EQ(Listings(stuck[1]), 2);
+  EXPECT_TRUE(lifecycle_->inventory().WasAudited(stuck[1]->uid()));
+}
+
 // RECOVERING begins while a listing runs that was asked for before it.
 TEST_F(InventoryAuditTest, RecoveringListsAnewAndJudgesNothingMissing) {
   FakeAgent* const a = AddConnected("a", 1);
@@ -393,7 +484,8 @@ TEST_F(InventoryAuditTest, ADirectoryThatIsChangedUnderItsAgentIsNoticed) {
   EXPECT_EQ(Listings(a), 1);
   clock_.Advance(absl::Seconds(1));
   Tick();
-  EXPECT_EQ(Listings(a), 2);
+  Tick();
+  EXPECT_EQ(Listings(a), 3) << "a digest, and a listing since it was another";
   EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
   ASSERT_THAT(Orphans(a), SizeIs(1));
   EXPECT_EQ(Orphans(a)[0].image_id, stranger);
@@ -401,6 +493,7 @@ TEST_F(InventoryAuditTest, ADirectoryThatIsChangedUnderItsAgentIsNoticed) {
   a->Take(stranger);
   clock_.Advance(absl::Minutes(10));
   a->Beat();
+  Tick();
   Tick();
   EXPECT_EQ(index_->fault_count(a->uid()), 0);
   EXPECT_THAT(Orphans(a), IsEmpty());
@@ -484,6 +577,7 @@ TEST_F(InventoryAuditTest, WhatIsSuspiciousIsAnEventOnceUntilMoreIsMissing) {
     }
     clock_.Advance(absl::Minutes(10));
     a->Beat();
+    Tick();
     Tick();
   };
   take(0, 12);

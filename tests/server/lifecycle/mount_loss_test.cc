@@ -311,6 +311,26 @@ TEST_F(MountLossTest, TheChecksNameTheMountAndHowManyImages) {
   EXPECT_THAT(check("COPIES_DAMAGED").detail(), HasSubstr("MiB 7"));
 }
 
+TEST_F(MountLossTest, CallsThatDidNotComeBackAreCounted) {
+  FakeAgent* const a = AddConnected("a");
+  const auto stuck = [&] {
+    v1::GetMountRequest get;
+    get.set_name("a");
+    return lifecycle_->mounts().Get(get)->stuck_call_count();
+  };
+  a->Behave([](FakeAgent::Behaviour* b) { b->stuck_calls = 3; });
+  a->Beat();
+  EXPECT_EQ(stuck(), 3);
+  const auto all = lifecycle_->mounts().List(v1::ListMountsRequest());
+  EXPECT_EQ(all->mounts(0).stuck_call_count(), 3);
+  EXPECT_EQ(all->mounts(0).health(), v1::HEALTH_ONLINE) << "a figure alone";
+  // The next process of the agent has none of them.
+  a->Lose();
+  a->Behave([](FakeAgent::Behaviour* b) { b->stuck_calls = 0; });
+  Connect(a);
+  EXPECT_EQ(stuck(), 0);
+}
+
 TEST_F(MountLossTest, FullnessHasHysteresis) {
   FakeAgent* const a = AddConnected("a");
   const auto fullness = [&](int used_percent) {

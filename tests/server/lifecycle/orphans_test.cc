@@ -1,10 +1,14 @@
 // Files that no row names: what an operator may do, and images that somebody
 // moved from one mount to another.
 #include <algorithm>
+#include <functional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -273,6 +277,105 @@ TEST_F(OrphansTest, AGenerationThatWaitsForAChoiceIsNotPutAway) {
   EXPECT_TRUE(b_->Has(image_));
 }
 
+// The agent looks whether the file is there; what comes meanwhile counts.
+TEST_F(OrphansTest, IsNotAdoptedWhenItsIdIsTakenOrDeletedMeanwhile) {
+  const Uuid other = ids_.NextUuid();
+  const auto commit = [&](const std::function<void(server::IndexTxn*)>& fill) {
+    server::IndexTxn txn = index_->Begin();
+    fill(&txn);
+    EXPECT_OK(index_->Commit(std::move(txn)));
+  };
+  storage::v1::Generation generation;
+  const std::vector<
+      std::pair<absl::string_view, std::function<void(const Uuid& image)>>>
+      meanwhile = {
+          {reason::kUploadDeleted,
+           [&](const Uuid& image) {
+             // Deleted by a history that another mount brings.
+             storage::v1::Tombstone copy;
+             copy.set_image_id(image.bytes());
+             *copy.mutable_generation() = generation;
+             EXPECT_OK(lifecycle_->tombstones().Merge(b_->uid(), {copy}));
+           }},
+          {reason::kUploadInProgress,
+           [&](const Uuid& image) {
+             storage::v1::UploadRow row;
+             row.set_upload_id(other.bytes());
+             row.set_image_id(image.bytes());
+             row.add_targets()->set_mount_uid(b_->uid().bytes());
+             Generation pair;
+             commit([&](server::IndexTxn* txn) {
+               pair = txn->pair();
+               *row.mutable_generation() = pair.ToProto();
+               txn->PutUpload(row);
+             });
+             lifecycle_->upload_table().Put(row, pair, clock_.Boot());
+           }},
+          {reason::kImageConflict,
+           [&](const Uuid& image) {
+             storage::v1::ConflictRow conflict;
+             conflict.mutable_image()->set_image_id(image.bytes());
+             *conflict.mutable_image()->mutable_generation() = generation;
+             commit([&](server::IndexTxn* txn) { txn->PutConflict(conflict); });
+           }},
+          {reason::kMountRetired, [&](const Uuid&) {
+             v1::RetireMountRequest retire;
+             retire.set_name("mounts/a");
+             AcceptLoss(&retire);
+             EXPECT_OK(lifecycle_->mounts().Retire(retire));
+           }}};
+  for (const auto& [why, happens] : meanwhile) {
+    SCOPED_TRACE(why);
+    const Uuid id = ids_.NextUuid();
+    generation = a_->file(image_)->generation;
+    a_->Plant(id, ids_.NextUuid(), generation);
+    Again(a_);
+    v1::Orphan orphan;
+    const v1::ListOrphansResponse listed = List();
+    for (const v1::Orphan& one : listed.orphans()) {
+      if (one.image() == "images/" + id.ToString()) {
+        orphan = one;
+      }
+    }
+    const auto& act = happens;
+    a_->Behave([&](FakeAgent::Behaviour* b) {
+      b->on_command = [&, id](const control::v1::Command& command) {
+        if (command.has_adopt_file()) {
+          act(id);
+        }
+      };
+    });
+    EXPECT_THAT(lifecycle_->orphans().Adopt(AdoptionOf(orphan)),
+                HasReason(why));
+    a_->Behave([](FakeAgent::Behaviour* b) { b->on_command = {}; });
+    Settle();
+    EXPECT_FALSE(index_->GetImage(id)->has_value());
+    EXPECT_TRUE(a_->Has(id)) << "it is not removed for that";
+  }
+}
+
+// What is published or deleted is seen by the look, or comes after the commit.
+TEST_F(OrphansTest, NothingComesBetweenTheLastLookAndTheAdoption) {
+  a_->Plant(ids_.NextUuid(), ids_.NextUuid(), a_->file(image_)->generation);
+  Again(a_);
+  const v1::Orphan orphan = List().orphans(0);
+  std::thread other;
+  absl::Notification entered;
+  kv_->BeforeNextCommit([&] {
+    other = std::thread([&] {
+      const server::MountGate::Adding beside(
+          lifecycle_->tombstones().adopting(), Uuid());
+      entered.Notify();
+    });
+    // Time enough for one that is not kept out.
+    EXPECT_FALSE(
+        entered.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  });
+  EXPECT_OK(lifecycle_->orphans().Adopt(AdoptionOf(orphan)));
+  ASSERT_TRUE(other.joinable());
+  other.join();
+}
+
 TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
   const Uuid orphan_id = ids_.NextUuid();
   const Uuid foreign_id = ids_.NextUuid();
@@ -294,6 +397,11 @@ TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
     ASSERT_OK(lifecycle_->orphans().Adopt(AdoptionOf(orphan)));
   }
   EXPECT_OK(lifecycle_->images().Get(orphan_id));
+  int events = 0;
+  EXPECT_OK(index_->ScanEvents([&](const storage::v1::EventRow& event) {
+    events += event.kind() == "orphan_adopted" ? 1 : 0;
+  }));
+  EXPECT_EQ(events, 1);
   EXPECT_EQ(HolderOf(orphan_id), "a");
   EXPECT_EQ(StateOf(old_upload), v1::UPLOAD_STATE_COMMITTED);
   EXPECT_EQ(Count(a_), 1);

@@ -1,6 +1,7 @@
 // An index from before a mount was replaced: the name is bound to the old disk,
 // and others remember the new one under it.
 #include <string>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -163,6 +164,99 @@ TEST_F(ReplacedNameTest, ARosterFromBeforeTheReplacementAddsNothing) {
   EXPECT_EQ(registry_->List().size(), mounts);
   EXPECT_FALSE(recovering());
   EXPECT_OK(Get());
+}
+
+class OnlyMountReplacedTest : public LifecycleFixture {
+ protected:
+  absl::Status Replace(const FakeAgent* agent, int64_t lost) {
+    v1::ReplaceMountRequest request;
+    request.set_name("mounts/a");
+    request.set_new_uid(agent->uid().ToString());
+    request.set_accept_lost_image_count(lost);
+    const absl::Status status = lifecycle_->mounts().Replace(request).status();
+    Settle();
+    return status;
+  }
+};
+
+// No other mount remembers anything: the new disk itself tells, as soon as it
+// has the name again.
+TEST_F(OnlyMountReplacedTest, AnIndexFromBeforeItTakesInWhatTheNewDiskHas) {
+  const Uuid before = ids_.NextUuid();
+  const Uuid since = ids_.NextUuid();
+  FakeAgent* const first = AddConnected("a");
+  Upload(first, before, ids_.NextUuid());
+  const auto copy = kv_->Contents();
+  first->Lose();
+  Settle();
+  FakeAgent* const second = AddAgent("a");
+  ASSERT_OK(Replace(second, 1));
+  Connect(second);
+  Upload(second, since, ids_.NextUuid());
+  // As `predella index restore` does, or as a copy that somebody put there.
+  for (const bool restored : {true, false}) {
+    SCOPED_TRACE(restored);
+    server::MemKvStore rows(copy);
+    if (restored) {
+      ASSERT_OK(server::MarkRestored(&rows, &clock_));
+    }
+    RestartFrom(rows.Contents());
+    const auto get = [&](const Uuid& image) {
+      return lifecycle_->images().Get(image).status();
+    };
+    Connect(second);
+    EXPECT_THAT(second->closed(), HasReason(reason::kMountIdentityMismatch));
+    Tick();
+    EXPECT_THAT(get(since), StatusIs(absl::StatusCode::kUnavailable));
+    const absl::Status replaced = Replace(second, 1);
+    if (restored) {
+      // What the old disk got after the copy is not known either.
+      EXPECT_THAT(replaced, HasReason(reason::kRecovering));
+      v1::RetireMountRequest retire;
+      retire.set_name("mounts/a");
+      retire.set_accept_unlisted(true);
+      retire.set_accept_lost_image_count(1);
+      ASSERT_OK(lifecycle_->mounts().Retire(retire));
+      ASSERT_OK(Replace(second, 0));
+    } else {
+      ASSERT_OK(replaced);
+    }
+    EXPECT_THAT(get(since), StatusIs(absl::StatusCode::kUnavailable));
+    Connect(second);
+    ASSERT_TRUE(second->attach().has_value()) << second->closed();
+    Tick();
+    Tick();
+    EXPECT_FALSE(lifecycle_->trust().recovering());
+    EXPECT_OK(get(since));
+    EXPECT_OK(get(before)) << "LOST, and named";
+  }
+}
+
+// What is on a mount that nobody took in is not known: it is not given up by
+// giving its name away.
+TEST_F(OnlyMountReplacedTest, AnUnconfirmedMountIsNotReplaced) {
+  FakeAgent* const first = AddConnected("a");
+  FakeAgent* const second = AddAgent("a");
+  first->Lose();
+  Settle();
+  const auto info = registry_->FindByName("a");
+  storage::v1::MountRow row = info->row;
+  row.set_unconfirmed(true);
+  server::IndexTxn txn = index_->Begin();
+  txn.PutMount(row);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  Restart();
+  const absl::Status replaced = Replace(second, 0);
+  EXPECT_THAT(replaced, HasReason(reason::kRecovering));
+  EXPECT_THAT(std::string(replaced.message()),
+              ::testing::HasSubstr("accept_unlisted"));
+  EXPECT_EQ(registry_->FindByName("a")->row.mount_uid(), first->uid().bytes());
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  retire.set_accept_unlisted(true);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  EXPECT_OK(Replace(second, 0));
+  EXPECT_EQ(registry_->FindByName("a")->row.mount_uid(), second->uid().bytes());
 }
 
 }  // namespace

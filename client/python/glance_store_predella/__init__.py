@@ -1,0 +1,1 @@
+"""Predella as a store of OpenStack Glance: see docs/glance.md."""

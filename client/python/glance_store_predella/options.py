@@ -1,0 +1,39 @@
+"""The options of a predella store, in its own section of glance-api.conf."""
+from oslo_config import cfg
+
+OPTIONS = [
+    cfg.StrOpt('predella_endpoint',
+               sample_default='unix:/var/lib/predella/run/coordinator.sock',
+               help="""
+Address of the Predella coordinator.
+
+``predella serve`` prints it and writes it to ``/run/predella/endpoint``.
+
+Possible values:
+
+* ``unix:`` and the absolute path of a socket
+* ``HOST:PORT``
+
+Required. Two stores may not have the same endpoint: one cluster is one
+store.
+"""),
+    cfg.IntOpt('predella_write_timeout',
+               default=60, min=1, max=3600,
+               help="""
+For how many seconds an upload goes on trying while the coordinator or an
+agent is away. The time begins anew with every message from an agent, so a
+slow upload is not ended by it. Afterwards the upload is answered with 503.
+"""),
+    cfg.IntOpt('predella_read_timeout',
+               default=30, min=1, max=3600,
+               help="""
+For how many seconds a download, a delete or a question for the size goes on
+trying while no copy of the image can be reached. Glance tries the next
+location of the image, or answers with 503, only afterwards.
+"""),
+]
+
+
+def list_opts():
+    """For oslo-config-generator, namespace glance_store_predella."""
+    return [('predella', OPTIONS)]

@@ -1,0 +1,220 @@
+"""The glance_store driver: translates, streams, maps errors."""
+import hmac
+import logging
+import os
+import re
+import urllib.parse
+import weakref
+
+from glance_store import capabilities
+from glance_store import driver
+from glance_store import exceptions
+from glance_store import location
+
+from glance_store_predella import download
+from glance_store_predella import errors
+from glance_store_predella import native
+from glance_store_predella import options
+from glance_store_predella import upload
+
+LOG = logging.getLogger(__name__)
+
+SCHEME = 'predella'
+_UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+_URI = re.compile(f'{SCHEME}://([^/?#@]+)/({_UUID})/([0-9a-f]{{32}})')
+# (process, uid of a cluster) -> the store that adds to it.
+_CLUSTERS = weakref.WeakValueDictionary()
+# Longer than the native module's own deadlines: a last resort.
+_CALL_SECONDS = 60
+
+
+def _url_prefix(backend):
+    return f'{SCHEME}://{urllib.parse.quote(backend or SCHEME, safe="")}/'
+
+
+class StoreLocation(location.StoreLocation):
+    """predella://BACKEND/IMAGE/KEY
+
+    The key is random, drawn by the service for each upload: whoever knows an
+    image's id alone cannot make a location of it.
+    """
+
+    def process_specs(self):
+        self.prefix = self.specs['prefix']
+        self.image_id = self.specs['image_id']
+        self.key = self.specs['key']
+
+    def get_uri(self):
+        return f'{self.prefix}{self.image_id}/{self.key}'
+
+    def parse_uri(self, uri):
+        self.validate_schemas(uri, valid_schemas=(f'{SCHEME}://',))
+        match = _URI.fullmatch(uri)
+        if match is None:
+            # Without the URI: it may bear a key.
+            raise exceptions.BadStoreUri(
+                message=f'a location is {SCHEME}://BACKEND/IMAGE/KEY, with '
+                        'the UUID of the image and 32 hexadecimal digits')
+        self.prefix = f'{SCHEME}://{match.group(1)}/'
+        self.image_id = match.group(2)
+        self.key = match.group(3)
+
+
+class Store(driver.Store):
+    """One cluster of Predella."""
+
+    _CAPABILITIES = (capabilities.BitMasks.READ_RANDOM |
+                     capabilities.BitMasks.WRITE_ACCESS |
+                     capabilities.BitMasks.DRIVER_REUSABLE)
+    OPTIONS = options.OPTIONS
+
+    _client = None
+    _claimed_by = None  # the process
+    _unusable = 'the store was not configured'
+
+    def get_schemes(self):
+        return (SCHEME,)
+
+    def configure_add(self):
+        """Dials nothing: Glance forks its workers after this."""
+        self._url_prefix = _url_prefix(self.backend_group)
+        try:
+            self._client = self._make_client()
+        except Exception as e:
+            # Any other exception would stop glance-api.
+            self._unusable = str(e)
+            raise exceptions.BadStoreConfiguration(
+                store_name=self.backend_group or SCHEME, reason=str(e)) from e
+
+    def _make_client(self):
+        config = self._config(self.backend_group)
+        endpoint = config.predella_endpoint
+        if not endpoint:
+            raise ValueError(
+                'predella_endpoint is not set; "predella serve" prints it and '
+                'writes it to /run/predella/endpoint')
+        for other in self._other_backends():
+            if self._config(other).predella_endpoint == endpoint:
+                raise ValueError(
+                    f'store {other} has the endpoint {endpoint} as well: one '
+                    'cluster is one store')
+        return native.module().Client(
+            endpoint, float(config.predella_write_timeout),
+            float(config.predella_read_timeout))
+
+    def _config(self, backend):
+        grafted = getattr(driver, 'BackendGroupConfiguration', None)
+        if backend and grafted is not None:  # glance_store 5.0.0
+            return grafted(self.OPTIONS, backend, conf=self.conf)
+        return getattr(self.conf, backend or 'glance_store')
+
+    def _other_backends(self):
+        if not self.backend_group:
+            return []
+        enabled = self.conf.enabled_backends
+        return [name for name, kind in enabled.items()
+                if kind == SCHEME and name != self.backend_group]
+
+    @driver.back_compat_add
+    @capabilities.check
+    def add(self, image_id, image_file, image_size, hashing_algo,
+            context=None, verifier=None):
+        if self._client is None:
+            raise exceptions.StoreAddDisabled(message=self._unusable)
+        if image_size is not None and image_size < 0:
+            raise exceptions.Invalid(
+                message=f'predella: an image of {image_size} bytes')
+        self._claim_cluster()
+        # Glance says 0 for a size that it does not know.
+        sending = upload.Upload(self._client, image_id, image_size or None,
+                                hashing_algo, verifier)
+        image, hashes = sending.run(image_file)
+        uri = StoreLocation({'prefix': self._url_prefix, 'image_id': image_id,
+                             'key': image['location_key']}, self.conf,
+                            self.backend_group).get_uri()
+        LOG.debug('predella: stored image %s, %d bytes', image_id,
+                  sending.bytes_written)
+        metadata = {}
+        if self.backend_group:
+            metadata['store'] = self.backend_group
+        return (uri, sending.bytes_written, hashes['md5'],
+                hashes[hashing_algo], metadata)
+
+    def _claim_cluster(self):
+        """Refuses a cluster that another store adds to under another endpoint.
+
+        Glance would take one image's data for two, and delete them as one.
+        """
+        process = os.getpid()
+        if self._claimed_by == process:
+            return
+        uid = self._call(self._client.cluster, 'the question for the cluster',
+                         errors.for_add)['cluster_uid']
+        owner = _CLUSTERS.setdefault((process, uid), self)
+        if owner.backend_group != self.backend_group:
+            raise exceptions.StoreAddDisabled(
+                message=f'predella: stores {owner.backend_group} and '
+                        f'{self.backend_group} reach the same cluster, {uid}: '
+                        'one cluster is one store')
+        _CLUSTERS[process, uid] = self
+        self._claimed_by = process
+
+    @capabilities.check
+    def get(self, location, offset=0, chunk_size=None, context=None):
+        wanted = location.store_location
+        client = self._usable()
+        try:
+            reader = client.read(wanted.image_id, offset or 0,
+                                 chunk_size or 0)
+            native.wait(reader.job)
+            image = reader.image()
+        except native.module().Error as e:
+            raise errors.for_get(e) from e
+        self._check_key(wanted, image)
+        length = chunk_size or image['size'] - (offset or 0)
+        return (download.ImageChunks(reader, length),
+                chunk_size or image['size'])
+
+    def get_size(self, location, context=None):
+        wanted = location.store_location
+        return self._stat(self._usable(), wanted, errors.for_get)['size']
+
+    @capabilities.check
+    def delete(self, location, context=None):
+        wanted = location.store_location
+        client = self._usable()
+        image = self._stat(client, wanted, errors.for_delete)
+        # That very image: another may have come under its id meanwhile.
+        self._call(
+            lambda: client.delete(wanted.image_id, image['generation']),
+            f'the delete of {wanted.image_id}', errors.for_delete)
+
+    def _usable(self):
+        if self._client is None:
+            raise exceptions.RemoteServiceUnavailable(message=self._unusable)
+        return self._client
+
+    def _call(self, begin, what, mapping):
+        try:
+            call = begin()
+            if not native.wait(call.job, _CALL_SECONDS):
+                raise mapping(errors.not_in_time(what, _CALL_SECONDS))
+            return call.result()
+        except native.module().Error as e:
+            raise mapping(e) from e
+
+    def _stat(self, client, wanted, mapping):
+        image = self._call(lambda: client.stat(wanted.image_id),
+                           f'the question for {wanted.image_id}', mapping)
+        self._check_key(wanted, image,
+                        exceptions.Forbidden if mapping is errors.for_delete
+                        else exceptions.BadStoreUri)
+        return image
+
+    @staticmethod
+    def _check_key(wanted, image, refusal=exceptions.BadStoreUri):
+        """Not NotFound: the image is there, and Glance would forget it."""
+        if not hmac.compare_digest(wanted.key, image['location_key']):
+            raise refusal(
+                message=f'predella: this is no location of image '
+                        f'{wanted.image_id}: its key is another')

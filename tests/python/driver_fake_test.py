@@ -1,0 +1,344 @@
+"""The driver over a fake native module: behaviour and every error."""
+import io
+import os
+import re
+import types
+import unittest
+from unittest import mock
+import uuid
+
+import environment
+import fake_native
+
+from glance_store import exceptions
+from glance_store import multi_backend
+
+import behaviour
+from glance_store_predella import errors
+from glance_store_predella import options
+from glance_store_predella import store as driver
+from glance_store_predella import upload
+
+ENDPOINT = 'unix:/run/predella/coordinator.sock'
+# As docs/glance.md says below its table.
+LATE_DELETE = ('TimeoutError' if hasattr(exceptions, 'TimeoutError')
+               else 'RemoteServiceUnavailable')
+TABLE = os.path.join(environment.SOURCE, 'docs', 'glance.md')
+
+
+class FakeCase(unittest.TestCase):
+    def setUp(self):
+        self.native = fake_native.FakeNative()
+        environment.use_native(self.native)
+        self.addCleanup(environment.use_native, None)
+        self.conf, stores = environment.make_stores(
+            fast={'type': 'predella', 'predella_endpoint': ENDPOINT})
+        self.store = stores['fast']
+
+
+class BehaviourTest(behaviour.Behaviour, FakeCase):
+    def test_hashes_that_the_module_lacks(self):
+        self.native.unknown_hashes = {'md5', 'sha512'}
+        self.test_sizes_known_and_unknown()
+        self.assertEqual([], [u.hashers for u in self.native.uploads
+                              if u.hashers])
+        # The service knows what the module computed, so md5 decides.
+        self.native.unknown_hashes = {'sha512'}
+        self.test_the_same_add_again_succeeds()
+
+    def test_an_upload_that_failed_is_given_up(self):
+        image = str(uuid.uuid4())
+        self.assertRaises(exceptions.Invalid, self.add, b'abc', 4, image)
+        self.assertEqual([image], self.native.aborted)
+        self.add(b'abcd', 4, image)
+        self.assertEqual([image], self.native.aborted)
+
+    def test_a_negative_size_begins_nothing(self):
+        self.assertRaises(exceptions.Invalid, self.add, b'', -3)
+        self.assertEqual([], self.native.uploads)
+
+    def test_damage_at_the_call(self):
+        """While Glance may still turn to another location."""
+        place = self.where(self.add(self.data(9 << 20))[1][0])
+        self.native.failures['read'] = fake_native.Error(
+            'damaged', 'DATA_LOSS', 'CHECKSUM_MISMATCH')
+        self.assertRaises(exceptions.BackendException, self.store.get, place)
+        self.assertTrue(self.native.readers[-1].closed)
+
+    def test_cleaning_up_has_a_limit(self):
+        self.native.never_cleaned = True
+        error = ValueError('of the caller')
+        with mock.patch.object(upload, 'CLEANUP_SECONDS', 0.01):
+            with self.assertLogs('glance_store_predella.upload', 'WARNING'):
+                with self.assertRaises(ValueError) as caught:
+                    self.add(behaviour.Breaks(b'abc', error))
+        self.assertIs(error, caught.exception)
+
+    def test_committed_without_a_location(self):
+        """The coordinator went away between commit and answer."""
+        keep = self.native.keep
+
+        def lost(image, data, hashes):
+            return {**keep(image, data, hashes), 'location_key': ''}
+        image = str(uuid.uuid4())
+        with mock.patch.object(self.native, 'keep', lost):
+            self.assertRaises(exceptions.StorageWriteDenied, self.add, b'abc',
+                              image=image)
+        result = self.add(b'abc', image=image)[1]
+        self.assertEqual(b'abc', self.read(result[0]))
+
+    def test_an_image_without_hashes_is_no_proof(self):
+        """As the command line stores it."""
+        image = str(uuid.uuid4())
+        self.native.keep(image, b'abc', {})
+        self.assertRaises(exceptions.Duplicate, self.add, b'abc', image=image)
+
+    def test_damage_after_the_first_chunk(self):
+        uri = self.add(self.data(9 << 20))[1][0]
+        self.native.failures['read'] = fake_native.Error(
+            'damaged', 'DATA_LOSS', 'CHECKSUM_MISMATCH')
+        self.native.read_fails_at = 4 << 20
+        chunks, _ = self.store.get(self.where(uri))
+        got = 0
+        with self.assertRaises(exceptions.BackendException):
+            for chunk in chunks:
+                got += len(chunk)
+        self.assertEqual(4 << 20, got)
+        self.assertTrue(self.native.readers[-1].closed)
+
+    def test_a_call_that_does_not_come_back(self):
+        place = self.where(self.add(b'abc')[1][0])
+        self.native.hang = {'stat'}
+        with mock.patch.object(driver, '_CALL_SECONDS', 0.01):
+            self.assertRaises(exceptions.RemoteServiceUnavailable,
+                              self.store.get_size, place)
+            self.assertRaises(getattr(exceptions, LATE_DELETE),
+                              self.store.delete, place)
+
+    def test_another_image_came_before_the_delete(self):
+        place = self.where(self.add(b'abc')[1][0])
+        self.native.failures['delete'] = fake_native.Error(
+            'another', 'ABORTED', 'GENERATION_MISMATCH')
+        self.assertRaises(getattr(exceptions, LATE_DELETE),
+                          self.store.delete, place)
+
+
+class ErrorTableTest(FakeCase):
+    """docs/glance.md says what becomes of each error; so it is."""
+
+    def rows(self):
+        with open(TABLE, encoding='utf-8') as stream:
+            text = stream.read()
+        table = text.split('<!-- errors -->')[1].split('\n\n')[0]
+        for line in table.strip().splitlines()[2:]:
+            cells = [c.strip(' `') for c in line.strip('|').split('|')]
+            codes, reasons, add, get, delete = cells[:5]
+            for code in re.findall('[A-Z_]+', codes):
+                for reason in re.findall('[A-Z_]+', reasons) or ['']:
+                    yield code, reason, add, get, delete
+
+    def setUp(self):
+        super().setUp()
+        self.image = str(uuid.uuid4())
+        self.place = environment.where(
+            self.conf, self.store.add(self.image, io.BytesIO(b'abc'), 3,
+                                      'sha512')[0], 'fast')
+
+    def check(self, wanted, operation, call, error):
+        self.native.failures = {operation: error}
+        wanted = getattr(exceptions, wanted)
+        with self.subTest(code=error.code, reason=error.reason,
+                          operation=operation):
+            with self.assertRaises(Exception) as caught:
+                call()
+            self.assertIs(wanted, type(caught.exception))
+            self.assertIn(str(error), str(caught.exception))
+            self.assertIs(error, caught.exception.__cause__)
+        self.native.failures = {}
+
+    def test_every_row(self):
+        def add():
+            self.store.add(str(uuid.uuid4()), io.BytesIO(b'x' * (3 << 20)), 0,
+                           'sha512')
+
+        def get():
+            b''.join(self.store.get(self.place)[0])
+        count = 0
+        for code, reason, in_add, in_get, in_delete in self.rows():
+            error = fake_native.Error('17 of 23 bytes', code, reason)
+            count += 1
+            if in_add != '-':
+                for operation in ('start', 'write', 'commit'):
+                    self.check(in_add, operation, add, error)
+            if in_get != '-':
+                for operation in ('open', 'read'):
+                    self.check(in_get, operation, get, error)
+                self.check(in_get, 'stat',
+                           lambda: self.store.get_size(self.place), error)
+            if in_delete == 'RemoteServiceUnavailable':
+                in_delete = LATE_DELETE
+            if in_delete != '-':
+                for operation in ('stat', 'delete'):
+                    self.check(in_delete, operation,
+                               lambda: self.store.delete(self.place), error)
+        self.assertGreater(count, 40)
+
+    def test_every_reason_has_a_row(self):
+        api = os.path.join(environment.SOURCE, 'common', 'errors.h')
+        with open(api, encoding='utf-8') as stream:
+            reasons = set(re.findall(r'k\w+ =\s+"([A-Z_]+)"', stream.read()))
+        self.assertGreater(len(reasons), 30)
+        # Of that one the text below the table tells.
+        self.assertEqual({'IMAGE_EXISTS'},
+                         reasons - {row[1] for row in self.rows()})
+
+    def test_what_glance_would_take_for_something_else(self):
+        for code in ('NOT_FOUND', 'UNAVAILABLE', 'INTERNAL', 'UNKNOWN'):
+            for reason in ('', 'IMAGE_NOT_FOUND', 'UPLOAD_NOT_FOUND'):
+                error = fake_native.Error('x', code, reason)
+                self.assertNotIsInstance(errors.for_add(error),
+                                         exceptions.NotFound)
+                if (code, reason) != ('NOT_FOUND', 'IMAGE_NOT_FOUND'):
+                    for mapping in (errors.for_get, errors.for_delete):
+                        self.assertNotIsInstance(
+                            mapping(error),
+                            (exceptions.NotFound,
+                             exceptions.UnsupportedBackend,
+                             exceptions.StoreDeleteNotSupported))
+
+    def test_delete_says_timeout_where_glance_store_has_it(self):
+        late = type('TimeoutError', (exceptions.GlanceStoreException,), {})
+        error = fake_native.Error('x', 'UNAVAILABLE')
+        with mock.patch.object(exceptions, 'TimeoutError', late, create=True):
+            self.assertIs(late, type(errors.for_delete(error)))
+            self.assertIs(exceptions.RemoteServiceUnavailable,
+                          type(errors.for_get(error)))
+
+
+class ConfigurationTest(unittest.TestCase):
+    def setUp(self):
+        self.native = fake_native.FakeNative()
+        environment.use_native(self.native)
+        self.addCleanup(environment.use_native, None)
+
+    def assert_read_only(self, store, sentence):
+        with self.assertRaises(exceptions.BadStoreConfiguration) as caught:
+            store.configure_add()
+        self.assertIn(sentence, str(caught.exception))
+        self.assertRaises(exceptions.StoreAddDisabled, store.add, 'id',
+                          io.BytesIO(b'abc'), 3, 'sha512')
+        place = types.SimpleNamespace(store_location=types.SimpleNamespace(
+            image_id=str(uuid.uuid4()), key='0' * 32))
+        self.assertRaises(exceptions.RemoteServiceUnavailable, store.get,
+                          place)
+        self.assertRaises(exceptions.RemoteServiceUnavailable,
+                          store.get_size, place)
+        self.assertTrue(store.url_prefix)
+
+    def one(self, **section):
+        return environment.make_stores(
+            fast={'type': 'predella', **section})[1]['fast']
+
+    def test_without_an_endpoint(self):
+        self.assert_read_only(self.one(), 'predella_endpoint is not set')
+
+    def test_with_a_wrong_endpoint(self):
+        self.assert_read_only(self.one(predella_endpoint='nonsense'),
+                              'nonsense is no address')
+
+    def test_without_the_native_module(self):
+        environment.use_native(None)
+        with mock.patch('importlib.import_module',
+                        side_effect=ImportError('libgrpc++ is missing')):
+            store = self.one(predella_endpoint=ENDPOINT)
+            self.assert_read_only(store, 'libgrpc++ is missing')
+
+    def test_two_stores_of_one_cluster(self):
+        _, stores = environment.make_stores(
+            fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
+            slow={'type': 'predella', 'predella_endpoint': ENDPOINT})
+        self.assert_read_only(stores['fast'], 'one cluster is one store')
+        self.assert_read_only(stores['slow'], 'one cluster is one store')
+
+    def add(self, store):
+        return store.add(str(uuid.uuid4()), io.BytesIO(b'abc'), 3, 'sha512')
+
+    def test_two_ways_to_one_cluster(self):
+        """Endpoints do not tell; the cluster itself does, at the first add."""
+        _, stores = environment.make_stores(
+            fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
+            slow={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'})
+        for _ in range(2):
+            self.add(stores['fast'])
+            with self.assertRaises(exceptions.StoreAddDisabled) as caught:
+                self.add(stores['slow'])
+            self.assertIn('one cluster is one store', str(caught.exception))
+        self.native.uid = 'another'
+        self.add(stores['slow'])
+
+    def test_the_same_store_configured_again(self):
+        kept = []
+        for _ in range(2):
+            kept.append(self.one(predella_endpoint=ENDPOINT))
+            self.add(kept[-1])
+
+    def test_a_cluster_that_cannot_be_asked(self):
+        store = self.one(predella_endpoint=ENDPOINT)
+        self.native.failures['cluster'] = fake_native.Error('away')
+        self.assertRaises(exceptions.StorageWriteDenied, self.add, store)
+        self.native.failures.clear()
+        self.add(store)
+
+    def test_beside_others(self):
+        conf, stores = environment.make_stores(
+            fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
+            fast2={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'},
+            disk={'type': 'file', 'filesystem_store_datadir': '/tmp'})
+        self.assertEqual({'fast', 'fast2', 'disk'}, set(stores))
+        uris = {}
+        for name in ('fast', 'fast2'):
+            self.native.uid = name
+            uris[name] = self.add(stores[name])[0]
+        # How Glance finds the store of a location without metadata.
+        for name, uri in uris.items():
+            self.assertEqual(
+                [name], [n for n, s in stores.items()
+                         if s.url_prefix and uri.startswith(s.url_prefix)])
+
+    def test_timeouts_reach_the_client(self):
+        store = self.one(predella_endpoint=ENDPOINT, predella_write_timeout=7,
+                         predella_read_timeout=5)
+        self.assertEqual((7.0, 5.0), store._client.timeouts)
+        store = self.one(predella_endpoint=ENDPOINT)
+        self.assertEqual((60.0, 30.0), store._client.timeouts)
+
+    def test_defaults_of_all_backends(self):
+        from glance_store import driver as upstream
+        if not hasattr(upstream, 'BackendGroupConfiguration'):
+            self.skipTest('glance_store 5.0.0 has backend_defaults')
+        store = self.one(predella_endpoint=ENDPOINT)
+        store.conf.set_override('predella_read_timeout', 9,
+                                group='backend_defaults')
+        store.configure_add()
+        self.assertEqual((60.0, 9.0), store._client.timeouts)
+
+    def test_names_that_a_url_must_quote(self):
+        _, stores = environment.make_stores(
+            **{'a/b c': {'type': 'predella', 'predella_endpoint': ENDPOINT}})
+        self.assertEqual('predella://a%2Fb%20c/', stores['a/b c'].url_prefix)
+
+    def test_options(self):
+        for option in options.OPTIONS:
+            self.assertTrue(option.name.startswith('predella_'))
+            self.assertTrue(option.help.strip())
+        self.assertEqual([('predella', options.OPTIONS)],
+                         options.list_opts())
+        import importlib.metadata
+        entry, = [e for e in importlib.metadata.entry_points(
+            group='oslo.config.opts') if e.name == 'glance_store_predella']
+        self.assertIs(options.list_opts, entry.load())
+        self.assertIn('predella', dict(multi_backend._list_config_opts()))
+
+
+if __name__ == '__main__':
+    unittest.main()
