@@ -281,8 +281,8 @@ class ImageStore {
   virtual absl::StatusOr<std::optional<PublishedImage>> Find(
       const Uuid& image_id) = 0;
   // DATA_LOSS, REPLICA_MISSING when record or file is not here (never
-  // NOT_FOUND: only the index may say that of an image); ABORTED,
-  // GENERATION_MISMATCH (metadata: generation).
+  // NOT_FOUND: only the index may say that of an image), or is of another
+  // generation (metadata: generation).
   virtual absl::StatusOr<std::unique_ptr<ImageReader>> OpenImage(
       const Uuid& image_id, const Generation& generation) = 0;
   // For a scrub. What is wrong already is DATA_LOSS (metadata: generation,

@@ -3,6 +3,8 @@ damaged is found by name, and nothing else is."""
 import os
 import random
 import re
+import shutil
+import time
 import unittest
 
 from cluster import MIB, ClusterTest, random_bytes, wait_until
@@ -61,6 +63,42 @@ class ScrubCase(ClusterTest):
             if result.code not in (0, EXIT_UNHEALTHY):
                 self.fail(f'scrub {name}: exit {result.code}: {result.err}')
         return codes
+
+
+class OlderVersionTest(ScrubCase):
+    priorities = (100,)
+
+    def test_an_older_version_put_back_is_told_at_once(self):
+        image = self.cluster.put(random_bytes(MIB, 1))
+        path = os.path.join(self.cluster.paths['store-1'], image)
+        files = (path, self.record(path))
+        for i, file in enumerate(files):
+            shutil.copy2(file, f'{self.cluster.top}/{i}')
+        self.cluster.cli('image', 'rm', image)
+        wait_until('the file is removed', lambda: not os.path.exists(path))
+        self.cluster.cli('image', 'put', '-', '--id', image,
+                         data=random_bytes(MIB, 2))
+        for i, file in enumerate(files):
+            shutil.copy2(f'{self.cluster.top}/{i}', file)
+        for fault in ('', 'COPY_FAULT_MISSING'):
+            # Also once it is known.
+            self.assertEqual(self.copy(image).get('fault', ''), fault)
+            begun = time.monotonic()
+            read = self.cluster.cli('image', 'get', image, '-', check=False,
+                                    timeout=100)
+            self.assertNotEqual(read.code, 0)
+            self.assertIn('REPLICA_MISSING', read.err)
+            self.assertLess(time.monotonic() - begun, 20)
+            wait_until('the copy is told to be missing',
+                       lambda: self.copy(image).get('fault'))
+        generations = re.findall(r'[0-9]+-[0-9]+-[0-9a-f]{8}',
+                                 self.copy(image)['faultDetail'])
+        self.assertEqual(len(set(generations)), 2)
+
+    def copy(self, image):
+        (copy,) = self.cluster.cli('image', 'stat', image, '-o', 'json'
+                                   ).json['copies']
+        return copy
 
 
 class ScrubTest(ScrubCase):

@@ -1,10 +1,12 @@
 // Scrubs of a mount: what they find, how fast, and in which order they tell.
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "agent/store/layout.h"
@@ -17,6 +19,8 @@ namespace predella::agent {
 namespace {
 
 using storage::v1::CopyFault;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 class ScrubTest : public CoreTest {
  protected:
@@ -382,3 +386,19 @@ TEST(DigestTest, OfGlancesAlgorithms) {
 
 }  // namespace
 }  // namespace predella::agent
+// An older version was put back by hand in place of the image.
+TEST_F(ScrubTest, AReadThatFindsAnotherGenerationTellsBoth) {
+  Put(1, 5000);
+  Register();
+  Generation newer = Spec(1).generation;
+  newer.n += 1;
+  const std::shared_ptr<ImageStore> store = opened.lock();
+  core.ReadDone(ReadGrant{store, TestId(1), newer},
+                store->OpenImage(TestId(1), newer).status());
+  const control::v1::CopyFinding found = Findings().at(TestId(1));
+  EXPECT_EQ(found.fault(), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_EQ(Generation::FromProto(found.generation()), newer);
+  EXPECT_THAT(found.detail(), AllOf(HasSubstr(newer.ToString()),
+                                    HasSubstr(Spec(1).generation.ToString())));
+}
+
