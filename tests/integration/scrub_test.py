@@ -80,17 +80,18 @@ class OlderVersionTest(ScrubCase):
                          data=random_bytes(MIB, 2))
         for i, file in enumerate(files):
             shutil.copy2(f'{self.cluster.top}/{i}', file)
-        for fault in ('', 'COPY_FAULT_MISSING'):
+        for fault in ('COPY_FAULT_UNSPECIFIED', 'COPY_FAULT_MISSING'):
             # Also once it is known.
-            self.assertEqual(self.copy(image).get('fault', ''), fault)
+            self.assertEqual(self.copy(image)['fault'], fault)
             begun = time.monotonic()
-            read = self.cluster.cli('image', 'get', image, '-', check=False,
+            read = self.cluster.cli('image', 'get', image, check=False,
                                     timeout=100)
             self.assertNotEqual(read.code, 0)
             self.assertIn('REPLICA_MISSING', read.err)
             self.assertLess(time.monotonic() - begun, 20)
             wait_until('the copy is told to be missing',
-                       lambda: self.copy(image).get('fault'))
+                       lambda: self.copy(image)['fault'] ==
+                       'COPY_FAULT_MISSING')
         generations = re.findall(r'[0-9]+-[0-9]+-[0-9a-f]{8}',
                                  self.copy(image)['faultDetail'])
         self.assertEqual(len(set(generations)), 2)
@@ -122,8 +123,9 @@ class ScrubTest(ScrubCase):
         self.assertEqual(counted, 75)
         again = random.Random(self.seed + 1).choice(flipped)
         whole = sorted(set(images) - set(flipped))[0]
-        self.assertNotEqual(self.cluster.cli('image', 'get', again, '-',
-                                             check=False).code, 0)
+        self.assertIn('CHECKSUM_MISMATCH',
+                      self.cluster.cli('image', 'get', again,
+                                       check=False).err)
         self.assertTrue(self.cluster.get(whole))
         print(f'60 flips over 3 mounts (seed {self.seed}): '
               f'{len(self.found())} found, 0 false alarms')
