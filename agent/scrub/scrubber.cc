@@ -203,6 +203,15 @@ void Scrubber::CallDone(const Job& job, const absl::Status& status) {
   }
 }
 
+void Scrubber::DamageSeen(const Job& job, const absl::Status& status) {
+  MutexLock lock(&mu_);
+  if (!job.finished) {
+    seams_.machine->DamageSeen(absl::StrCat("the scrub found image ",
+                                            job.ids[job.next].ToString(),
+                                            " damaged: ", status.message()));
+  }
+}
+
 void Scrubber::List(Job* job) {
   absl::StatusOr<std::vector<Uuid>> ids = job->store->ListIds();
   CallDone(*job, ids.status());
@@ -281,12 +290,18 @@ void Scrubber::Judge(Job* job, const absl::Status& status) {
     of = *told;
   }
   if (absl::IsDataLoss(status)) {
-    NoteFault(job->ids[job->next], of);
+    const bool missing = HasReason(status, reason::kReplicaMissing);
+    const bool news = NoteFault(job->ids[job->next], of);
     Found(job,
-          HasReason(status, reason::kReplicaMissing)
-              ? storage::v1::COPY_FAULT_MISSING
-              : storage::v1::COPY_FAULT_DAMAGED,
+          missing ? storage::v1::COPY_FAULT_MISSING
+                  : storage::v1::COPY_FAULT_DAMAGED,
           of, std::string(status.message()));
+    // After the finding, by which the coordinator knows whose word it is. A
+    // single one is looked at because it knows already.
+    if (news && !missing && !job->single &&
+        MetadataOf(status)["bytes"] != kBytesAsWritten) {
+      DamageSeen(*job, status);
+    }
     NextImage(job);
   } else if (absl::IsNotFound(status)) {
     if (job->single) {

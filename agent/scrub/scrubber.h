@@ -95,6 +95,7 @@ class Scrubber {
   void Step(Job* job);
   // Says nothing of the mount once the job's store was let go.
   void CallDone(const Job& job, const absl::Status& status);
+  void DamageSeen(const Job& job, const absl::Status& status);
   void List(Job* job);
   void OpenNext(Job* job);
   void ReadBlock(Job* job);

@@ -27,6 +27,14 @@ absl::Status Finding(absl::string_view why, absl::string_view reason,
                    std::move(metadata));
 }
 
+// Not what the image is, and no sign that the disk changes bytes.
+absl::Status AsWritten(const absl::Status& finding) {
+  ErrorMetadata metadata = MetadataOf(finding);
+  metadata["bytes"] = std::string(kBytesAsWritten);
+  return MakeError(finding.code(), ReasonOf(finding), finding.message(),
+                   std::move(metadata));
+}
+
 absl::Status Nothing(const Uuid& image_id) {
   return absl::NotFoundError(
       absl::StrCat("image ", image_id.ToString(), " is not, or not yet, here"));
@@ -55,10 +63,14 @@ absl::StatusOr<std::unique_ptr<ImageCheck>> ImageCheckImpl::Open(
   }
   if (!state.record || state.damaged) {
     // Nobody can say which generation it was.
-    return state.name ? Finding(state.record ? "its record is damaged"
-                                             : "it is a file without a record",
-                                reason::kChecksumMismatch, Generation())
-                      : Nothing(image_id);
+    if (!state.name) {
+      return Nothing(image_id);
+    }
+    return state.record
+               ? Finding("its record is damaged", reason::kChecksumMismatch,
+                         Generation())
+               : AsWritten(Finding("it is a file without a record",
+                                   reason::kChecksumMismatch, Generation()));
   }
   if (!state.image &&
       core->registry.FindInflight(state.upload_id()).has_value()) {
@@ -171,9 +183,9 @@ absl::Status ImageCheckImpl::CheckWhole() {
   digests_.clear();
   for (const Given& given : digests) {
     if (given.digest->Finish() != given.hash->value()) {
-      return Damaged(absl::StrCat(
+      return AsWritten(Damaged(absl::StrCat(
           "its bytes agree with their checksums, and not with the ",
-          given.hash->algorithm(), " that was given with them"));
+          given.hash->algorithm(), " that was given with them")));
     }
   }
   return CheckSize();

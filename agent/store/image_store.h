@@ -141,6 +141,10 @@ class ImageReader {
                                              int64_t length) = 0;
 };
 
+// Metadata "bytes" of a finding: the file is not the image, and no sign of a
+// disk that changes bytes.
+inline constexpr absl::string_view kBytesAsWritten = "as-written";
+
 // Reads one image cold, block by block, and checks it. One thread at a time.
 class ImageCheck {
  public:
@@ -281,13 +285,14 @@ class ImageStore {
   virtual absl::StatusOr<std::optional<PublishedImage>> Find(
       const Uuid& image_id) = 0;
   // DATA_LOSS, REPLICA_MISSING when record or file is not here (never
-  // NOT_FOUND: only the index may say that of an image); ABORTED,
-  // GENERATION_MISMATCH (metadata: generation).
+  // NOT_FOUND: only the index may say that of an image), or is of another
+  // generation (metadata: generation).
   virtual absl::StatusOr<std::unique_ptr<ImageReader>> OpenImage(
       const Uuid& image_id, const Generation& generation) = 0;
   // For a scrub. What is wrong already is DATA_LOSS (metadata: generation,
-  // where the record tells it): REPLICA_MISSING for a record without its file,
-  // else CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or its
+  // where the record tells it; bytes=kBytesAsWritten where the disk is not to
+  // blame): REPLICA_MISSING for a record without its file, else
+  // CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or its
   // publication has not ended.
   virtual absl::StatusOr<std::unique_ptr<ImageCheck>> OpenCheck(
       const Uuid& image_id) = 0;

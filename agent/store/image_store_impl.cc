@@ -241,7 +241,8 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageStoreImpl::OpenImage(
                          : absl::StrCat(what, " is not on this mount"));
   }
   if (state.generation() != generation) {
-    return MakeError(absl::StatusCode::kAborted, reason::kGenerationMismatch,
+    // Final: no waiting brings a generation whose name another one bears.
+    return MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
                      absl::StrCat(what, " is here in generation ",
                                   state.generation().ToString(), ", not ",
                                   generation.ToString()),

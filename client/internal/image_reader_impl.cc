@@ -1,7 +1,9 @@
 #include "client/internal/image_reader_impl.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -198,14 +200,17 @@ absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk,
   disk_error_rounds_ = 0;
   worst_ = absl::OkStatus();
   refreshed_for_capability_ = false;
+  asked_after_damage_ = false;
   return absl::OkStatus();
 }
 
 absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
-  // The coordinator has the image. That a mount has not is damage: NOT_FOUND
-  // would be taken for an image that was deleted.
+  // The coordinator has the image. That a mount has not, or has another
+  // generation, is damage: NOT_FOUND would be taken for an image that was
+  // deleted.
   absl::Status failed = broken;
-  if (absl::IsNotFound(broken)) {
+  if (absl::IsNotFound(broken) ||
+      HasReason(broken, reason::kGenerationMismatch)) {
     failed = MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
                        broken.message(), MetadataOf(broken));
   } else if (IsUnanswered(broken) && ReasonOf(broken).empty() &&
@@ -250,8 +255,9 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
     return absl::OkStatus();
   }
   if (round_had_damage_only_) {
-    return Annotate(worst_, absl::StrCat("every copy of ", image_.name(),
-                                         " is damaged at byte ", offset_));
+    return AskAfterDamage(
+        Annotate(worst_, absl::StrCat("every copy of ", image_.name(),
+                                      " is damaged at byte ", offset_)));
   }
   if ((round_had_disk_errors_only_ &&
        ++disk_error_rounds_ >= kMostDiskErrorRounds) ||
@@ -261,6 +267,23 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
         absl::StrCat(image_.name(), " could not be read at byte ", offset_));
   }
   return Refresh();
+}
+
+absl::Status ImageReaderImpl::AskAfterDamage(const absl::Status& damaged) {
+  if (std::exchange(asked_after_damage_, true)) {
+    return damaged;
+  }
+  const auto mounts = [](const v1::Image& image) {
+    std::vector<std::string> out;
+    for (const v1::Copy& copy : image.copies()) {
+      out.push_back(absl::StrCat(copy.mount(), " ", copy.mount_uid()));
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+  };
+  const std::vector<std::string> before = mounts(current_);
+  RETURN_IF_ERROR(Refresh());
+  return mounts(current_) == before ? damaged : absl::OkStatus();
 }
 
 absl::Status ImageReaderImpl::Refresh() {
@@ -289,7 +312,10 @@ absl::Status ImageReaderImpl::Refresh() {
   const bool settled =
       current_.copies_size() > 0 &&
       std::all_of(current_.copies().begin(), current_.copies().end(),
-                  [](const v1::Copy& copy) { return IsOut(copy.health()); });
+                  [](const v1::Copy& copy) {
+                    return IsOut(copy.health()) ||
+                           copy.fault() == v1::COPY_FAULT_MISSING;
+                  });
   if (settled && !worst_.ok()) {
     return Annotate(
         worst_, absl::StrCat("none of the ", current_.copies_size(),

@@ -46,6 +46,9 @@ class ImageReaderImpl final : public ImageReader {
                          const std::vector<grpc::Slice>& data);
   // OK when there is another copy or another round to try.
   absl::Status Recover(const absl::Status& broken);
+  // Every copy is damaged. OK when the image has other copies by now; asks
+  // only once before another byte comes.
+  absl::Status AskAfterDamage(const absl::Status& damaged);
   absl::Status Refresh();
 
   const std::shared_ptr<Stub> stub_;  // shared with the connection
@@ -61,6 +64,7 @@ class ImageReaderImpl final : public ImageReader {
   bool round_had_disk_errors_only_ = true;
   int disk_error_rounds_ = 0;
   bool refreshed_for_capability_ = false;
+  bool asked_after_damage_ = false;
   absl::Status worst_;
 
   const int64_t begin_;

@@ -299,6 +299,7 @@ void ScrubKeeper::OnProgress(const Uuid& mount_uid, int64_t session,
     pass.written_at = deps_.clock->Boot();
     if (progress.done()) {
       pass.row = row;
+      pass.done_at = deps_.clock->Boot();
       pass.run_id.clear();
       pass.recheck = true;
       pass.checking = false;

@@ -68,6 +68,12 @@ class ScrubKeeper {
   void Tick();
 
  private:
+  // What a mount that is reported SUSPECT or FAILED shows.
+  enum class Errors {
+    kNone,
+    kFound,  // no more than the pass itself found: the pass covers it
+    kOther,
+  };
   struct Pass {
     storage::v1::ScrubRow row;  // newer than what is stored, by a minute
     // Found behind the cursor; counted in the row when it has passed them.
@@ -81,8 +87,9 @@ class ScrubKeeper {
     int64_t base_bytes = 0;
     absl::Duration next_ask;
     absl::Duration written_at;
-    // Reported SUSPECT or FAILED at the last look.
-    bool was_bad = false;
+    absl::Duration done_at;
+    // What the last look at the mount's health found.
+    Errors errors = Errors::kNone;
     // Faults of before the pass that it did not see are looked at one by one.
     bool recheck = false;
     bool checking = false;
@@ -101,7 +108,9 @@ class ScrubKeeper {
 
   // scrub_required of the mount's row.
   bool NoteHealth(const MountInfo& info);
-  absl::Status Require(const MountInfo& info);
+  Errors ErrorsOf(const MountInfo& info, const Pass& pass) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Require(const MountInfo& info, Errors errors);
   // Whether there was something to settle, done or not.
   bool SettleRequired(const Uuid& mount_uid);
   absl::Status ChangeMount(const Uuid& mount_uid,

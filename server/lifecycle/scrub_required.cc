@@ -15,6 +15,9 @@
 namespace predella::server {
 namespace {
 
+// Longer than two heartbeats.
+constexpr absl::Duration kDoneLately = absl::Seconds(5);
+
 bool ShowsErrors(int health) {
   return health == v1::HEALTH_SUSPECT || health == v1::HEALTH_FAILED;
 }
@@ -61,14 +64,39 @@ absl::Status ScrubKeeper::ChangeMount(const Uuid& mount_uid,
   return absl::OkStatus();
 }
 
-absl::Status ScrubKeeper::Require(const MountInfo& info) {
+ScrubKeeper::Errors ScrubKeeper::ErrorsOf(const MountInfo& info,
+                                          const Pass& pass) const {
+  const auto& reported = info.reported_health;
+  if (!ShowsErrors(reported.health())) {
+    return Errors::kNone;
+  }
+  const auto state = pass.row.state();
+  // The heartbeat that says so may be the one after the pass's last.
+  const bool under_way = state == storage::v1::SCRUB_STATE_RUNNING ||
+                         (state == storage::v1::SCRUB_STATE_DONE &&
+                          deps_.clock->Boot() < pass.done_at + kDoneLately);
+  // An errno is of a call that failed, not of bytes that are wrong.
+  const bool of_bytes =
+      reported.health() == v1::HEALTH_SUSPECT && reported.error().empty();
+  // It is said for as long as the probes take to be clean.
+  const bool found =
+      of_bytes &&
+      (pass.errors == Errors::kFound ||
+       (under_way && (!pass.found.empty() || pass.row.faults() > 0)));
+  return found ? Errors::kFound : Errors::kOther;
+}
+
+absl::Status ScrubKeeper::Require(const MountInfo& info, Errors errors) {
   storage::v1::MountRow row;
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   {
-    // Not before the pass that runs or was the last, whatever the clock did.
+    // Not before the pass that runs or was the last, whatever the clock did;
+    // what that pass itself found is met by its own end.
     MutexLock lock(&mu_);
+    const int64_t pass = passes_[uid].row.start_time_us();
     row.set_scrub_required_since_us(
-        std::max(deps_.clock->NowMicros(), passes_[uid].row.start_time_us()));
+        errors == Errors::kFound ? pass - 1
+                                 : std::max(deps_.clock->NowMicros(), pass));
   }
   row.set_scrub_required_reason(info.reported_health.detail());
   storage::v1::EventRow event =
@@ -83,25 +111,31 @@ bool ScrubKeeper::NoteHealth(const MountInfo& info) {
   if (!info.session_open) {
     return true;  // what was seen last still stands
   }
-  const bool bad = ShowsErrors(info.reported_health.health());
+  Errors errors = Errors::kNone;
   bool required = false;
   {
     MutexLock lock(&mu_);
     Pass& pass = passes_[uid];
     const int64_t since = info.row.scrub_required_since_us();
+    errors = ErrorsOf(info, pass);
     // A requirement that no pass has begun to meet covers this one too.
-    required = bad && !pass.was_bad &&
-               (since == 0 || pass.row.start_time_us() > since);
-    pass.was_bad = bad;
+    const bool running = pass.row.state() == storage::v1::SCRUB_STATE_RUNNING;
+    required = errors > pass.errors &&
+               (errors == Errors::kFound
+                    ? since == 0 && running
+                    : since == 0 || pass.row.start_time_us() > since);
+    // Of one error, what was the worse reading of it stays.
+    pass.errors =
+        errors == Errors::kNone ? errors : std::max(errors, pass.errors);
   }
   if (!required) {
     return true;
   }
-  const absl::Status written = Require(info);
+  const absl::Status written = Require(info, errors);
   if (!written.ok()) {
     LogIfError(written, "the requirement is written with the next look");
     MutexLock lock(&mu_);
-    passes_[uid].was_bad = false;
+    passes_[uid].errors = Errors::kNone;
   }
   return false;
 }

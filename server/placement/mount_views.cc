@@ -277,8 +277,8 @@ std::string MountRegistry::HealthDetailLocked(const Entry& entry) const {
       if (entry.info.reported_health.health() != v1::HEALTH_SUSPECT) {
         return absl::StrCat("it showed errors (",
                             entry.info.row.scrub_required_reason(),
-                            ") and takes new images again when a scrub that "
-                            "began since has finished");
+                            ") and takes new images again when the scrub for "
+                            "that has finished");
       }
       return entry.info.reported_health.detail();
     default:

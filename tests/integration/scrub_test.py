@@ -3,6 +3,8 @@ damaged is found by name, and nothing else is."""
 import os
 import random
 import re
+import shutil
+import time
 import unittest
 
 from cluster import MIB, ClusterTest, random_bytes, wait_until
@@ -63,6 +65,43 @@ class ScrubCase(ClusterTest):
         return codes
 
 
+class OlderVersionTest(ScrubCase):
+    priorities = (100,)
+
+    def test_an_older_version_put_back_is_told_at_once(self):
+        image = self.cluster.put(random_bytes(MIB, 1))
+        path = os.path.join(self.cluster.paths['store-1'], image)
+        files = (path, self.record(path))
+        for i, file in enumerate(files):
+            shutil.copy2(file, f'{self.cluster.top}/{i}')
+        self.cluster.cli('image', 'rm', image)
+        wait_until('the file is removed', lambda: not os.path.exists(path))
+        self.cluster.cli('image', 'put', '-', '--id', image,
+                         data=random_bytes(MIB, 2))
+        for i, file in enumerate(files):
+            shutil.copy2(f'{self.cluster.top}/{i}', file)
+        for fault in ('COPY_FAULT_UNSPECIFIED', 'COPY_FAULT_MISSING'):
+            # Also once it is known.
+            self.assertEqual(self.copy(image)['fault'], fault)
+            begun = time.monotonic()
+            read = self.cluster.cli('image', 'get', image, check=False,
+                                    timeout=100)
+            self.assertNotEqual(read.code, 0)
+            self.assertIn('REPLICA_MISSING', read.err)
+            self.assertLess(time.monotonic() - begun, 20)
+            wait_until('the copy is told to be missing',
+                       lambda: self.copy(image)['fault'] ==
+                       'COPY_FAULT_MISSING')
+        generations = re.findall(r'[0-9]+-[0-9]+-[0-9a-f]{8}',
+                                 self.copy(image)['faultDetail'])
+        self.assertEqual(len(set(generations)), 2)
+
+    def copy(self, image):
+        (copy,) = self.cluster.cli('image', 'stat', image, '-o', 'json'
+                                   ).json['copies']
+        return copy
+
+
 class ScrubTest(ScrubCase):
     priorities = (100, 100, 100)
 
@@ -84,8 +123,9 @@ class ScrubTest(ScrubCase):
         self.assertEqual(counted, 75)
         again = random.Random(self.seed + 1).choice(flipped)
         whole = sorted(set(images) - set(flipped))[0]
-        self.assertNotEqual(self.cluster.cli('image', 'get', again, '-',
-                                             check=False).code, 0)
+        self.assertIn('CHECKSUM_MISMATCH',
+                      self.cluster.cli('image', 'get', again,
+                                       check=False).err)
         self.assertTrue(self.cluster.get(whole))
         print(f'60 flips over 3 mounts (seed {self.seed}): '
               f'{len(self.found())} found, 0 false alarms')

@@ -28,7 +28,8 @@ class ImageReader {
   virtual ~ImageReader() = default;
 
   // The next bytes, empty at the end; valid until the next call. Errors:
-  //   DATA_LOSS    CHECKSUM_MISMATCH: every copy is damaged here
+  //   DATA_LOSS    CHECKSUM_MISMATCH: every copy is damaged here;
+  //                REPLICA_MISSING: none is where the index says
   //   ABORTED      GENERATION_MISMATCH: the image was replaced meanwhile
   //   OUT_OF_RANGE READ_PAST_END
   //   UNAVAILABLE  no copy can be reached

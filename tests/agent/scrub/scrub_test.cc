@@ -1,10 +1,12 @@
 // Scrubs of a mount: what they find, how fast, and in which order they tell.
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "agent/store/layout.h"
@@ -17,6 +19,8 @@ namespace predella::agent {
 namespace {
 
 using storage::v1::CopyFault;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 class ScrubTest : public CoreTest {
  protected:
@@ -131,8 +135,7 @@ TEST_F(ScrubTest, EveryKindOfDamageIsFoundAndNothingElse) {
   ASSERT_TRUE(found.contains(TestId(12)));
   EXPECT_EQ(found.at(TestId(12)).fault(), storage::v1::COPY_FAULT_MISSING);
   EXPECT_EQ(Progress().images(), 15);
-  // What a scrub finds is marked by it: the mount needs no other one.
-  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+  EXPECT_EQ(Health(), v1::HEALTH_SUSPECT);
 }
 
 TEST_F(ScrubTest, ItReadsTheDiskAndNotTheCache) {
@@ -258,6 +261,73 @@ TEST_F(ScrubTest, AReadThatFailsTwiceIsAFinding) {
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
+TEST_F(ScrubTest, DamageMakesTheMountSuspectOnce) {
+  for (const uint64_t n : {1, 2, 3}) {
+    Put(n, 2 * kBlockBytes);
+  }
+  ASSERT_OK(mem.FlipByte(Path(2), 5));
+  Register();
+  StartScrub();
+  while (Findings().empty()) {
+    Tick();
+  }
+  EXPECT_EQ(Health(), v1::HEALTH_SUSPECT);
+  EXPECT_THAT(core.View().detail, HasSubstr(TestId(2).ToString()));
+  ASSERT_TRUE(Finish());
+  for (int i = 0; i < 100; ++i) {
+    Tick();
+  }
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+  // Nobody repairs it: no news for the next pass, nor for a look at it alone.
+  for (const bool alone : {false, true}) {
+    link->sent.clear();
+    if (alone) {
+      control::v1::Command command;
+      command.mutable_check_copy()->set_image_id(TestId(2).bytes());
+      *command.mutable_check_copy()->mutable_generation() =
+          Spec(2).generation.ToProto();
+      Command(std::move(command));
+      Tick(absl::Seconds(1));
+      Tick(absl::Seconds(1));
+    } else {
+      StartScrub();
+      ASSERT_TRUE(Finish());
+    }
+    EXPECT_EQ(Findings().size(), 1);
+    EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+  }
+}
+
+// The coordinator knows the copy, and asks an agent that started again.
+TEST_F(ScrubTest, OneCopyThatIsKnownToBeDamagedSaysNothingOfTheMount) {
+  Put(1, 5000);
+  ASSERT_OK(mem.FlipByte(Path(1), 5));
+  Register();
+  control::v1::Command command;
+  command.mutable_check_copy()->set_image_id(TestId(1).bytes());
+  *command.mutable_check_copy()->mutable_generation() =
+      Spec(1).generation.ToProto();
+  Command(std::move(command));
+  Tick(absl::Seconds(1));
+  Tick(absl::Seconds(1));
+  EXPECT_EQ(Findings().size(), 1);
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+}
+
+TEST_F(ScrubTest, WhatNoDiskDidIsNoDamageToTheMount) {
+  for (const uint64_t n : {1, 2}) {
+    Put(n, 5000);
+  }
+  Put(3, 5000, "other bytes");
+  ASSERT_OK(mem.Unlink(Path(1)));
+  ASSERT_OK(mem.Unlink(Record(2)));
+  Register();
+  StartScrub();
+  ASSERT_TRUE(Finish());
+  EXPECT_EQ(Findings().size(), 3);
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+}
+
 TEST_F(ScrubTest, AMountThatFailsIsNoFinding) {
   Put(1, 5000);
   Put(2, 5000);
@@ -364,6 +434,22 @@ TEST_F(ScrubTest, AReadThatFindsDamageTellsIt) {
   core.ReadDone(other, MakeError(absl::StatusCode::kDataLoss,
                                  reason::kChecksumMismatch, "bad block"));
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+}
+
+// An older version was put back by hand in place of the image.
+TEST_F(ScrubTest, AReadThatFindsAnotherGenerationTellsBoth) {
+  Put(1, 5000);
+  Register();
+  Generation newer = Spec(1).generation;
+  newer.n += 1;
+  const std::shared_ptr<ImageStore> store = opened.lock();
+  core.ReadDone(ReadGrant{store, TestId(1), newer},
+                store->OpenImage(TestId(1), newer).status());
+  const control::v1::CopyFinding found = Findings().at(TestId(1));
+  EXPECT_EQ(found.fault(), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_EQ(Generation::FromProto(found.generation()), newer);
+  EXPECT_THAT(found.detail(), AllOf(HasSubstr(newer.ToString()),
+                                    HasSubstr(Spec(1).generation.ToString())));
 }
 
 TEST(DigestTest, OfGlancesAlgorithms) {

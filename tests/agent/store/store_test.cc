@@ -24,9 +24,11 @@
 namespace predella::agent {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::Fault;
 using testing::HasReason;
+using ::testing::HasSubstr;
 using testing::StatusIs;
 using ::testing::UnorderedElementsAre;
 
@@ -171,8 +173,13 @@ TEST_F(StoreTest, TheSameUploadUnderAnotherGenerationIsNotDone) {
   EXPECT_THAT(taken, HasReason(reason::kNameTaken));
   EXPECT_EQ(MetadataOf(taken.status())["generation"],
             spec_.generation.ToString());
-  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, again.generation),
-              HasReason(reason::kGenerationMismatch));
+  const absl::Status read =
+      w_.store->OpenImage(spec_.image_id, again.generation).status();
+  EXPECT_THAT(read, AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                          HasReason(reason::kReplicaMissing)));
+  EXPECT_THAT(std::string(read.message()),
+              AllOf(HasSubstr(spec_.generation.ToString()),
+                    HasSubstr(again.generation.ToString())));
   EXPECT_EQ(*ReadAll(w_.store.get(), spec_), bytes_);
 }
 
@@ -241,7 +248,7 @@ TEST_F(StoreTest, OnlyTheGenerationThatWasNamedIsRemoved) {
     EXPECT_EQ(outcome.other, spec_.generation);
   }
   EXPECT_THAT(w_.store->OpenImage(spec_.image_id, other),
-              HasReason(reason::kGenerationMismatch));
+              HasReason(reason::kReplicaMissing));
   ASSERT_OK_AND_ASSIGN(const auto reader,
                        w_.store->OpenImage(spec_.image_id, spec_.generation));
   ASSERT_OK_AND_ASSIGN(

@@ -468,6 +468,67 @@ TEST_F(ClientTest, MissingCopyIsNeverSaidToBeNoImage) {
                                HasReason(reason::kReplicaMissing)));
 }
 
+// An older version was put back in place of the image: no waiting helps.
+TEST_F(ClientTest, AnotherGenerationIsDataLossAtOnce) {
+  PutImage(1000);
+  options_.retry_for = absl::Minutes(10);
+  for (const auto code :
+       {absl::StatusCode::kDataLoss, absl::StatusCode::kAborted}) {
+    one_.refuse = ToGrpcStatus(MakeError(
+        code,
+        code == absl::StatusCode::kDataLoss ? reason::kReplicaMissing
+                                            : reason::kGenerationMismatch,
+        "the image is here in generation 1-1-00000001, not 1-1-00000002"));
+    two_.refuse = one_.refuse;
+    images_.get_images = 0;
+    const absl::Status status = ReadAll().status();
+    EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                              HasReason(reason::kReplicaMissing)));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("1-1-00000001"));
+    EXPECT_EQ(images_.get_images, 2);  // the image, and whether it changed
+  }
+  EXPECT_EQ(one_.reads, 2);
+}
+
+TEST_F(ClientTest, AnotherGenerationOfAnImageThatWasReplacedIsNoDamage) {
+  PutImage(1000);
+  ReadOptions read;
+  read.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto reader, Connect().ReadImage(read));
+  {
+    MutexLock lock(&cluster_.mu);
+    cluster_.images.begin()->second.set_generation("1-2-00000001");
+  }
+  one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kDataLoss,
+                                       reason::kReplicaMissing, "another"));
+  two_.refuse = one_.refuse;
+  EXPECT_THAT(reader->Read(), AllOf(StatusIs(absl::StatusCode::kAborted),
+                                    HasReason(reason::kGenerationMismatch)));
+}
+
+// The file was moved to another mount, and its row has followed.
+TEST_F(ClientTest, DamageEverywhereIsAskedAboutBeforeItIsTold) {
+  const std::string bytes = PutImage(1000);
+  v1::Copy there;
+  {
+    MutexLock lock(&cluster_.mu);
+    v1::Image& image = cluster_.images.begin()->second;
+    there = image.copies(1);
+    image.mutable_copies()->DeleteSubrange(1, 1);
+  }
+  ReadOptions read;
+  read.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto reader, Connect().ReadImage(read));
+  {
+    MutexLock lock(&cluster_.mu);
+    *cluster_.images.begin()->second.mutable_copies(0) = there;
+  }
+  one_.refuse = ToGrpcStatus(
+      MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing, "moved"));
+  ASSERT_OK_AND_ASSIGN(const absl::string_view got, reader->Read());
+  EXPECT_EQ(got, bytes);
+}
+
 TEST_F(ClientTest, BrokenReadGoesOnAtTheSameOffset) {
   const std::string bytes = PutImage(4 << 20);
   one_.break_read_at = 2 << 20;

@@ -406,6 +406,79 @@ TEST_F(ScrubKeeperTest, APassThatBeganBeforeTheErrorsIsNotEnough) {
   EXPECT_EQ(Mount("store-1").health(), v1::HEALTH_ONLINE);
 }
 
+// Damage that a pass itself found is met by its own end: no pass for ever on
+// a mount whose copies nobody repairs.
+TEST_F(ScrubKeeperTest, APassCoversTheDamageThatItFound) {
+  FakeAgent* const agent = AddConnected("store-1");
+  const std::vector<Uuid> images = Fill(agent, 4);
+  ASSERT_OK(Scrub("store-1"));
+  Progress(agent, images[0], 1, false);
+  clock_.Advance(absl::Seconds(3));
+  Find(agent, images[1], storage::v1::COPY_FAULT_DAMAGED);
+  Health(agent, v1::HEALTH_SUSPECT);
+  Progress(agent, images[1], 2, false);
+  Health(agent, v1::HEALTH_ONLINE);
+  // Until it has finished, whatever the probes say.
+  EXPECT_EQ(Mount("store-1").health(), v1::HEALTH_SUSPECT);
+  EXPECT_FALSE(TakesImages());
+  Find(agent, images[2], storage::v1::COPY_FAULT_DAMAGED);
+  Health(agent, v1::HEALTH_SUSPECT);
+  Health(agent, v1::HEALTH_ONLINE);
+  EXPECT_EQ(Events("scrub_required"), 1);
+  Progress(agent, images[3], 4, true);
+  EXPECT_EQ(Mount("store-1").health(), v1::HEALTH_ONLINE);
+  EXPECT_TRUE(TakesImages());
+  for (int i = 0; i < 20; ++i) {
+    clock_.Advance(absl::Seconds(3));
+    agent->Beat();
+    Tick();
+  }
+  EXPECT_EQ(TimesAsked(agent), 1);
+  EXPECT_EQ(Events("scrub_requirement_met"), 1);
+}
+
+TEST_F(ScrubKeeperTest, APassWhoseLastImageIsDamagedIsNotDoneAgain) {
+  FakeAgent* const agent = AddConnected("store-1");
+  const std::vector<Uuid> images = Fill(agent, 2);
+  ASSERT_OK(Scrub("store-1"));
+  Find(agent, images[1], storage::v1::COPY_FAULT_DAMAGED);
+  Progress(agent, images[1], 2, true);
+  // For as long as clean probes take.
+  for (int i = 0; i < 6; ++i) {
+    Health(agent, v1::HEALTH_SUSPECT);
+    clock_.Advance(absl::Seconds(2));
+  }
+  Health(agent, v1::HEALTH_ONLINE);
+  EXPECT_EQ(Mount("store-1").health(), v1::HEALTH_ONLINE);
+  EXPECT_EQ(TimesAsked(agent), 1);
+  EXPECT_EQ(Events("scrub_required"), 0);
+  // Damage that is seen later is another matter.
+  clock_.Advance(absl::Seconds(10));
+  Health(agent, v1::HEALTH_SUSPECT);
+  EXPECT_EQ(Events("scrub_required"), 1);
+  EXPECT_TRUE(Mount("store-1").scrub().required());
+}
+
+TEST_F(ScrubKeeperTest, AnErrorDuringAPassThatFoundDamageNeedsAnother) {
+  FakeAgent* const agent = AddConnected("store-1");
+  const std::vector<Uuid> images = Fill(agent, 3);
+  ASSERT_OK(Scrub("store-1"));
+  Progress(agent, images[0], 1, false);
+  Find(agent, images[1], storage::v1::COPY_FAULT_DAMAGED);
+  Health(agent, v1::HEALTH_SUSPECT);
+  // It never looked well in between.
+  agent->Behave([](FakeAgent::Behaviour* b) { b->health_error = "EIO"; });
+  Health(agent, v1::HEALTH_SUSPECT);
+  EXPECT_EQ(Events("scrub_required"), 2);
+  agent->Behave([](FakeAgent::Behaviour* b) { b->health_error = ""; });
+  Health(agent, v1::HEALTH_ONLINE);
+  Progress(agent, images[2], 3, true);
+  EXPECT_EQ(Mount("store-1").health(), v1::HEALTH_SUSPECT);
+  agent->Beat();
+  Tick();
+  EXPECT_EQ(TimesAsked(agent), 2);
+}
+
 TEST_F(ScrubKeeperTest, EachMountIsDueOnceInAnInterval) {
   options_.scrub_interval = absl::Hours(24);
   Restart();
