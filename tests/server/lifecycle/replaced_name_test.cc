@@ -172,6 +172,7 @@ class OnlyMountReplacedTest : public LifecycleFixture {
     v1::ReplaceMountRequest request;
     request.set_name("mounts/a");
     request.set_new_uid(agent->uid().ToString());
+    AcceptLoss(&request);
     request.set_accept_lost_image_count(lost);
     const absl::Status status = lifecycle_->mounts().Replace(request).status();
     Settle();
@@ -215,6 +216,7 @@ TEST_F(OnlyMountReplacedTest, AnIndexFromBeforeItTakesInWhatTheNewDiskHas) {
       v1::RetireMountRequest retire;
       retire.set_name("mounts/a");
       retire.set_accept_unlisted(true);
+      AcceptLoss(&retire);
       retire.set_accept_lost_image_count(1);
       ASSERT_OK(lifecycle_->mounts().Retire(retire));
       ASSERT_OK(Replace(second, 0));
