@@ -1,11 +1,13 @@
 // Opening the directory, losing it, and what is seen of it: a part of
 // AgentCore.
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 
 #include "agent/control/agent_core.h"
+#include "agent/fs/disk_calls.h"
 #include "common/errors.h"
 #include "common/logging.h"
 
@@ -52,6 +54,15 @@ void AgentCore::TryOpenLocked() {
 }
 
 void AgentCore::RunOpen(uint64_t number, const MountMemory& memory) {
+  // Opening is many calls, and each of them may take its time. Only of those
+  // made without mu_.
+  std::optional<DiskCalls::Steps> steps;
+  steps.emplace([this, number] {
+    MutexLock lock(&mu_);
+    if (number == open_number_ && opening_) {
+      machine_.CallReturned();
+    }
+  });
   absl::StatusOr<std::shared_ptr<ImageStore>> opened =
       seams_.open_store(memory);
   storage::v1::MountLabel label;
@@ -62,6 +73,7 @@ void AgentCore::RunOpen(uint64_t number, const MountMemory& memory) {
     known = (*opened)->Known();
     status = ReadSpace(opened->get()).status();
   }
+  steps.reset();
   bool fatal = false;
   {
     MutexLock lock(&mu_);

@@ -60,8 +60,9 @@ void AgentCore::ReadDone(const ReadGrant& grant, const absl::Status& status) {
   }
   const bool missing = HasReason(status, reason::kReplicaMissing);
   const bool news = scrubber_.NoteFault(grant.image_id, grant.generation);
-  // A file that is gone may have been removed: the coordinator knows.
-  if (news && !missing) {
+  // A file that is gone may have been removed: the coordinator knows. One that
+  // may not be read is no sign of bytes that change.
+  if (news && HasReason(status, reason::kChecksumMismatch)) {
     machine_.DamageSeen(status.message());
   }
   control::v1::AgentMessage message;

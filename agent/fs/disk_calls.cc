@@ -16,6 +16,7 @@ namespace {
 constexpr absl::Duration kLongestPause = absl::Seconds(3);
 
 thread_local DiskCalls::Work* t_work = nullptr;
+thread_local DiskCalls::Steps* t_steps = nullptr;
 thread_local bool t_unreplaced = false;
 thread_local char t_thread = 0;  // its address names the thread
 
@@ -89,7 +90,17 @@ DiskCalls::Call::Call(DiskCalls* calls, Kind kind, absl::string_view op,
   number_ = calls_->Begin(std::move(running));
 }
 
-DiskCalls::Call::~Call() { calls_->End(number_); }
+DiskCalls::Call::~Call() {
+  calls_->End(number_);
+  if (t_steps != nullptr) {
+    t_steps->returned_();
+  }
+}
+
+DiskCalls::Steps::Steps(std::function<void()> returned)
+    : returned_(std::move(returned)), outer_(std::exchange(t_steps, this)) {}
+
+DiskCalls::Steps::~Steps() { t_steps = outer_; }
 
 DiskCalls::DiskCalls(Clock* clock, int threads, DiskCallLimits limits)
     : clock_(clock), threads_(threads), limits_(limits) {}

@@ -82,6 +82,21 @@ class DiskCalls {
     uint64_t number_ = 0;
   };
 
+  // What this thread does until it is destroyed: `returned` is called on it
+  // after each call that came back, in which it may make none itself.
+  class Steps {
+   public:
+    explicit Steps(std::function<void()> returned);
+    ~Steps();
+    Steps(const Steps&) = delete;
+    Steps& operator=(const Steps&) = delete;
+
+   private:
+    friend class DiskCalls;
+    const std::function<void()> returned_;
+    Steps* const outer_;
+  };
+
   // Tells of the calls that became too old.
   void Tick();
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "agent/fs/disk_calls.h"
+
 namespace predella::agent {
 namespace {
 
@@ -72,6 +74,13 @@ void MountProber::Tick() {
 
 void MountProber::Run(const std::shared_ptr<ImageStore>& store, bool with_probe,
                       uint64_t number) {
+  // A probe is many calls, and each of them may take its time.
+  const DiskCalls::Steps steps([this, number] {
+    MutexLock lock(&mu_);
+    if (CurrentLocked(number)) {
+      machine_->CallReturned();
+    }
+  });
   const absl::Status identity = store->CheckIdentity();
   bool wanted = false;
   {

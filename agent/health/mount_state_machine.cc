@@ -80,7 +80,15 @@ void MountStateMachine::OpenDone(const absl::Status& status) {
 
 void MountStateMachine::ProbeStarted() {
   MutexLock lock(&mu_);
-  call_started_ = clock_->Boot();
+  probe_started_ = call_started_ = clock_->Boot();
+}
+
+void MountStateMachine::CallReturned() {
+  MutexLock lock(&mu_);
+  CheckHungLocked();
+  if (call_started_.has_value()) {
+    call_started_ = clock_->Boot();
+  }
 }
 
 void MountStateMachine::ProbeDone(const ProbeOutcome& outcome) {
@@ -125,6 +133,7 @@ void MountStateMachine::CheckOnlyDone() {
   MutexLock lock(&mu_);
   CheckHungLocked();
   call_started_.reset();
+  probe_started_.reset();
 }
 
 void MountStateMachine::IdentityChecked(const absl::Status& status) {
@@ -194,14 +203,17 @@ void MountStateMachine::CheckHungLocked() {
 }
 
 void MountStateMachine::NoteLatencyLocked() {
-  if (!call_started_.has_value()) {
+  if (!probe_started_.has_value()) {
     return;
   }
   const absl::Duration now = clock_->Boot();
-  const absl::Duration took = now - *call_started_;
+  const absl::Duration took = now - *probe_started_;
+  probe_started_.reset();
   latencies_.push_back({now, took});
-  // One that is older stays: the window is full.
-  while (latencies_.size() > 1 && latencies_[1].at <= now - limits_.slow_for) {
+  // One that is older stays: the window is full. As do as many as say anything,
+  // for few slow probes fit into it.
+  while (latencies_.size() > kLeastLatencies &&
+         latencies_[1].at <= now - limits_.slow_for) {
     latencies_.pop_front();
   }
   fast_ = took <= limits_.slow_above ? fast_ + 1 : 0;

@@ -30,7 +30,7 @@ struct MountView {
 };
 
 struct HealthLimits {
-  // A call older than this, with no data call completed since, hangs.
+  // One call older than this, with no data call completed since, hangs.
   absl::Duration hung_after = absl::Seconds(8);
   // SLOW when the 95th percentile of the probes of `slow_for` is above.
   absl::Duration slow_above = absl::Seconds(1);
@@ -45,14 +45,15 @@ struct HealthLimits {
 //
 //   ABSENT     identity missing or foreign, or the mount behind it went away;
 //              until it was opened again
-//   HUNG       a probe or open call runs longer than the limit, and no data
-//              call completed meanwhile; or every disk thread is stuck in a
-//              call, those that took the place of stuck ones too
+//   HUNG       one call of a probe or an opening runs longer than the limit,
+//              and no data call completed meanwhile; or every disk thread is
+//              stuck in a call, those that took the place of stuck ones too
 //   FAILED     cold reads of two of the last three probes failed
 //   SUSPECT    one I/O error, a failed sync, a bad checksum on a cold read
 //   READ_ONLY  a call said so, or writes of two of the last three probes
 //              failed and their cold reads did not
-//   SLOW       latency of probes, until as many in a row were fast
+//   SLOW       latency of probes, all of their calls together, until as many
+//              in a row were fast
 //
 // A full mount is none of these, nor is a lack of memory or descriptors in
 // this process. Thread-safe; never touches the disk.
@@ -73,6 +74,8 @@ class MountStateMachine {
   void OpenDone(const absl::Status& status);
 
   void ProbeStarted();
+  // One of the calls that the probe or the opening is made of came back.
+  void CallReturned();
   void ProbeDone(const ProbeOutcome& outcome);
   // The call since ProbeStarted looked at the identity only.
   void CheckOnlyDone();
@@ -128,6 +131,8 @@ class MountStateMachine {
   };
   std::deque<Halves> last_probes_ ABSL_GUARDED_BY(mu_);
   std::deque<Latency> latencies_ ABSL_GUARDED_BY(mu_);
+  std::optional<absl::Duration> probe_started_ ABSL_GUARDED_BY(mu_);
+  // The one call of a probe or an opening that is under way.
   std::optional<absl::Duration> call_started_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> data_done_ ABSL_GUARDED_BY(mu_);
 };

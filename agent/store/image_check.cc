@@ -61,6 +61,14 @@ absl::StatusOr<std::unique_ptr<ImageCheck>> ImageCheckImpl::Open(
   if (state.unsure || (!state.name && !state.record)) {
     return Nothing(image_id);
   }
+  const absl::Status& refused =
+      state.record_refused.ok() ? state.name_refused : state.record_refused;
+  if (!refused.ok()) {
+    const absl::Status why = RefusedError(
+        state.record_refused.ok() ? "its file" : "its record", refused);
+    return AsWritten(
+        Finding(why.message(), reason::kChecksumMismatch, state.generation()));
+  }
   if (!state.record || state.damaged) {
     // Nobody can say which generation it was.
     if (!state.name) {

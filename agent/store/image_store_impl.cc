@@ -229,6 +229,13 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageStoreImpl::OpenImage(
   if (state.unsure) {
     return UnsureError(image_id);
   }
+  if (!state.record_refused.ok()) {
+    return RefusedError(absl::StrCat("the record of ", what),
+                        state.record_refused);
+  }
+  if (!state.name_refused.ok()) {
+    return RefusedError(absl::StrCat("the file of ", what), state.name_refused);
+  }
   if (state.damaged) {
     return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                      absl::StrCat("the record of ", what, " is damaged"));
@@ -254,11 +261,21 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageStoreImpl::OpenImage(
         absl::StrCat("the record of ", what, " is here and its file is not"));
   }
   PublishedImage image = ImageOf(state.header);
+  if (state.info.size_bytes > image.size_bytes) {
+    // Its blocks may all be whole, and it is not what was stored.
+    return MakeError(
+        absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
+        absl::StrCat("the file of ", what, " has ", state.info.size_bytes,
+                     " bytes; its record says ", image.size_bytes));
+  }
   ASSIGN_OR_RETURN(auto table, ReadTable(&core_, image));
-  ASSIGN_OR_RETURN(
-      auto file, core_.fs->Open(layout::ImagePath(image_id), OpenMode::kRead));
+  auto file = core_.fs->Open(layout::ImagePath(image_id), OpenMode::kRead);
+  if (absl::IsPermissionDenied(file.status())) {
+    return RefusedError(absl::StrCat("the file of ", what), file.status());
+  }
+  RETURN_IF_ERROR(file.status());
   return std::unique_ptr<ImageReader>(std::make_unique<ImageReaderImpl>(
-      std::move(image), std::move(table), std::move(file)));
+      std::move(image), std::move(table), *std::move(file)));
 }
 
 absl::Status ImageStoreImpl::RemoveImageLocked(const Uuid& image_id,

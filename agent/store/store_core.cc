@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "agent/store/files.h"
 #include "agent/store/image_store.h"
@@ -31,6 +32,7 @@ absl::Status LookAtName(StoreCore* core, const Uuid& image_id,
   }
   if (absl::IsPermissionDenied(info.status())) {
     state->name = true;  // a link, or another mount's root: not ours
+    state->name_refused = info.status();
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(info.status());
@@ -49,6 +51,7 @@ absl::Status LookAtRecord(StoreCore* core, const Uuid& image_id,
   state->record = true;
   if (absl::IsPermissionDenied(bytes.status())) {
     state->damaged = true;
+    state->record_refused = bytes.status();
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(bytes.status());
@@ -122,6 +125,15 @@ absl::Status NameTaken(const Uuid& image_id, const NameState& state) {
                    absl::StrCat("the name of image ", image_id.ToString(),
                                 " is taken by ", what),
                    std::move(metadata));
+}
+
+absl::Status RefusedError(absl::string_view what, const absl::Status& why) {
+  const std::string error = ErrorName(why);
+  return MakeError(
+      absl::StatusCode::kDataLoss, reason::kMountPermission,
+      absl::StrCat(what, " can not be read: ", why.message(),
+                   error.empty() ? "" : " (", error, error.empty() ? "" : ")"),
+      MetadataOf(why));
 }
 
 absl::Status UnsureError(const Uuid& image_id) {

@@ -41,6 +41,9 @@ struct NameState {
   bool image = false;
   // The last sync of its publication failed.
   bool unsure = false;
+  // Why name or record can not be looked at: a permission, a link.
+  absl::Status name_refused;
+  absl::Status record_refused;
 
   Generation generation() const {
     return Generation::FromProto(header.generation());
@@ -61,6 +64,9 @@ absl::Status RemoveRecord(StoreCore* core, const Uuid& image_id);
 // Errors that several of them give.
 absl::Status NameTaken(const Uuid& image_id, const NameState& state);
 absl::Status UnsureError(const Uuid& image_id);
+// `what` can not be read, with the errno; DATA_LOSS, MOUNT_PERMISSION, for
+// nothing but an operator ends it.
+absl::Status RefusedError(absl::string_view what, const absl::Status& why);
 
 }  // namespace predella::agent
 

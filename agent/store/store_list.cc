@@ -117,6 +117,8 @@ class ListingImpl final : public MountListing {
         return absl::OkStatus();  // removed since
       }
       out.size_bytes = state->info.size_bytes;
+      LogIfError(state->name_refused, "listed as a file without a record");
+      LogIfError(state->record_refused, "listed as a file without a record");
       if (state->image && !state->unsure) {
         out.kind = ListEntry::Kind::kImage;
         out.image = ImageOf(state->header);

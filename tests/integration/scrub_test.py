@@ -195,7 +195,10 @@ class ScrubInterruptedTest(ScrubCase):
 
         cluster.coordinator.kill()
         cluster.coordinator.start()
-        cluster.wait_ready()
+        # For what the pass has found so far, until it has finished.
+        wait_until('the mount is SUSPECT again', lambda: cluster.cli(
+            'mount', 'stat', 'store-1', '-o', 'json', check=False
+            ).out.count(b'HEALTH_SUSPECT') > 0)
         self.assertEqual(self.scrub('store-1')['state'], 'SCRUB_STATE_RUNNING')
         result = cluster.cli('mount', 'scrub', 'store-1', '--rate', '500MiB',
                              '--wait', check=False)

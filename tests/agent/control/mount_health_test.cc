@@ -61,6 +61,31 @@ class ReadOnlyMountTest : public MountHealthTest {
   testing::NfsFileSystem nfs{&mem, &lock};
 };
 
+TEST_F(MountHealthTest, AProbeOfSlowCallsDoesNotHang) {
+  Register();
+  ASSERT_NE(Attached(), nullptr);
+  int made = 0;
+  bool hung = false;
+  testing::Fault fault;
+  fault.forever = true;
+  fault.perform = true;
+  fault.status = absl::OkStatus();
+  fault.during = [&] {
+    ++made;
+    clock.Advance(absl::Milliseconds(1500));
+    hung = hung || core.View().health == v1::HEALTH_HUNG;
+  };
+  fs.Inject(fault);
+  const absl::Duration begun = clock.Boot();
+  while (clock.Boot() < begun + absl::Minutes(3)) {
+    Tick();
+  }
+  EXPECT_GT(made, 50);
+  EXPECT_FALSE(hung);
+  EXPECT_EQ(core.View().health, v1::HEALTH_SLOW);
+  fs.Reset();
+}
+
 TEST_F(ReadOnlyMountTest, ReadOnlyAtTheStartItIsReadAndThenOpenedAnew) {
   nfs.read_only = true;
   root = &nfs;

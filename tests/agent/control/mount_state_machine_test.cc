@@ -298,6 +298,43 @@ TEST_F(StateMachineTest, SlowProbesForAMinute) {
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
+// A probe is many calls: each has its limit, and together they are slow.
+TEST_F(StateMachineTest, ManySlowCallsAreSlowNotHung) {
+  machine_.OpenStarted();
+  const auto calls = [this](int count, absl::Duration each) {
+    for (int i = 0; i < count; ++i) {
+      clock_.Advance(each);
+      EXPECT_NE(Health(), v1::HEALTH_HUNG);
+      machine_.CallReturned();
+    }
+  };
+  calls(300, absl::Seconds(1));
+  EXPECT_EQ(Health(), v1::HEALTH_UNKNOWN);
+  machine_.OpenDone(absl::OkStatus());
+  for (int i = 0; i < 8; ++i) {
+    machine_.ProbeStarted();
+    calls(10, absl::Milliseconds(2500));
+    machine_.ProbeDone({absl::OkStatus(), absl::OkStatus()});
+  }
+  EXPECT_EQ(Health(), v1::HEALTH_SLOW);
+  EXPECT_TRUE(machine_.View().serves_reads);
+  EXPECT_THAT(machine_.View().detail, ::testing::HasSubstr("25000 ms"));
+  // One that does not come back is another matter, seen or not meanwhile.
+  for (const bool seen : {false, true}) {
+    machine_.ProbeStarted();
+    calls(3, absl::Seconds(2));
+    clock_.Advance(absl::Seconds(9));
+    if (seen) {
+      EXPECT_EQ(Health(), v1::HEALTH_HUNG);
+    }
+    machine_.CallReturned();
+    machine_.ProbeDone({absl::OkStatus(), absl::OkStatus()});
+    EXPECT_EQ(Health(), v1::HEALTH_HUNG);
+    CleanProbes(5);
+    EXPECT_NE(Health(), v1::HEALTH_HUNG);
+  }
+}
+
 TEST_F(StateMachineTest, OneSlowProbeAmongFewIsNotSlow) {
   Open();
   for (int i = 0; i < 12; ++i) {

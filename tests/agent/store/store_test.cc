@@ -1,4 +1,5 @@
 // The store as a whole: what is published, found, read, listed and removed.
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/store/image_store.h"
 #include "agent/store/layout.h"
 #include "agent/store/record_codec.h"
@@ -371,6 +373,53 @@ TEST_F(StoreTest, TheLabelIsClaimedOnceAndWatched) {
       MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
   w_.fault.Inject(fault);
   EXPECT_THAT(w_.store->CheckIdentity(), HasReason(reason::kMountFailed));
+}
+
+// Its blocks are whole; a scrub calls it damaged.
+TEST_F(StoreTest, AFileLongerThanItsRecordIsNotRead) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const std::string path = layout::ImagePath(spec_.image_id);
+  ASSERT_OK(w_.mem.PutFile(path, bytes_ + "x"));
+  const absl::Status read =
+      w_.store->OpenImage(spec_.image_id, spec_.generation).status();
+  EXPECT_THAT(read, AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                          HasReason(reason::kChecksumMismatch)));
+  EXPECT_THAT(std::string(read.message()),
+              AllOf(HasSubstr(absl::StrCat(bytes_.size())),
+                    HasSubstr(absl::StrCat(bytes_.size() + 1))));
+  ASSERT_OK(w_.mem.PutFile(path, bytes_));
+  EXPECT_EQ(*ReadAll(w_.store.get(), spec_), bytes_);
+}
+
+TEST_F(StoreTest, WhatMayNotBeReadIsSaidWithItsErrno) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const std::string paths[] = {layout::ImagePath(spec_.image_id),
+                               layout::RecordPath(spec_.image_id)};
+  for (const std::string& path : paths) {
+    Fault fault;
+    fault.path = path;
+    fault.forever = true;
+    fault.status = ErrnoStatus(EACCES, "look at it");
+    w_.fault.Inject(fault);
+    const absl::Status read =
+        w_.store->OpenImage(spec_.image_id, spec_.generation).status();
+    EXPECT_THAT(read, AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                            HasReason(reason::kMountPermission)));
+    EXPECT_THAT(std::string(read.message()), HasSubstr("EACCES"));
+    const absl::Status check = w_.store->OpenCheck(spec_.image_id).status();
+    EXPECT_THAT(check, StatusIs(absl::StatusCode::kDataLoss));
+    EXPECT_THAT(std::string(check.message()), HasSubstr("EACCES"));
+    EXPECT_EQ(MetadataOf(check)["bytes"], kBytesAsWritten);
+  }
+  // It may be looked at, and not be opened.
+  Fault fault;
+  fault.op = "open";
+  fault.path = paths[0];
+  fault.status = ErrnoStatus(EACCES, "open it");
+  w_.fault.Inject(fault);
+  EXPECT_THAT(w_.store->OpenImage(spec_.image_id, spec_.generation),
+              AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                    HasReason(reason::kMountPermission)));
 }
 
 TEST_F(StoreTest, TheProbeSeesAReadThatIsNotWhatWasWritten) {
