@@ -220,6 +220,12 @@ absl::StatusOr<v1::Mount> NameLoss(Client* client, const LossArguments& a,
   if (refused) {
     return NotAccepted(a, command, changed.status());
   }
+  // An image that was never taken in has no row, and is no loss by the number.
+  if (changed.ok() && a.dry_run && changed->orphan_count() > 0) {
+    *context.out << "besides " << changed->orphan_count()
+                 << " files that the index does not name: predella orphan ls "
+                 << a.name << " says which, and how large\n";
+  }
   return changed;
 }
 

@@ -156,6 +156,20 @@ TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
                                     "--accept-lost 12:0a1b --yes"));
 }
 
+TEST_F(DegradedCommandsTest, RetireSaysWhatTheIndexDoesNotName) {
+  v1::Mount mount;
+  mount.set_name("mounts/store-3");
+  mount.set_unconfirmed(true);
+  mount.set_orphan_count(4);
+  EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(mount));
+  EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(0)));
+  EXPECT_EQ(
+      Run({"mount", "retire", "store-3", "--accept-unlisted", "--dry-run"}),
+      kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("besides 4 files that the index does not "
+                                    "name: predella orphan ls store-3 says"));
+}
+
 TEST_F(DegradedCommandsTest, ANumberDoesNotSayWhichImagesAreLost) {
   EXPECT_CALL(*connection_, RetireMount).Times(0);
   EXPECT_CALL(*connection_, ReplaceMount).Times(0);
