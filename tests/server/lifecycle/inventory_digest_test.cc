@@ -15,6 +15,7 @@
 namespace predella::testing {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -240,9 +241,9 @@ TEST_F(InventoryDigestTest, WhatChangesWhileTheAgentLooksEndsInAListingAtMost) {
   EXPECT_THAT(Orphans(), IsEmpty());
   EXPECT_THAT(EventKinds(), Not(Contains("copy_missing")));
   Tick();
-  // That listing still showed it, on its way out.
+  // That listing may still have shown it, on its way out.
   ASSERT_FALSE(a_->Has(images_[0]));
-  EXPECT_EQ(Rescan(), kBoth);
+  EXPECT_THAT(Rescan(), AnyOf(kBoth, kDigest));
   EXPECT_EQ(Rescan(), kDigest);
 }
 
