@@ -80,11 +80,20 @@ class Lane(threading.Thread):
     def measure(self):
         """How often a publish comes to each point."""
         numbers = {p: self.mount.rule(p[0], 'pass', path=p[1]) for p in POINTS}
+
+        def counts():
+            return {p: self.mount.counts(n)['matched']
+                    for p, n in numbers.items()}
+        # The mount is listed after its agent registers, at its leisure.
+        before, last = counts(), None
+        while before != last:
+            time.sleep(0.5)
+            before, last = counts(), before
         code, image, words = self.put()
         assert code == 0 and self.cluster.where(image) == ['store-1'], words
         # The last calls may come after the answer.
         time.sleep(0.3)
-        out = {p: self.mount.counts(n)['matched'] for p, n in numbers.items()}
+        out = {p: n - before[p] for p, n in counts().items()}
         self.mount.heal()
         return out
 
