@@ -92,7 +92,8 @@ class OlderVersionTest(ScrubCase):
             wait_until('the copy is told to be missing',
                        lambda: self.copy(image)['fault'] ==
                        'COPY_FAULT_MISSING')
-        generations = re.findall(r'[0-9]+-[0-9]+-[0-9a-f]{8}',
+        # The id may have digits at such places, too.
+        generations = re.findall(r'\b[0-9]+-[0-9]+-[0-9a-f]{8}\b',
                                  self.copy(image)['faultDetail'])
         self.assertEqual(len(set(generations)), 2)
 
