@@ -33,8 +33,8 @@ set(_python_found OFF)
 if(Python_FOUND AND pybind11_FOUND)
   set(_python_found ON)
 endif()
-option(PREDELLA_PYTHON "Build client/python/native, for the Glance driver"
+option(PREDELLA_PYTHON_MODULE "Build client/python/native, for the Glance driver"
   ${_python_found})
-if(PREDELLA_PYTHON AND NOT _python_found)
-  message(FATAL_ERROR "PREDELLA_PYTHON needs python3-dev and pybind11-dev")
+if(PREDELLA_PYTHON_MODULE AND NOT _python_found)
+  message(FATAL_ERROR "PREDELLA_PYTHON_MODULE needs python3-dev and pybind11-dev")
 endif()
