@@ -55,11 +55,11 @@ void AgentCore::PostOrphanCommand(uint64_t session,
       }
     }
     // What the file is says nothing about the disk.
-    CallDone(store.get(), absl::IsDataLoss(status) ||
-                                  absl::IsNotFound(status) ||
-                                  absl::IsAborted(status)
-                              ? absl::OkStatus()
-                              : status);
+    CallDone(store.get(),
+             absl::IsDataLoss(status) || absl::IsNotFound(status) ||
+                     absl::IsPermissionDenied(status) || absl::IsAborted(status)
+                 ? absl::OkStatus()
+                 : status);
     AnswerStatus(session, command.number(), status);
   });
 }

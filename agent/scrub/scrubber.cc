@@ -34,6 +34,7 @@ struct Scrubber::Job {
   std::unique_ptr<ImageCheck> check;
   int64_t charged = 0;  // of the present image
   Uuid failed_once;
+  absl::Status verdict;  // of a single one
 
   // Under Scrubber::mu_.
   control::v1::ScrubProgress progress;
@@ -192,7 +193,7 @@ void Scrubber::Step(Job* job) {
   } else if (job->next < job->ids.size()) {
     OpenNext(job);
   } else {
-    Finish(job, absl::OkStatus());
+    Finish(job, job->verdict);
   }
 }
 
@@ -359,6 +360,9 @@ void Scrubber::Found(Job* job, storage::v1::CopyFault fault,
   finding->set_fault(fault);
   finding->set_detail(detail);
   if (fault != storage::v1::COPY_FAULT_UNSPECIFIED) {
+    job->verdict = fault == storage::v1::COPY_FAULT_MISSING
+                       ? absl::NotFoundError(detail)
+                       : absl::DataLossError(detail);
     LogWarning("copy_fault", {{"image", id.ToString()},
                               {"generation", generation.ToString()},
                               {"detail", detail}});

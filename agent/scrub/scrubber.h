@@ -61,7 +61,8 @@ class Scrubber {
   // Ends it, if it is that one.
   void Stop(const std::string& scrub_id);
   // Reads one image, before the scrub goes on. `done` is called on a disk
-  // thread; never once the session or the store is gone.
+  // thread; never once the session or the store is gone. Besides the finding it
+  // says DATA_LOSS for a copy that is not whole, NOT_FOUND where there is none.
   void Check(uint64_t session, std::shared_ptr<ImageStore> store,
              const control::v1::CheckCopy& request, Done done);
   // The session or the store is gone.

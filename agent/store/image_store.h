@@ -316,7 +316,7 @@ class ImageStore {
                                                int most) = 0;
   // Makes an image of a file without record, durably, when its bytes are those
   // of `record`: DATA_LOSS when they are not, and it stays as it is. All of it
-  // is read. An image of that generation already: OK.
+  // is read. An image of that generation already is synced and not read.
   virtual absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) = 0;
 
   // Calls `entry` for everything here, in no particular order.

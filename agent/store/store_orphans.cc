@@ -55,6 +55,24 @@ absl::Status NotPlain(const Uuid& image_id) {
                                 " is not a plain file: look at it by hand"));
 }
 
+// Whoever put an image and its record here may not have synced them.
+absl::Status SyncImage(FileSystem* fs, const Uuid& image_id) {
+  for (const std::string& path :
+       {layout::RecordPath(image_id), layout::ImagePath(image_id)}) {
+    ASSIGN_OR_RETURN(const auto file, fs->Open(path, OpenMode::kReadWrite));
+    if (const absl::Status synced = file->Datasync(); !synced.ok()) {
+      return FailedSync(synced, absl::StrCat("the sync of ", path, " failed"));
+    }
+  }
+  for (const std::string& path :
+       {layout::ShardPathOf(image_id), std::string(layout::kRoot)}) {
+    if (const absl::Status synced = fs->SyncDir(path); !synced.ok()) {
+      return FailedSync(synced, absl::StrCat("the sync of ", path, " failed"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // When a file was put into the quarantine; absent: it was not put by us.
 std::optional<int64_t> QuarantineTimeUs(absl::string_view name) {
   absl::ConsumeSuffix(&name, kRecordSuffix);
@@ -175,7 +193,7 @@ absl::Status ImageStoreImpl::AdoptFile(
   if (state.image) {
     return state.generation() == image.generation &&
                    state.info.size_bytes == image.size_bytes
-               ? absl::OkStatus()
+               ? SyncImage(fs, image.image_id)
                : OtherFile(image.image_id, state);
   }
   if (!state.info.regular) {

@@ -101,7 +101,7 @@ void Inventory::AskForAudits(const std::vector<MountInfo>& mounts) {
       }
     } else if (!listing.done) {
       ++running;
-    } else if (listing.again == session || listing.in_full) {
+    } else if (listing.again == session || listing.in_full || listing.soon) {
       wanted.emplace_back(info, session);
     } else if (deps_.options.rescan_interval > absl::ZeroDuration() &&
                listing.due <= due_since) {
@@ -166,6 +166,7 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session,
     if (!std::exchange(listing.in_full, false)) {
       listing.begin = begin;  // else: with the digest
     }
+    listing.soon = false;
     listing.moved = begin;
     listing.asked = asked;
     listing.basis = rescan ? BasisLocked(info, session) : nullptr;
@@ -328,6 +329,17 @@ int64_t Inventory::ListAllAgain() {
       round_after_ = last_number_;
     }
     after = round_after_;
+  }
+  Tick();
+  return after;
+}
+
+int64_t Inventory::ListSoon(const Uuid& mount_uid) {
+  int64_t after = 0;
+  {
+    MutexLock lock(&mu_);
+    listings_[mount_uid].soon = true;
+    after = last_number_;
   }
   Tick();
   return after;

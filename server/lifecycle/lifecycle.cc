@@ -34,7 +34,15 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
   sessions_.BindScrubs(&scrubs_);
   sessions_.OnTrusted([this](const Uuid&) { reaper_.SendRemovals(); });
   inventory_.OnEnded([this] { reaper_.SendRemovals(); });
-  inventory_.OnAudited([this] { orphans_.FollowMoves(); });
+  inventory_.OnAudited([this] {
+    orphans_.FollowMoves();
+    scrubs_.EndPasses();
+  });
+  scrubs_.OnPassRead(
+      [this](const Uuid& mount) { return inventory_.ListSoon(mount); },
+      [this](const Uuid& mount, int64_t after) {
+        return inventory_.RelistedSince(mount, after).compared;
+      });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }
 

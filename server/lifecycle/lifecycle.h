@@ -61,6 +61,7 @@ class Lifecycle {
     inventory_.Tick();
     recording_.Post(deps_.pool, [this] { RecordEvents(); });
     scrubs_.Tick();
+    orphans_.Tick();
   }
 
  private:

@@ -24,10 +24,12 @@ constexpr int64_t kAuditPage = 1000;
 constexpr int64_t kMostMissing = 100;
 constexpr int64_t kFewMissing = 10;
 
-bool Suspicious(int64_t missing, int64_t expected, int64_t files) {
+// Strangers do not make a mount that lost all its images the right one; a
+// single image may have been moved by hand.
+bool Suspicious(int64_t missing, int64_t expected, bool any, int64_t files) {
   return missing > kMostMissing ||
          (missing >= kFewMissing && missing * 100 > expected) ||
-         (missing > 0 && files == 0);
+         (missing > 1 && !any) || (missing > 0 && files == 0);
 }
 
 }  // namespace
@@ -153,6 +155,9 @@ void ListingAudit::TakeCopy(const control::v1::InventoryEntry& entry,
                   "and generation ",
                   Generation::FromProto(entry.record().generation()).ToString())
             : "without a record that can be read");
+    if (!entry.has_record()) {
+      unvouched_.insert(image_id);
+    }
     return;
   }
   expected_.erase(image_id);
@@ -265,9 +270,11 @@ absl::Status ListingAudit::WriteFaults(
     const std::vector<storage::v1::ImageRow>& rows,
     storage::v1::CopyFault fault, bool events) {
   absl::flat_hash_map<Uuid, std::string> unlike;
+  absl::flat_hash_set<Uuid> unvouched;
   {
     MutexLock lock(&mu_);
     unlike = unlike_;
+    unvouched = unvouched_;
   }
   const bool missing = fault == storage::v1::COPY_FAULT_MISSING;
   for (size_t i = 0; i < rows.size(); i += kAuditBatch) {
@@ -284,10 +291,12 @@ absl::Status ListingAudit::WriteFaults(
       for (const storage::v1::ImageRow& row : now) {
         const std::optional<storage::v1::FaultRow> known =
             deps_.index->FaultOf(row, mount_uid_);
-        if (known.has_value() && (known->fault() == fault || !missing)) {
+        const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
+        // What a scrub or a read found of a file that is there says more.
+        if (known.has_value() && (known->fault() == fault || !missing ||
+                                  unvouched.contains(image_id))) {
           continue;
         }
-        const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
         const auto it = unlike.find(image_id);
         storage::v1::FaultRow put;
         put.set_mount_uid(mount_uid_.bytes());
@@ -403,7 +412,8 @@ absl::StatusOr<ListingAudit::Result> ListingAudit::Finish() {
     }
   }
   result.basis = MakeBasis(missing, result.missing);
-  result.suspicious = Suspicious(result.missing, result.expected, files);
+  const bool any = static_cast<int64_t>(gone.size()) < result.expected;
+  result.suspicious = Suspicious(result.missing, result.expected, any, files);
   if (result.suspicious && result.missing > alarmed_) {
     const std::string detail = absl::StrCat(
         "a listing with ", files, " files lacks ", result.missing, " of ",

@@ -145,6 +145,8 @@ class ListingAudit {
   absl::flat_hash_set<Uuid> expected_ ABSL_GUARDED_BY(mu_);
   // What is under the name of such a copy instead of it.
   absl::flat_hash_map<Uuid, std::string> unlike_ ABSL_GUARDED_BY(mu_);
+  // Of these: files without a record that can be read.
+  absl::flat_hash_set<Uuid> unvouched_ ABSL_GUARDED_BY(mu_);
   std::vector<Uuid> damaged_ ABSL_GUARDED_BY(mu_);
   // Known as missing, and there.
   std::vector<Uuid> found_ ABSL_GUARDED_BY(mu_);

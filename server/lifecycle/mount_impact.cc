@@ -87,6 +87,39 @@ absl::Status Count(const std::set<Uuid>& asked, const PlacementIndex& index,
   return absl::OkStatus();
 }
 
+// Generations that wait for a choice are no rows of images, and each has its
+// own file: what is lost with the mounts is lost for good.
+absl::Status AddKept(const std::set<Uuid>& asked, const PlacementIndex& index,
+                     const KnownMounts& mounts, bool named,
+                     v1::ExplainImpactResponse* response) {
+  ImageTotals kept;
+  RETURN_IF_ERROR(
+      index.ScanConflicts([&](const storage::v1::ConflictRow& conflict) {
+        const Holders holders =
+            HoldersOf(conflict.image(), asked, index, mounts);
+        if (holders.asked.empty()) {
+          return;
+        }
+        ++kept.count;
+        kept.bytes += conflict.image().size_bytes();
+        if (!named) {
+          return;
+        }
+        v1::ImpactedImage* const image = response->add_images();
+        image->set_name(
+            ImageName(Uuid::FromBytesOrNone(conflict.image().image_id())));
+        image->set_size_bytes(conflict.image().size_bytes());
+        for (const MountInfo* const info : holders.asked) {
+          image->add_mounts(MountName(info->row.mount_name()));
+        }
+      }));
+  response->set_image_count(response->image_count() + kept.count);
+  response->set_image_bytes(response->image_bytes() + kept.bytes);
+  response->set_only_copy_count(response->only_copy_count() + kept.count);
+  response->set_only_copy_bytes(response->only_copy_bytes() + kept.bytes);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::ExplainImpactResponse> MountAdmin::ExplainImpact(
@@ -109,6 +142,10 @@ absl::StatusOr<v1::ExplainImpactResponse> MountAdmin::ExplainImpact(
   const KnownMounts mounts(*deps_.registry);
   v1::ExplainImpactResponse response;
   RETURN_IF_ERROR(Count(asked, *deps_.index, mounts, &response));
+  // On the first page, and few: beside the images of the page.
+  RETURN_IF_ERROR(AddKept(asked, *deps_.index, mounts,
+                          request.page_token().empty(), &response));
+  const int kept = response.images_size();
   ImageScan scan(deps_.index, Uuid::FromBytesOrNone(last), page_size + 1);
   for (const Uuid& uid : asked) {
     scan.AddMount(uid);
@@ -120,7 +157,8 @@ absl::StatusOr<v1::ExplainImpactResponse> MountAdmin::ExplainImpact(
     if (!row.has_value()) {
       break;
     }
-    if (response.images_size() == page_size || looked == kMostImpactLooked) {
+    if (response.images_size() - kept == page_size ||
+        looked == kMostImpactLooked) {
       response.set_next_page_token(
           EncodePageToken(arguments, looked_at.bytes()));
       break;

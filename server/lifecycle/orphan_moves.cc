@@ -1,15 +1,21 @@
-// Images that somebody moved from one mount to another: a part of Orphans.
+// Images whose row follows a file that lies on another mount: a part of
+// Orphans.
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 #include "common/errors.h"
 #include "common/generation.h"
 #include "common/logging.h"
+#include "common/mutex.h"
 #include "common/resource_name.h"
+#include "common/status_macros.h"
+#include "server/lifecycle/image_conflict.h"
 #include "server/lifecycle/image_health.h"
 #include "server/lifecycle/orphans.h"
 
@@ -17,6 +23,8 @@ namespace predella::server {
 namespace {
 
 constexpr int64_t kOrphanPage = 1000;
+// How long a command waits for the bytes to be read.
+constexpr absl::Duration kAdoptWait = absl::Seconds(7);
 
 // What lies at another mount stands for the row, byte for byte.
 storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
@@ -34,26 +42,53 @@ storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
   return record;
 }
 
+// Nothing is read there, as far as anybody knows for good.
+bool IsAway(const std::optional<MountInfo>& info) {
+  return info.has_value() &&
+         (IsRetired(*info) || CountsAsDegraded(info->health));
+}
+
 }  // namespace
 
-std::optional<storage::v1::ImageRow> Orphans::MovedRow(const Orphan& orphan,
-                                                       Uuid* source) const {
+std::optional<Orphans::Move> Orphans::MoveOf(const Orphan& orphan,
+                                             bool told) const {
   const auto row = deps_.index->GetImage(orphan.image_id);
   if (!row.ok() || !row->has_value() || !MayBe(orphan, **row)) {
     return std::nullopt;
   }
-  bool here = false;
-  *source = Uuid();
-  for (const storage::v1::CopyRow& copy : (*row)->copies()) {
+  Move move;
+  move.row = **row;
+  Uuid missing;
+  Uuid away;
+  Uuid damaged;
+  bool there = false;
+  for (const storage::v1::CopyRow& copy : move.row.copies()) {
     const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
-    here = here || uid == orphan.mount_uid;
-    const auto fault = deps_.index->FaultOf(**row, uid);
+    if (uid == orphan.mount_uid) {
+      return std::nullopt;
+    }
+    const auto fault = deps_.index->FaultOf(move.row, uid);
     if (fault.has_value() &&
         fault->fault() == storage::v1::COPY_FAULT_MISSING) {
-      *source = uid;
+      missing = uid;
+    } else if (IsAway(deps_.registry->Find(uid))) {
+      away = uid;
+    } else {
+      there = true;
+      damaged = fault.has_value() ? uid : damaged;
     }
   }
-  return here || source->none() ? std::nullopt : *row;
+  if (!missing.none()) {
+    move.source = missing;
+  } else if (!away.none() && (told || !there)) {
+    move.source = away;
+  } else if (told) {
+    move.source = damaged;
+  }
+  // What is only away may come back, and was whole: the file that takes its
+  // place has to be as good. One without a record is read for its record.
+  move.verify = orphan.record.has_value() && (told || move.source != missing);
+  return move.source.none() ? std::nullopt : std::make_optional(move);
 }
 
 void Orphans::FollowMoves() {
@@ -62,10 +97,27 @@ void Orphans::FollowMoves() {
   }
 }
 
+void Orphans::Tick() {
+  absl::flat_hash_set<Uuid> away;
+  for (const MountInfo& info : deps_.registry->List()) {
+    if (IsAway(info)) {
+      away.insert(Uuid::FromBytesOrNone(info.row.mount_uid()));
+    }
+  }
+  {
+    MutexLock lock(&mu_);
+    if (away == away_) {
+      return;
+    }
+    away_ = std::move(away);
+  }
+  deps_.pool->Post([this] { FollowMoves(); });
+}
+
 void Orphans::FollowMovesTo(const Uuid& target) {
   const std::optional<MountInfo> info = deps_.registry->Find(target);
   if (trust_->recovering() || !deps_.index->write_error().empty() ||
-      !info.has_value() || !info->trusted || IsRetired(*info)) {
+      !info.has_value() || !info->trusted || !Readable(*info)) {
     return;
   }
   Uuid after;
@@ -73,10 +125,12 @@ void Orphans::FollowMovesTo(const Uuid& target) {
     const std::vector<Orphan> page =
         inventory_->ListOrphans(target, after, kOrphanPage);
     for (const Orphan& orphan : page) {
-      Uuid source;
-      const auto row = MovedRow(orphan, &source);
-      if (row.has_value() && !orphan.refused) {
-        AskToAdopt(orphan, *row);
+      if (orphan.refused) {
+        continue;
+      }
+      const std::optional<Move> move = MoveOf(orphan, /*told=*/false);
+      if (move.has_value()) {
+        Follow(orphan, *move);
         return;
       }
     }
@@ -87,8 +141,7 @@ void Orphans::FollowMovesTo(const Uuid& target) {
   }
 }
 
-void Orphans::AskToAdopt(const Orphan& orphan,
-                         const storage::v1::ImageRow& row) {
+void Orphans::Follow(const Orphan& orphan, const Move& move) {
   const Uuid image_id = orphan.image_id;
   const Uuid target = orphan.mount_uid;
   const auto work = std::make_shared<const Work>(this, image_id);
@@ -98,104 +151,190 @@ void Orphans::AskToAdopt(const Orphan& orphan,
       return;
     }
   }
+  AskToAdopt(
+      orphan, move, [this, image_id, target, work](const absl::Status& looked) {
+        // Without one of these the same file would be the next one again.
+        bool settled = true;
+        if (looked.ok()) {
+          const absl::Status moved =
+              CommitMove(image_id, target, /*told=*/false);
+          LogIfError(moved, "the row follows after the next listing");
+          settled = moved.ok();
+        } else if (absl::IsUnavailable(looked)) {
+          settled = false;
+          LogIfError(
+              looked,
+              "the moved file is looked at again after the next listing");
+        } else {
+          inventory_->RefuseOrphan(
+              target, image_id,
+              absl::StrCat("a file under the name of an image that is missing "
+                           "elsewhere, ",
+                           absl::IsDataLoss(looked)
+                               ? "with other bytes: "
+                               : "which can not be taken in: ",
+                           looked.message()));
+        }
+        {
+          MutexLock lock(&mu_);
+          asking_.erase(target);
+        }
+        if (settled) {
+          FollowMovesTo(target);
+        }
+      });
+}
+
+void Orphans::AskToAdopt(const Orphan& orphan, const Move& move,
+                         std::function<void(const absl::Status&)> done) {
+  const Uuid target = orphan.mount_uid;
   control::v1::Command command;
   *command.mutable_adopt_file()->mutable_record() =
-      orphan.record.has_value() ? *orphan.record : RecordOfRow(row);
+      orphan.record.has_value() ? *orphan.record : RecordOfRow(move.row);
   *command.mutable_adopt_file()->mutable_heard() =
       deps_.index->synced_pair().ToProto();
+  control::v1::Command check;
+  check.mutable_check_copy()->set_image_id(orphan.image_id.bytes());
+  *check.mutable_check_copy()->mutable_generation() = move.row.generation();
+  // Neither answer may block the thread that delivers it.
+  const auto finish =
+      [this, done = std::move(done)](
+          const absl::StatusOr<control::v1::CommandResult>& result) {
+        deps_.pool->Post([status = result.status(), done] { done(status); });
+      };
   commands_->CallAsync(
       target, std::move(command),
-      [this, image_id, target,
-       work](const absl::StatusOr<control::v1::CommandResult>& result) {
-        const absl::Status status = result.status();
-        deps_.pool->Post([this, image_id, target, status, work] {
-          // Without one of these the same file would be the next one again.
-          bool settled = true;
-          if (status.ok()) {
-            settled = CommitMove(image_id, target);
-          } else if (absl::IsDataLoss(status)) {
-            inventory_->RefuseOrphan(
-                target, image_id,
-                absl::StrCat("a file under the name of an image that is "
-                             "missing elsewhere, with other bytes: ",
-                             status.message()));
-          } else if (absl::IsUnavailable(status)) {
-            settled = false;
-            LogIfError(status,
-                       "the moved file is looked at again after the "
-                       "next listing");
-          } else {
-            inventory_->RefuseOrphan(
-                target, image_id,
-                absl::StrCat("a file under the name of an image that is "
-                             "missing elsewhere, which can not be taken in: ",
-                             status.message()));
-          }
-          {
-            MutexLock lock(&mu_);
-            asking_.erase(target);
-          }
-          if (settled) {
-            FollowMovesTo(target);
-          }
+      [this, target, check, verify = move.verify,
+       finish](const absl::StatusOr<control::v1::CommandResult>& result) {
+        if (!result.ok() || !verify) {
+          finish(result);
+          return;
+        }
+        deps_.pool->Post([this, target, check, finish] {
+          commands_->CallAsync(target, check, finish);
         });
       });
 }
 
-bool Orphans::CommitMove(const Uuid& image_id, const Uuid& target) {
+absl::StatusOr<v1::Orphan> Orphans::AdoptMoved(const Found& found,
+                                               const Move& move,
+                                               bool validate_only) {
+  const Uuid image_id = found.orphan.image_id;
+  const Uuid target = found.orphan.mount_uid;
+  RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
+  v1::Orphan answer = ToApi(found.orphan, found.info);
+  answer.set_generation(
+      Generation::FromProto(move.row.generation()).ToString());
+  if (validate_only) {
+    return answer;
+  }
+  // Shared: whoever asked may be gone before the bytes were read.
+  struct Outcome {
+    Mutex mu;
+    CondVar cv;
+    std::optional<absl::Status> status ABSL_GUARDED_BY(mu);
+  };
+  const auto outcome = std::make_shared<Outcome>();
+  const auto work = std::make_shared<const Work>(this, image_id);
+  if (!work->held()) {
+    return Work::Refused(image_id);
+  }
+  AskToAdopt(
+      found.orphan, move,
+      [this, image_id, target, work, outcome](const absl::Status& looked) {
+        const absl::Status moved =
+            looked.ok() ? CommitMove(image_id, target, /*told=*/true) : looked;
+        LogIfError(moved, "the file stays an orphan");
+        MutexLock lock(&outcome->mu);
+        outcome->status = moved;
+        outcome->cv.SignalAll();
+      });
+  MutexLock lock(&outcome->mu);
+  while (!outcome->status.has_value()) {
+    if (!outcome->cv.WaitFor(&outcome->mu,
+                             absl::ToChronoNanoseconds(kAdoptWait)) &&
+        !outcome->status.has_value()) {
+      return MakeError(
+          absl::StatusCode::kAborted, reason::kCommitConflict,
+          absl::StrCat("the ", found.orphan.size_bytes, " bytes of ",
+                       ImageName(image_id),
+                       " are still being read: when they are whole its row "
+                       "follows, and predella events says copy_moved"));
+    }
+  }
+  RETURN_IF_ERROR(*outcome->status);
+  return answer;
+}
+
+storage::v1::EventRow Orphans::MovedEvent(const Uuid& image_id,
+                                          const MountInfo& to,
+                                          const Uuid& source,
+                                          bool missing) const {
+  const std::optional<MountInfo> from = deps_.registry->Find(source);
+  const std::string name =
+      MountName(from.has_value() ? from->row.mount_name() : source.ToString());
+  storage::v1::EventRow event;
+  event.set_time_us(deps_.clock->NowMicros());
+  event.set_kind("copy_moved");
+  event.set_mount_name(to.row.mount_name());
+  event.set_image_id(image_id.bytes());
+  event.set_affected_images(1);
+  event.set_detail(
+      missing ? absl::StrCat("it was moved here by hand from ", name)
+              : absl::StrCat("a whole file of it lies here, and is its copy "
+                             "now in the place of the one on ",
+                             name));
+  return event;
+}
+
+absl::Status Orphans::CommitMove(const Uuid& image_id, const Uuid& target,
+                                 bool told) {
   const MountGate::Adding adding(gate_, target);
   const std::optional<MountInfo> to = deps_.registry->Find(target);
   for (int i = 0; i < kMaxCommitTries; ++i) {
     const std::optional<Orphan> orphan =
         inventory_->FindOrphan(target, image_id);
-    Uuid source;
-    const auto row = orphan.has_value() && !trust_->recovering()
-                         ? MovedRow(*orphan, &source)
-                         : std::nullopt;
-    if (!row.has_value() || !to.has_value() ||
-        to->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
-      return false;  // deleted, or found again: the next listing says which
+    const std::optional<Move> move = orphan.has_value() && !trust_->recovering()
+                                         ? MoveOf(*orphan, told)
+                                         : std::nullopt;
+    if (!move.has_value() || !to.has_value() || !to->trusted ||
+        IsRetired(*to)) {
+      return MakeError(
+          absl::StatusCode::kAborted, reason::kCommitConflict,
+          absl::StrCat(ImageName(image_id),
+                       " was deleted, or its copy is there again, or the "
+                       "mount is not as it was: the next listing says which"));
     }
-    const std::optional<MountInfo> from = deps_.registry->Find(source);
-    storage::v1::ImageRow moved = *row;
+    storage::v1::ImageRow moved = move->row;
     for (storage::v1::CopyRow& copy : *moved.mutable_copies()) {
-      if (copy.mount_uid() == source.bytes()) {
+      if (copy.mount_uid() == move->source.bytes()) {
         copy.set_mount_uid(target.bytes());
       }
     }
-    storage::v1::EventRow event;
-    event.set_time_us(deps_.clock->NowMicros());
-    event.set_kind("copy_moved");
-    event.set_mount_name(to->row.mount_name());
-    event.set_image_id(image_id.bytes());
-    event.set_affected_images(1);
-    event.set_detail(
-        absl::StrCat("it was moved here by hand from ",
-                     MountName(from.has_value() ? from->row.mount_name()
-                                                : source.ToString())));
+    const auto fault = deps_.index->FaultOf(move->row, move->source);
     IndexTxn txn = deps_.index->Begin();
-    txn.RequireImage(*row);
+    txn.RequireImage(move->row);
     txn.PutImage(moved);
-    txn.PutEvent(event);
+    txn.PutEvent(
+        MovedEvent(image_id, *to, move->source,
+                   fault.has_value() &&
+                       fault->fault() == storage::v1::COPY_FAULT_MISSING));
     const absl::Status status = deps_.index->Commit(std::move(txn));
     if (absl::IsAborted(status)) {
       continue;
     }
-    if (!status.ok()) {
-      LogIfError(status, "the row follows after the next listing");
-      return false;
-    }
+    RETURN_IF_ERROR(status);
     inventory_->ForgetOrphan(target, image_id);
-    for (const Uuid& uid : {source, target}) {
+    for (const Uuid& uid : {move->source, target}) {
       deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
     }
     LogInfo("copy_moved", {{"image", image_id.ToString()},
-                           {"from", source.ToString()},
+                           {"from", move->source.ToString()},
                            {"to", to->row.mount_name()}});
     changed_->Notify();
-    return true;
+    return absl::OkStatus();
   }
-  return false;
+  return TooManyConflicts(image_id.ToString());
 }
 
 }  // namespace predella::server

@@ -231,9 +231,8 @@ absl::Status Orphans::CheckUnwanted(const Orphan& orphan,
         absl::StatusCode::kFailedPrecondition, reason::kImageExists,
         absl::StrCat(image,
                      " can not be read where the index names it, and "
-                     "this may be the only copy: bring that mount or "
-                     "its file back first; if it was moved here by "
-                     "hand, its row follows"));
+                     "this may be the only copy: its row follows when the "
+                     "file is whole, at once by predella orphan adopt"));
   }
   ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
                    deps_.index->ConflictsOf(orphan.image_id));
@@ -303,6 +302,9 @@ absl::StatusOr<v1::Orphan> Orphans::Adopt(
   ASSIGN_OR_RETURN(const Found found, Find(request.mount(), request.image(),
                                            request.generation()));
   RETURN_IF_ERROR(CheckTouchable(found.info));
+  if (const auto move = MoveOf(found.orphan, /*told=*/true); move.has_value()) {
+    return AdoptMoved(found, *move, request.validate_only());
+  }
   if (!found.orphan.record.has_value()) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kReplicaMissing,

@@ -3,6 +3,7 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_ORPHANS_H_
 #define PREDELLA_SERVER_LIFECYCLE_ORPHANS_H_
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -41,16 +42,22 @@ class Orphans {
   // when it was moved by hand and its row is to follow. ABORTED while it is
   // being taken in.
   absl::StatusOr<v1::Orphan> Remove(const v1::RemoveOrphanRequest& request);
+  // A file of the very image that the index has takes the place of a copy that
+  // is missing, damaged, or on a mount that is away, once its bytes were read:
+  // DATA_LOSS when they are others, ABORTED while that goes on, and the row
+  // follows later.
   // ALREADY_EXISTS, IMAGE_EXISTS when the id is not free; FAILED_PRECONDITION,
   // UPLOAD_DELETED when a delete covers the file, and for one without a record
   // that fits it; ABORTED while the id is uploaded. Also when that came while
   // its agent looked at the file.
   absl::StatusOr<v1::Orphan> Adopt(const v1::AdoptOrphanRequest& request);
 
-  // An image whose copy is missing on one mount and lies as an orphan on
-  // another was moved by hand: its row follows. Blocks on the index; called
-  // on the pool after every listing.
+  // An image whose copy is missing on one mount, or on one that is away or
+  // retired, and lies as an orphan on another: its row follows. Blocks on the
+  // index; called on the pool after every listing.
   void FollowMoves();
+  // Once a second: the same where a mount went away or was retired.
+  void Tick();
 
  private:
   // Holds an id in busy_.
@@ -89,14 +96,27 @@ class Orphans {
   static bool MayBe(const Orphan& orphan, const storage::v1::ImageRow& row);
 
   // orphan_moves.cc
-  // The mount that the row names and whose copy is missing; absent: none.
-  std::optional<storage::v1::ImageRow> MovedRow(const Orphan& orphan,
-                                                Uuid* source) const;
+  struct Move {
+    storage::v1::ImageRow row;
+    Uuid source;  // whose copy the file takes the place of
+    bool verify = false;
+  };
+  // What the row may follow to the file. `told`: by an operator, also from a
+  // copy that is damaged. Absent: it is another image, or nothing is to be
+  // done.
+  std::optional<Move> MoveOf(const Orphan& orphan, bool told) const;
   // To one mount, one image after the other: all of each file is read.
   void FollowMovesTo(const Uuid& target);
-  void AskToAdopt(const Orphan& orphan, const storage::v1::ImageRow& row);
-  // Whether the row names the target now.
-  bool CommitMove(const Uuid& image_id, const Uuid& target);
+  void Follow(const Orphan& orphan, const Move& move);
+  // Has the file looked at by its agent; `done` is called on the pool.
+  void AskToAdopt(const Orphan& orphan, const Move& move,
+                  std::function<void(const absl::Status&)> done);
+  absl::StatusOr<v1::Orphan> AdoptMoved(const Found& found, const Move& move,
+                                        bool validate_only);
+  storage::v1::EventRow MovedEvent(const Uuid& image_id, const MountInfo& to,
+                                   const Uuid& source, bool missing) const;
+  // OK: the row names the target now.
+  absl::Status CommitMove(const Uuid& image_id, const Uuid& target, bool told);
   // What the index says against putting the file away.
   absl::Status CheckUnwanted(const Orphan& orphan, const MountInfo& info) const;
 
@@ -112,6 +132,8 @@ class Orphans {
   Mutex mu_;
   // Mounts that were asked to take a file in, and have not answered.
   absl::flat_hash_set<Uuid> asking_ ABSL_GUARDED_BY(mu_);
+  // Mounts that were away or retired at the last look.
+  absl::flat_hash_set<Uuid> away_ ABSL_GUARDED_BY(mu_);
   // Images whose files are being put away or taken in: one of them at a time,
   // until the index has what came of it.
   absl::flat_hash_set<Uuid> busy_ ABSL_GUARDED_BY(mu_);

@@ -17,7 +17,6 @@
 namespace predella::server {
 namespace {
 
-constexpr absl::Duration kWriteEvery = absl::Minutes(1);
 constexpr absl::Duration kAskAgain = absl::Seconds(10);
 
 }  // namespace
@@ -114,6 +113,7 @@ absl::Status ScrubKeeper::Start(const Uuid& mount_uid, int64_t bytes_per_second,
       pass.recheck = false;
     }
     pass.run_id.clear();
+    pass.listed_after.reset();
     pass.next_ask = absl::ZeroDuration();
     pass.written_at = deps_.clock->Boot();
   }
@@ -211,6 +211,7 @@ void ScrubKeeper::Ask(const MountInfo& info) {
     }
     run_id = deps_.ids->RandomBytes(16);
     pass.run_id = run_id;
+    pass.listed_after.reset();
     pass.session = session;
     pass.answered = false;
     pass.base_images = pass.row.images();
@@ -247,67 +248,6 @@ void ScrubKeeper::OnNoProgress(const Uuid& mount_uid, int64_t session) {
   if (it != passes_.end() && it->second.answered &&
       it->second.session == session) {
     it->second.run_id.clear();
-  }
-}
-
-void ScrubKeeper::OnProgress(const Uuid& mount_uid, int64_t session,
-                             const control::v1::ScrubProgress& progress) {
-  {
-    MutexLock writing(&write_mu_);
-    storage::v1::ScrubRow row;
-    {
-      MutexLock lock(&mu_);
-      Pass& pass = passes_[mount_uid];
-      if (pass.row.state() != storage::v1::SCRUB_STATE_RUNNING ||
-          pass.session != session || pass.run_id.empty() ||
-          pass.run_id != progress.scrub_id()) {
-        return;
-      }
-      if (!progress.last_image_id().empty()) {
-        pass.row.set_last_image_id(progress.last_image_id());
-      }
-      const auto passed = pass.ahead.upper_bound(
-          Uuid::FromBytesOrNone(pass.row.last_image_id()));
-      pass.row.set_faults(pass.row.faults() +
-                          std::distance(pass.ahead.begin(), passed));
-      pass.ahead.erase(pass.ahead.begin(), passed);
-      pass.row.set_images(pass.base_images + progress.images());
-      pass.row.set_bytes(pass.base_bytes + progress.bytes());
-      pass.row.set_detail(progress.detail());
-      pass.row.set_update_time_us(deps_.clock->NowMicros());
-      if (!progress.done() &&
-          deps_.clock->Boot() - pass.written_at < kWriteEvery) {
-        return;
-      }
-      row = pass.row;
-    }
-    if (progress.done()) {
-      row.set_state(storage::v1::SCRUB_STATE_DONE);
-      row.set_complete_time_us(deps_.clock->NowMicros());
-      row.clear_last_image_id();
-    }
-    const absl::Status written = WriteLocked(
-        row, progress.done() ? "scrub_completed" : "",
-        absl::StrCat(row.images(), " images with ", FormatSize(row.bytes()),
-                     " were read, ", row.faults(), " are not whole"));
-    if (!written.ok()) {
-      LogIfError(written, "the scrub's row is written with its next progress");
-      return;
-    }
-    MutexLock lock(&mu_);
-    Pass& pass = passes_[mount_uid];
-    pass.written_at = deps_.clock->Boot();
-    if (progress.done()) {
-      pass.row = row;
-      pass.done_at = deps_.clock->Boot();
-      pass.run_id.clear();
-      pass.recheck = true;
-      pass.checking = false;
-      pass.rechecked = Uuid();
-    }
-  }
-  if (progress.done()) {
-    SettleRequired(mount_uid);
   }
 }
 
@@ -357,6 +297,7 @@ void ScrubKeeper::TickMount(const MountInfo& info, bool host_is_busy) {
     return;
   }
   Ask(info);
+  EndPass(uid);
   Recheck(info);
 }
 
@@ -405,7 +346,10 @@ void ScrubKeeper::Recheck(const MountInfo& info) {
   // The finding comes before this answer, on its own way.
   commands_->CallAsync(
       uid, std::move(command), [this, uid](const auto& result) {
-        LogIfError(result.status(), "the next scrub looks at the copy");
+        if (!absl::IsDataLoss(result.status()) &&
+            !absl::IsNotFound(result.status())) {
+          LogIfError(result.status(), "the next scrub looks at the copy");
+        }
         MutexLock lock(&mu_);
         passes_[uid].checking = false;
       });

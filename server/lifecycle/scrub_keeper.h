@@ -11,6 +11,7 @@
 #define PREDELLA_SERVER_LIFECYCLE_SCRUB_KEEPER_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -59,6 +60,13 @@ class ScrubKeeper {
                   const control::v1::CopyFaults& faults);
   void OnProgress(const Uuid& mount_uid, int64_t session,
                   const control::v1::ScrubProgress& progress);
+  // When all was read, `list` asks for a listing of the mount, and the pass
+  // ends once `listed` says that one that began after that number was compared.
+  // Without them it ends at once. Before any other call.
+  void OnPassRead(std::function<int64_t(const Uuid&)> list,
+                  std::function<bool(const Uuid&, int64_t)> listed);
+  // Ends the passes whose listings have come; blocks on the index.
+  void EndPasses();
   // A heartbeat spoke of no scrub: the agent has none.
   void OnNoProgress(const Uuid& mount_uid, int64_t session);
 
@@ -83,6 +91,8 @@ class ScrubKeeper {
     std::string run_id;
     int64_t session = 0;
     bool answered = false;
+    // All is read: it ends with a listing that began after this one.
+    std::optional<int64_t> listed_after;
     int64_t base_images = 0;  // of earlier parts
     int64_t base_bytes = 0;
     absl::Duration next_ask;
@@ -105,6 +115,9 @@ class ScrubKeeper {
   void Answered(const Uuid& mount_uid, const std::string& run_id,
                 const absl::Status& status);
   void Recheck(const MountInfo& info);
+  void EndPass(const Uuid& mount_uid);
+  // Copies that rows name and that are not there, beside what the pass found.
+  int64_t CountMissing(const Uuid& mount_uid) const;
 
   // scrub_required of the mount's row.
   bool NoteHealth(const MountInfo& info);
@@ -136,6 +149,9 @@ class ScrubKeeper {
   const LifecycleDeps deps_;
   AgentCommands* const commands_;
   Notifier* const changed_;
+  // Constant after OnPassRead.
+  std::function<int64_t(const Uuid&)> list_;
+  std::function<bool(const Uuid&, int64_t)> listed_;
 
   // Held over commits of scrub rows, so that they are stored in their order;
   // before mu_.

@@ -383,7 +383,10 @@ TEST_F(ScrubTest, OneCopyIsChecked) {
     Tick(absl::Seconds(1));
     ASSERT_NE(Result(), nullptr);
     EXPECT_EQ(Result()->number(), number);
-    EXPECT_FALSE(Result()->has_error());
+    const absl::StatusCode code = n == 1   ? absl::StatusCode::kOk
+                                  : n == 2 ? absl::StatusCode::kDataLoss
+                                           : absl::StatusCode::kNotFound;
+    EXPECT_EQ(Result()->error().code(), static_cast<int>(code)) << n;
   }
   const auto found = Findings();
   EXPECT_EQ(found.at(TestId(1)).fault(), storage::v1::COPY_FAULT_UNSPECIFIED);

@@ -115,6 +115,27 @@ TEST_F(StoreOrphansTest, AFileThatWasMovedHereBecomesItsImage) {
   EXPECT_EQ(found->location_key, spec_.location_key);
 }
 
+// Copied here with its record, and nobody synced them.
+TEST_F(StoreOrphansTest, AnImageThatWasCopiedHereIsSynced) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const std::string name = spec_.image_id.ToString();
+  const std::string record_path = layout::RecordPath(spec_.image_id);
+  const std::string record = *w_.mem.GetFile(record_path);
+  ASSERT_OK(w_.store->Quarantine(spec_.image_id, spec_.generation));
+  for (const auto& [path, bytes] :
+       {std::make_pair(record_path, record), std::make_pair(name, bytes_)}) {
+    ASSERT_OK_AND_ASSIGN(const auto file,
+                         w_.mem.Open(path, OpenMode::kCreateNew));
+    ASSERT_OK(file->Pwrite(0, bytes));
+  }
+  ASSERT_OK(w_.store->AdoptFile(RecordOf(bytes_)));
+  w_.store.reset();
+  w_.mem.Crash(testing::MemFileSystem::Keep::kNothing);
+  ASSERT_OK(w_.Open());
+  ASSERT_OK_AND_ASSIGN(const std::string read, ReadAll(w_.store.get(), spec_));
+  EXPECT_EQ(read, bytes_);
+}
+
 TEST_F(StoreOrphansTest, OtherBytesAreNotAdopted) {
   std::string other = bytes_;
   other[kBlockBytes + 7] = static_cast<char>(other[kBlockBytes + 7] ^ 1);

@@ -475,6 +475,11 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
       }
       break;
     }
+    case control::v1::Command::kCheckCopy:
+      if (behaviour_.rotten_bytes) {
+        *result.mutable_error() = ToRpcStatus(absl::DataLossError("rotten"));
+      }
+      break;
     case control::v1::Command::kQuarantineFile: {
       const auto it = files_.find(command.quarantine_file().image_id());
       if (it == files_.end()) {

@@ -99,6 +99,7 @@ class FakeAgent {
     bool ignore_commands = false;
     absl::Status refuse_listing;
     bool other_bytes = false;    // in files without record
+    bool rotten_bytes = false;   // in images that are checked
     bool listing_digest = true;  // as newer agents
     // Called before a command is done.
     std::function<void(const control::v1::Command&)> on_command;

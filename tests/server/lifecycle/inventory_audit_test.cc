@@ -214,6 +214,25 @@ TEST_F(InventoryAuditTest, AFileThatIsNotTheImageIsAFaultWithItsReason) {
   EXPECT_TRUE(a->Has(images[2])) << "another generation is kept, and named";
 }
 
+TEST_F(InventoryAuditTest, ARecordThatIsKnownToBeDamagedIsNotFoundAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  Upload(a, ids_.NextUuid(), ids_.NextUuid());
+  PutFault(image_, a, storage::v1::COPY_FAULT_DAMAGED);
+  FakeAgent::File file = *a->file(image_);
+  file.has_record = false;
+  a->Put(image_, file);
+  Again(a);
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_DAMAGED);
+  EXPECT_THAT(EventKinds(), Not(Contains("copy_missing")));
+  // Another generation under its name is another thing to say.
+  file.has_record = true;
+  file.generation.set_n(file.generation.n() - 1);
+  a->Put(image_, file);
+  Again(a);
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
+}
+
 // It was not there when the listing passed, and is not missing.
 TEST_F(InventoryAuditTest, WhatIsStoredWhileTheListingRunsIsNotMissing) {
   FakeAgent* const a = AddConnected("a", 1);
@@ -369,6 +388,33 @@ TEST_F(InventoryAuditTest, ManyMissingAtOnceAreAnAlarm) {
   }
   Again(a);
   EXPECT_EQ(index_->fault_count(a->uid()), 0);
+  EXPECT_THAT(Checks(), Not(Contains("INVENTORY_SUSPICIOUS")));
+}
+
+// A stranger's file, or one that was put there since, is none of them.
+TEST_F(InventoryAuditTest, AllMissingIsAnAlarmWhateverStrangersLieThere) {
+  FakeAgent* const a = AddConnected("a", 1);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 3; ++i) {
+    images.push_back(ids_.NextUuid());
+    Upload(a, images.back(), ids_.NextUuid());
+  }
+  FakeAgent::File file;
+  for (const Uuid& image : images) {
+    file = *a->Take(image);
+    if (image == images[1]) {
+      FakeAgent::File stranger = file;
+      stranger.has_record = false;
+      a->Put(ids_.NextUuid(), stranger);
+    }
+    Again(a);
+    EXPECT_THAT(Checks(), Contains("COPIES_MISSING"));
+    EXPECT_THAT(
+        Checks(),
+        Contains("INVENTORY_SUSPICIOUS").Times(image == images[2] ? 1 : 0));
+  }
+  a->Put(images[2], file);
+  Again(a);
   EXPECT_THAT(Checks(), Not(Contains("INVENTORY_SUSPICIOUS")));
 }
 

@@ -55,6 +55,40 @@ class MountLossTest : public LifecycleFixture {
   }
 };
 
+// The number that a retirement asks for is that of what is named.
+TEST_F(MountLossTest, ImpactNamesTheGenerationsThatWaitForAChoice) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  for (int i = 0; i < 3; ++i) {
+    PutRow({a}, 1000);
+  }
+  const Uuid image = PutRow({b}, 10);
+  storage::v1::ConflictRow conflict;
+  conflict.mutable_image()->set_image_id(image.bytes());
+  conflict.mutable_image()->set_size_bytes(77);
+  conflict.mutable_image()->add_copies()->set_mount_uid(a->uid().bytes());
+  server::IndexTxn txn = index_->Begin();
+  *conflict.mutable_image()->mutable_generation() = txn.pair().ToProto();
+  txn.PutConflict(conflict);
+  ASSERT_OK(index_->Commit(std::move(txn)));
+  std::vector<std::string> named;
+  std::string token;
+  do {
+    ASSERT_OK_AND_ASSIGN(const auto page, Impact({"a"}, 2, token));
+    EXPECT_EQ(page.image_count(), 4);
+    EXPECT_EQ(page.image_bytes(), 3077);
+    EXPECT_EQ(page.only_copy_count(), 4);
+    EXPECT_EQ(page.only_copy_bytes(), 3077);
+    for (const v1::ImpactedImage& one : page.images()) {
+      named.push_back(one.name());
+      EXPECT_EQ(one.mounts(0), "mounts/a");
+    }
+    token = page.next_page_token();
+  } while (!token.empty());
+  EXPECT_EQ(named.size(), 4u);
+  EXPECT_THAT(named, Contains("images/" + image.ToString()).Times(1));
+}
+
 TEST_F(MountLossTest, ImpactIsExactBeforeAndAfterTheFailure) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);

@@ -222,9 +222,7 @@ TEST_F(OrphansTest, WhatMayBeTheOnlyCopyIsNotPutAway) {
     to->Put(image_, file);
     Again(to);
     ASSERT_EQ(Count(to), 1);
-    from->Lose();
-    clock_.Advance(absl::Seconds(16));
-    to->Beat();
+    from->Lose();  // just now: it is not yet UNREACHABLE
     Tick();
     const v1::Orphan orphan = List().orphans(0);
     EXPECT_THAT(lifecycle_->orphans().Remove(RemovalOf(orphan, /*dry=*/true)),
@@ -235,6 +233,114 @@ TEST_F(OrphansTest, WhatMayBeTheOnlyCopyIsNotPutAway) {
     Again(from);
     EXPECT_EQ(HolderOf(image_), to->name());
   }
+}
+
+// Copied by hand while the mount that the row names can not be read, whichever
+// way, and whichever was first: the listing or the failure.
+TEST_F(OrphansTest, TheRowFollowsToAWholeFileWhileItsMountIsAway) {
+  ListBoth();
+  for (const v1::Health health : {v1::HEALTH_ABSENT, v1::HEALTH_FAILED,
+                                  v1::HEALTH_HUNG, v1::HEALTH_UNREACHABLE}) {
+    for (const bool record : {false, true}) {
+      for (const bool listed_first : {false, true}) {
+        SCOPED_TRACE(absl::StrCat(health, record, listed_first));
+        FakeAgent* const from = HolderOf(image_) == "a" ? a_ : b_;
+        FakeAgent* const to = from == a_ ? b_ : a_;
+        FakeAgent::File file = *from->file(image_);
+        file.has_record = record;
+        to->Put(image_, file);
+        if (listed_first) {
+          Again(to);
+          ASSERT_EQ(Count(to), 1);
+          EXPECT_EQ(HolderOf(image_), from->name()) << "it can be read there";
+        }
+        if (health == v1::HEALTH_UNREACHABLE) {
+          from->Lose();
+          clock_.Advance(absl::Seconds(16));
+          to->Beat();
+        } else {
+          Say(from, health);
+        }
+        Settle();
+        listed_first ? Tick() : Again(to);
+        EXPECT_EQ(HolderOf(image_), to->name());
+        EXPECT_EQ(Count(to), 0);
+        ASSERT_OK_AND_ASSIGN(const v1::Image image,
+                             lifecycle_->images().Get(image_));
+        EXPECT_EQ(image.health(), v1::IMAGE_HEALTH_HEALTHY);
+        // The other one is only named when it is back, and is removed alone.
+        Say(from, v1::HEALTH_ONLINE);
+        Again(from);
+        EXPECT_EQ(HolderOf(image_), to->name());
+        ASSERT_EQ(Count(from), 1);
+        EXPECT_TRUE(from->Has(image_));
+        ASSERT_OK(lifecycle_->orphans().Remove(RemovalOf(List().orphans(0))));
+        EXPECT_FALSE(from->Has(image_));
+        EXPECT_TRUE(to->Has(image_));
+        EXPECT_EQ(HolderOf(image_), to->name());
+      }
+    }
+  }
+}
+
+TEST_F(OrphansTest, AnImageThatWasLostIsFoundAgain) {
+  ListBoth();
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  AcceptLoss(&retire);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  ASSERT_OK_AND_ASSIGN(v1::Image image, lifecycle_->images().Get(image_));
+  ASSERT_EQ(image.health(), v1::IMAGE_HEALTH_LOST);
+  b_->Put(image_, *a_->file(image_));
+  Again(b_);
+  EXPECT_EQ(HolderOf(image_), "b");
+  ASSERT_OK_AND_ASSIGN(image, lifecycle_->images().Get(image_));
+  EXPECT_EQ(image.health(), v1::IMAGE_HEALTH_HEALTHY);
+}
+
+// The copy that is away may be the only whole one.
+TEST_F(OrphansTest, TheRowDoesNotFollowToBytesThatAreNotWhole) {
+  ListBoth();
+  b_->Put(image_, *a_->file(image_));
+  b_->Behave([](FakeAgent::Behaviour* b) { b->rotten_bytes = true; });
+  Say(a_, v1::HEALTH_ABSENT);
+  Again(b_);
+  EXPECT_EQ(HolderOf(image_), "a");
+  ASSERT_EQ(Count(b_), 1);
+  const v1::Orphan orphan = List().orphans(0);
+  EXPECT_THAT(orphan.detail(), HasSubstr("rotten"));
+  EXPECT_THAT(lifecycle_->orphans().Adopt(AdoptionOf(orphan)),
+              StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(HolderOf(image_), "a");
+  EXPECT_TRUE(b_->Has(image_));
+}
+
+// The place of one that is damaged; of one that is well never, and another
+// generation never.
+TEST_F(OrphansTest, ACopyTakesThePlaceOfADamagedOneByCommand) {
+  ListBoth();
+  FakeAgent::File file = *a_->file(image_);
+  b_->Put(image_, file);
+  Again(b_);
+  v1::Orphan orphan = List().orphans(0);
+  EXPECT_THAT(lifecycle_->orphans().Adopt(AdoptionOf(orphan)),
+              HasReason(reason::kImageExists));
+  PutFault(image_, a_, storage::v1::COPY_FAULT_DAMAGED);
+  ASSERT_OK(lifecycle_->orphans().Adopt(AdoptionOf(orphan, /*dry=*/true)));
+  EXPECT_EQ(HolderOf(image_), "a");
+  ASSERT_OK_AND_ASSIGN(const v1::Orphan adopted,
+                       lifecycle_->orphans().Adopt(AdoptionOf(orphan)));
+  EXPECT_EQ(adopted.generation(), orphan.generation());
+  EXPECT_EQ(HolderOf(image_), "b");
+  EXPECT_TRUE(a_->Has(image_));
+  Generation other = Generation::FromProto(file.generation);
+  ++other.n;
+  file.generation = other.ToProto();
+  a_->Put(image_, file);
+  Again(a_);
+  ASSERT_EQ(Count(a_), 1);
+  EXPECT_THAT(lifecycle_->orphans().Adopt(AdoptionOf(List().orphans(0))),
+              HasReason(reason::kImageExists));
 }
 
 TEST_F(OrphansTest, WhatIsBeingTakenInIsNotPutAway) {

@@ -180,6 +180,51 @@ TEST_F(ScrubKeeperTest, APassFromItsStartToItsEnd) {
   EXPECT_EQ(Events("copy_damaged"), 1);
 }
 
+// A scrub reads what is there: an earlier generation that somebody put back is
+// whole, and an image without a file is not met. The pass ends with a listing.
+TEST_F(ScrubKeeperTest, APassNamesWhatIsNotTheImage) {
+  FakeAgent* const agent = AddConnected("store-1");
+  const std::vector<Uuid> images = Fill(agent, 4);
+  ASSERT_OK(Scrub("store-1"));
+  const FakeAgent::File right = *agent->file(images[1]);
+  FakeAgent::File older = right;
+  Generation generation = Generation::FromProto(right.generation);
+  --generation.n;
+  older.generation = generation.ToProto();
+  older.upload_id = ids_.NextUuid().bytes();
+  agent->Put(images[1], older);
+  // Until the mount was listed the pass is not over.
+  agent->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_listing = absl::UnavailableError("not now");
+  });
+  Progress(agent, images[3], 4, true);
+  Tick();
+  EXPECT_EQ(Mount("store-1").scrub().state(), v1::SCRUB_STATE_RUNNING);
+  EXPECT_THAT(Mount("store-1").scrub().detail(),
+              ::testing::HasSubstr("listing"));
+  agent->Behave(
+      [](FakeAgent::Behaviour* b) { b->refuse_listing = absl::OkStatus(); });
+  clock_.Advance(absl::Seconds(61));
+  agent->Beat();
+  Settle();
+  Tick();
+  v1::Scrub scrub = Mount("store-1").scrub();
+  EXPECT_EQ(scrub.state(), v1::SCRUB_STATE_DONE);
+  EXPECT_EQ(scrub.fault_count(), 1);
+  ASSERT_TRUE(FaultOf(agent, images[1]).has_value());
+  EXPECT_EQ(FaultOf(agent, images[1])->fault(),
+            storage::v1::COPY_FAULT_MISSING);
+  EXPECT_EQ(Events("copy_missing"), 1);
+  EXPECT_EQ(Events("scrub_completed"), 1);
+  // Put back, the next pass says so.
+  agent->Put(images[1], right);
+  ASSERT_OK(Scrub("store-1"));
+  Progress(agent, images[3], 4, true);
+  scrub = Mount("store-1").scrub();
+  EXPECT_EQ(scrub.state(), v1::SCRUB_STATE_DONE);
+  EXPECT_EQ(scrub.fault_count(), 0);
+}
+
 TEST_F(ScrubKeeperTest, ItGoesOnBehindTheCursorAfterEveryRestart) {
   FakeAgent* const agent = AddConnected("store-1");
   const std::vector<Uuid> images = Fill(agent, 6);
