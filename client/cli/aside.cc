@@ -10,6 +10,7 @@
 #include <climits>
 #include <string>
 
+#include "client/cli/read_pipe.h"
 #include "common/clock.h"
 
 namespace predella::cli {
@@ -40,32 +41,6 @@ constexpr int kPipe = STDIN_FILENO;
   _exit(0);
 }
 
-// False when `deadline` passes, or the other end is closed, before `size`
-// bytes came.
-bool ReadSize(int fd, size_t size, absl::Duration deadline, std::string* out) {
-  char buffer[4096];
-  while (out->size() < size) {
-    const absl::Duration left = deadline - RealClock()->Boot();
-    if (left <= absl::ZeroDuration()) {
-      return false;
-    }
-    pollfd wait{fd, POLLIN, 0};
-    if (poll(&wait, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1) <=
-        0) {
-      continue;
-    }
-    const ssize_t n = read(fd, buffer, sizeof(buffer));
-    if (n < 0 && errno == EINTR) {
-      continue;
-    }
-    if (n <= 0) {
-      return false;
-    }
-    out->append(buffer, static_cast<size_t>(n));
-  }
-  return true;
-}
-
 }  // namespace
 
 Aside LookAside(absl::FunctionRef<void()> look, void* found, size_t size,
@@ -82,8 +57,10 @@ Aside LookAside(absl::FunctionRef<void()> look, void* found, size_t size,
   close(ends[1]);
   std::string bytes;
   if (pid > 0) {
+    // A child that fails closes it before all is there.
     aside.answered =
-        ReadSize(ends[0], size, RealClock()->Boot() + timeout, &bytes);
+        ReadPipe(ends[0], RealClock()->Boot() + timeout, size, &bytes) &&
+        bytes.size() == size;
   }
   close(ends[0]);
   if (pid < 0) {

@@ -1,7 +1,6 @@
 #include "client/cli/serve/process_runner.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -10,12 +9,14 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "client/cli/read_pipe.h"
 #include "common/clock.h"
 #include "common/status_macros.h"
 
@@ -144,30 +145,6 @@ class PosixProcessRunner final : public ProcessRunner {
   std::vector<pid_t> pids_;
 };
 
-// Reads until the writers are gone; false when `deadline` passes first.
-bool ReadAll(int fd, absl::Duration deadline, std::string* out) {
-  char buffer[4096];
-  while (true) {
-    const absl::Duration left = deadline - RealClock()->Boot();
-    if (left <= absl::ZeroDuration()) {
-      return false;
-    }
-    pollfd wait{fd, POLLIN, 0};
-    if (poll(&wait, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1) <=
-        0) {
-      continue;
-    }
-    const ssize_t n = read(fd, buffer, sizeof(buffer));
-    if (n < 0 && errno == EINTR) {
-      continue;
-    }
-    if (n <= 0) {
-      return true;
-    }
-    out->append(buffer, static_cast<size_t>(n));
-  }
-}
-
 }  // namespace
 
 std::string ChildExit::ToString() const {
@@ -211,7 +188,8 @@ absl::StatusOr<Captured> RunAndCapture(const std::vector<std::string>& argv,
   Captured captured;
   bool finished = false;
   if (pid.ok()) {
-    finished = ReadAll(ends[0], RealClock()->Boot() + timeout, &captured.out);
+    finished = ReadPipe(ends[0], RealClock()->Boot() + timeout,
+                        std::numeric_limits<size_t>::max(), &captured.out);
   }
   close(ends[0]);
   RETURN_IF_ERROR(pid.status());
