@@ -99,7 +99,8 @@ class Inventory {
   // round that has not ended. Returns the number that the listings begun before
   // the round are not above.
   int64_t ListAllAgain();
-  // One mount in full, as soon as it can be; the same number.
+  // One mount in full, as soon as it can be, and if that fails soon again; the
+  // same number.
   int64_t ListSoon(const Uuid& mount_uid);
   // What the listings of a mount that are above `after` came to.
   struct Relisted {
@@ -182,6 +183,7 @@ class Inventory {
     std::shared_ptr<const ListingBasis> basis;
     bool in_full = false;  // the digest was not the expected one
     bool soon = false;     // ListSoon wants another one
+    bool waited = false;   // ... and none was compared since
     bool asked = false;    // this one was wanted so
     int64_t failed = 0;    // number of the last one that failed, and why
     absl::Status error;

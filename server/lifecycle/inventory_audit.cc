@@ -23,6 +23,8 @@ namespace {
 // index: few at a time, whatever starts together.
 constexpr int kListingsAtOnce = 2;
 constexpr absl::Duration kListAgainAfter = absl::Minutes(1);
+// Where something waits for it, as a mount for the end of its scrub.
+constexpr absl::Duration kListSoonAfter = absl::Seconds(5);
 // What a listing of a mount that is listed by itself takes of the time, at
 // most one part of so many: a million records on NFS take longer than the
 // interval.
@@ -206,7 +208,7 @@ void Inventory::AuditListed(
     }
   }
   if (audit == nullptr) {
-    LogIfError(status, "the mount is listed again in a minute");
+    LogIfError(status, "the mount is listed again soon");
     return;
   }
   // It reads and writes the index, and this thread delivers messages.
@@ -251,7 +253,7 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
       KeepLocked(mount_uid, &listing, *std::move(result));
     }
   }
-  LogIfError(result.status(), "the mount is listed again in a minute");
+  LogIfError(result.status(), "the mount is listed again soon");
   if (notify) {
     changed_->Notify();
   }
@@ -263,7 +265,8 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
 
 void Inventory::FailedLocked(Listing* listing, const absl::Status& status) {
   listing->session = 0;
-  listing->retry = deps_.clock->Boot() + kListAgainAfter;
+  listing->retry = deps_.clock->Boot() +
+                   (listing->waited ? kListSoonAfter : kListAgainAfter);
   listing->failed = listing->number;
   listing->error = status;
 }
@@ -272,6 +275,7 @@ void Inventory::KeepLocked(const Uuid& mount_uid, Listing* listing,
                            ListingAudit::Result result) {
   const absl::Duration now = deps_.clock->Boot();
   listing->done = true;
+  listing->waited = listing->soon;
   listing->retry = absl::ZeroDuration();
   listing->due = now + std::max(deps_.options.rescan_interval,
                                 kRescanShare * (now - listing->begin));
@@ -338,7 +342,10 @@ int64_t Inventory::ListSoon(const Uuid& mount_uid) {
   int64_t after = 0;
   {
     MutexLock lock(&mu_);
-    listings_[mount_uid].soon = true;
+    Listing& listing = listings_[mount_uid];
+    listing.soon = listing.waited = true;
+    // What made the last one fail may be mended.
+    listing.retry = absl::ZeroDuration();
     after = last_number_;
   }
   Tick();

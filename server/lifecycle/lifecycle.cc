@@ -40,8 +40,11 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
   });
   scrubs_.OnPassRead(
       [this](const Uuid& mount) { return inventory_.ListSoon(mount); },
-      [this](const Uuid& mount, int64_t after) {
-        return inventory_.RelistedSince(mount, after).compared;
+      [this](const Uuid& mount, int64_t after) -> absl::StatusOr<bool> {
+        const Inventory::Relisted listed =
+            inventory_.RelistedSince(mount, after);
+        RETURN_IF_ERROR(listed.error);
+        return listed.compared;
       });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }

@@ -2,6 +2,7 @@
 #include <functional>
 #include <iterator>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,11 +18,13 @@ namespace {
 
 constexpr absl::Duration kWriteEvery = absl::Minutes(1);
 constexpr int64_t kFaultPage = 1000;
+constexpr absl::string_view kWaits =
+    "all is read; it waits for a listing of the mount";
 
 }  // namespace
 
 void ScrubKeeper::OnPassRead(std::function<int64_t(const Uuid&)> list,
-                             std::function<bool(const Uuid&, int64_t)> listed) {
+                             Listed listed) {
   list_ = std::move(list);
   listed_ = std::move(listed);
 }
@@ -72,7 +75,7 @@ void ScrubKeeper::OnProgress(const Uuid& mount_uid, int64_t session,
     MutexLock lock(&mu_);
     Pass& pass = passes_[mount_uid];
     pass.listed_after = after;
-    pass.row.set_detail("all is read; it waits for a listing of the mount");
+    pass.row.set_detail(std::string(kWaits));
   }
   EndPass(mount_uid);
 }
@@ -116,20 +119,37 @@ void ScrubKeeper::EndPasses() {
   }
 }
 
+bool ScrubKeeper::MayEnd(const Uuid& mount_uid) {
+  std::optional<int64_t> after;
+  {
+    MutexLock lock(&mu_);
+    const Pass& pass = passes_[mount_uid];
+    if (pass.row.state() == storage::v1::SCRUB_STATE_RUNNING) {
+      after = pass.listed_after;
+    }
+  }
+  if (!after.has_value() || !listed_) {
+    return after.has_value();
+  }
+  const absl::StatusOr<bool> listed = listed_(mount_uid, *after);
+  if (!listed.ok()) {
+    MutexLock lock(&mu_);
+    passes_[mount_uid].row.set_detail(
+        absl::StrCat(kWaits, ": ", listed.status().message()));
+  }
+  return listed.ok() && *listed;
+}
+
 void ScrubKeeper::EndPass(const Uuid& mount_uid) {
   {
     MutexLock writing(&write_mu_);
+    if (!MayEnd(mount_uid)) {
+      return;
+    }
     storage::v1::ScrubRow row;
-    std::optional<int64_t> after;
     {
       MutexLock lock(&mu_);
-      const Pass& pass = passes_[mount_uid];
-      row = pass.row;
-      after = pass.listed_after;
-    }
-    if (!after.has_value() || row.state() != storage::v1::SCRUB_STATE_RUNNING ||
-        (listed_ && !listed_(mount_uid, *after))) {
-      return;
+      row = passes_[mount_uid].row;
     }
     row.set_faults(row.faults() + CountMissing(mount_uid));
     row.set_state(storage::v1::SCRUB_STATE_DONE);

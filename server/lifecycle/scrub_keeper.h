@@ -19,6 +19,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
@@ -61,10 +62,11 @@ class ScrubKeeper {
   void OnProgress(const Uuid& mount_uid, int64_t session,
                   const control::v1::ScrubProgress& progress);
   // When all was read, `list` asks for a listing of the mount, and the pass
-  // ends once `listed` says that one that began after that number was compared.
-  // Without them it ends at once. Before any other call.
-  void OnPassRead(std::function<int64_t(const Uuid&)> list,
-                  std::function<bool(const Uuid&, int64_t)> listed);
+  // ends once `listed` says that one that began after that number was compared;
+  // an error is why the last of those was not. Without them the pass ends at
+  // once. Before any other call.
+  using Listed = std::function<absl::StatusOr<bool>(const Uuid&, int64_t)>;
+  void OnPassRead(std::function<int64_t(const Uuid&)> list, Listed listed);
   // Ends the passes whose listings have come; blocks on the index.
   void EndPasses();
   // A heartbeat spoke of no scrub: the agent has none.
@@ -116,6 +118,8 @@ class ScrubKeeper {
                 const absl::Status& status);
   void Recheck(const MountInfo& info);
   void EndPass(const Uuid& mount_uid);
+  // Whether all was read, and a listing says what is missing.
+  bool MayEnd(const Uuid& mount_uid);
   // Copies that rows name and that are not there, beside what the pass found.
   int64_t CountMissing(const Uuid& mount_uid) const;
 
@@ -151,7 +155,7 @@ class ScrubKeeper {
   Notifier* const changed_;
   // Constant after OnPassRead.
   std::function<int64_t(const Uuid&)> list_;
-  std::function<bool(const Uuid&, int64_t)> listed_;
+  Listed listed_;
 
   // Held over commits of scrub rows, so that they are stored in their order;
   // before mu_.

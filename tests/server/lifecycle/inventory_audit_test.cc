@@ -440,6 +440,26 @@ TEST_F(InventoryAuditTest, AListingThatFailsIsAskedForAgainLater) {
   EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
 }
 
+// A directory was not where the listing looked and is back: whoever waits for
+// a listing, as the end of a scrub does, is not kept for the rest of a minute.
+TEST_F(InventoryAuditTest, WhoWaitsForAListingGetsOneAfterOneThatFailed) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  a->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_listing = absl::UnavailableError("the disk is slow");
+  });
+  Again(a);
+  Tick();
+  const int asked = Listings(a);
+  a->Behave(
+      [](FakeAgent::Behaviour* b) { b->refuse_listing = absl::OkStatus(); });
+  const int64_t after = lifecycle_->inventory().ListSoon(a->uid());
+  Settle();
+  Tick();
+  EXPECT_EQ(Listings(a), asked + 1);
+  EXPECT_TRUE(lifecycle_->inventory().RelistedSince(a->uid(), after).compared);
+}
+
 // Its agent is there, and one call of the listing never comes back.
 TEST_F(InventoryAuditTest, AListingThatNeverEndsIsGivenUpAndNamed) {
   std::vector<FakeAgent*> stuck;
