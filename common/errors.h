@@ -41,6 +41,7 @@ inline constexpr absl::string_view kMountsMissing = "MOUNTS_MISSING";
 inline constexpr absl::string_view kMountNotEmpty = "MOUNT_NOT_EMPTY";
 inline constexpr absl::string_view kMountRetired = "MOUNT_RETIRED";
 inline constexpr absl::string_view kMountInUse = "MOUNT_IN_USE";
+inline constexpr absl::string_view kMountStale = "MOUNT_STALE";
 inline constexpr absl::string_view kClusterMismatch = "CLUSTER_MISMATCH";
 inline constexpr absl::string_view kNoSpaceInCluster = "NO_SPACE_IN_CLUSTER";
 inline constexpr absl::string_view kAgentOverloaded = "AGENT_OVERLOADED";

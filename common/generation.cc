@@ -1,5 +1,6 @@
 #include "common/generation.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -41,6 +42,17 @@ storage::v1::Generation Generation::ToProto() const {
   proto.set_n(n);
   proto.set_nonce(nonce);
   return proto;
+}
+
+bool HasHeardOf(absl::Span<const storage::v1::FenceEntry> known,
+                const Generation& generation) {
+  return std::any_of(known.begin(), known.end(),
+                     [&](const storage::v1::FenceEntry& entry) {
+                       return entry.epoch() > generation.epoch ||
+                              (entry.epoch() == generation.epoch &&
+                               entry.nonce() == generation.nonce &&
+                               entry.max_n() >= generation.n);
+                     });
 }
 
 }  // namespace predella

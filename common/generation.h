@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 #include "predella/storage/v1/storage.pb.h"
 
@@ -40,6 +41,12 @@ struct Generation {
     return H::combine(std::move(h), g.epoch, g.n, g.nonce);
   }
 };
+
+// Whether somebody who heard `known` has heard of this one: of it or a later
+// one of its epoch, or of any later epoch, which begins when all earlier ones
+// have ended.
+bool HasHeardOf(absl::Span<const storage::v1::FenceEntry> known,
+                const Generation& generation);
 
 }  // namespace predella
 

@@ -131,9 +131,10 @@ absl::StatusOr<int> Confirm(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.ConfirmMount(a.name, a.dry_run));
-  return ReportMount(context, a.dry_run, "taken in, all mounts are listed",
+  return ReportMount(context, a.dry_run, "taken in as soon as it is listed",
                      mount,
-                     "predella cluster status says RECOVERING until they are");
+                     "predella cluster status says RECOVERING until it is, "
+                     "and what is missing then");
 }
 
 }  // namespace
@@ -228,10 +229,14 @@ void AddMountCommands(CLI::App* app, Context* context) {
   maintenance->callback(run(Maintain));
 
   CLI::App* confirm = mount->add_subcommand(
-      "confirm", "Take in a mount that was away when the index was rebuilt.");
+      "confirm",
+      "Take in a mount that was away when the index was rebuilt, or an older "
+      "copy of one.");
   confirm->footer(
-      "Its images are taken in, but for those that are known to be deleted;\n"
-      "its agent must be there.\n"
+      "MOUNT_UNCONFIRMED: its images are taken in, but for those that are\n"
+      "known to be deleted; its agent must be there.\n"
+      "MOUNT_STALE: the directory is used although it is an older copy of the\n"
+      "mount; the images it lacks are named as missing.\n"
       "Example:\n"
       "  predella mount confirm store-3");
   add_name(confirm);

@@ -185,10 +185,11 @@ void IndexTxn::AddTotals(const storage::v1::ImageRow& row, int sign) {
   if (row.copies_size() == 0) {
     return;
   }
-  totals_.push_back({Uuid(), sign, sign * row.size_bytes()});
+  const Generation generation = Generation::FromProto(row.generation());
+  totals_.push_back({Uuid(), sign, sign * row.size_bytes(), generation});
   for (const storage::v1::CopyRow& copy : row.copies()) {
     totals_.push_back({Uuid::FromBytesOrNone(copy.mount_uid()), sign,
-                       sign * row.size_bytes()});
+                       sign * row.size_bytes(), generation});
   }
 }
 

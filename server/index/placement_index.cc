@@ -222,6 +222,10 @@ absl::Status PlacementIndex::CommitPair(
         change.mount_uid.none() ? totals_ : mount_totals_[change.mount_uid];
     sum.count += change.count;
     sum.bytes += change.bytes;
+    if (!change.mount_uid.none()) {
+      Generation& newest = newest_[change.mount_uid];
+      newest = change.generation.After(newest) ? change.generation : newest;
+    }
   }
   return absl::OkStatus();
 }

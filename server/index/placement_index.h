@@ -106,6 +106,7 @@ class IndexTxn {
     Uuid mount_uid;  // none: all mounts together
     int64_t count;
     int64_t bytes;
+    Generation generation;
   };
   ImageChange* Change(absl::string_view image_id);
   void Require(std::string key, std::optional<std::string> value);
@@ -249,6 +250,11 @@ class PlacementIndex {
   // mount; each counts once in totals().
   ImageTotals totals() const;
   ImageTotals mount_totals(const Uuid& mount_uid) const;
+  // Of the images on a mount, those that somebody who heard `known` has not
+  // heard of. Looks at the mount's list only where the newest may be one.
+  absl::StatusOr<ImageTotals> CountUnheard(
+      const Uuid& mount_uid,
+      absl::Span<const storage::v1::FenceEntry> known) const;
 
  private:
   friend class IndexCheck;  // reads all rows, and what is counted
@@ -320,6 +326,9 @@ class PlacementIndex {
   bool trimming_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<Uuid, ImageTotals> mount_totals_ ABSL_GUARDED_BY(mu_);
   ImageTotals totals_ ABSL_GUARDED_BY(mu_);
+  // The newest generation that a row ever named on a mount since the start, or
+  // names; its row may be gone.
+  absl::flat_hash_map<Uuid, Generation> newest_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server

@@ -227,25 +227,32 @@ absl::Status PlacementIndex::BeginEpoch(
 
 absl::Status PlacementIndex::CountTotals() {
   absl::flat_hash_map<Uuid, ImageTotals> by_mount;
+  absl::flat_hash_map<Uuid, Generation> newest;
   absl::flat_hash_map<Uuid, int64_t> images;
   absl::Status parsed;
-  RETURN_IF_ERROR(
-      kv_->Scan(keys::kByMount, "", 0,
-                [&](absl::string_view key, absl::string_view value) {
-                  storage::v1::MountImageRow row;
-                  parsed = ParseRow(key, value, &row);
-                  if (!parsed.ok()) {
-                    return false;
-                  }
-                  ImageTotals& mount = by_mount[keys::MountOfMountImage(key)];
-                  ++mount.count;
-                  mount.bytes += row.size_bytes();
-                  images[keys::ImageOfMountImage(key)] = row.size_bytes();
-                  return true;
-                }));
+  RETURN_IF_ERROR(kv_->Scan(
+      keys::kByMount, "", 0,
+      [&](absl::string_view key, absl::string_view value) {
+        storage::v1::MountImageRow row;
+        parsed = ParseRow(key, value, &row);
+        if (!parsed.ok()) {
+          return false;
+        }
+        const Uuid uid = keys::MountOfMountImage(key);
+        ImageTotals& mount = by_mount[uid];
+        ++mount.count;
+        mount.bytes += row.size_bytes();
+        const Generation generation = Generation::FromProto(row.generation());
+        if (generation.After(newest[uid])) {
+          newest[uid] = generation;
+        }
+        images[keys::ImageOfMountImage(key)] = row.size_bytes();
+        return true;
+      }));
   RETURN_IF_ERROR(parsed);
   MutexLock lock(&mu_);
   mount_totals_ = std::move(by_mount);
+  newest_ = std::move(newest);
   totals_.count = static_cast<int64_t>(images.size());
   for (const auto& [id, bytes] : images) {
     totals_.bytes += bytes;

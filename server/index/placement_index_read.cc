@@ -251,4 +251,32 @@ ImageTotals PlacementIndex::mount_totals(const Uuid& mount_uid) const {
   return it == mount_totals_.end() ? ImageTotals() : it->second;
 }
 
+absl::StatusOr<ImageTotals> PlacementIndex::CountUnheard(
+    const Uuid& mount_uid,
+    absl::Span<const storage::v1::FenceEntry> known) const {
+  ImageTotals unheard;
+  {
+    MutexLock lock(&mu_);
+    const auto it = newest_.find(mount_uid);
+    if (it == newest_.end() || HasHeardOf(known, it->second)) {
+      return unheard;
+    }
+  }
+  absl::Status parsed;
+  RETURN_IF_ERROR(kv_->Scan(
+      keys::MountImages(mount_uid), "", 0,
+      [&](absl::string_view key, absl::string_view value) {
+        storage::v1::MountImageRow row;
+        parsed = ParseRow(key, value, &row);
+        if (parsed.ok() &&
+            !HasHeardOf(known, Generation::FromProto(row.generation()))) {
+          ++unheard.count;
+          unheard.bytes += row.size_bytes();
+        }
+        return parsed.ok();
+      }));
+  RETURN_IF_ERROR(parsed);
+  return unheard;
+}
+
 }  // namespace predella::server

@@ -344,6 +344,11 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
             ? absl::StrCat("start it on the right directory; a new disk in the "
                            "place of the old one: predella mount replace ",
                            hello.mount_name(), " --dry-run")
+        : reason == reason::kMountStale
+            ? absl::StrCat("put the newest directory back; if this one is all "
+                           "there is: predella mount confirm ",
+                           hello.mount_name(),
+                           ", and what it lacks is named as missing")
             : "put right what the message says; the agent tries again by "
               "itself");
   }

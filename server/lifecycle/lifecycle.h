@@ -23,6 +23,7 @@
 #include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/session_manager.h"
 #include "server/lifecycle/single_run.h"
+#include "server/lifecycle/stale_mounts.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_manager.h"
@@ -74,6 +75,7 @@ class Lifecycle {
   MountGate gate_;
   UploadTable uploads_;
   TrustKeeper trust_;
+  StaleMounts stale_;
   AgentWatch watch_;
   SessionManager sessions_;
   Tombstones tombstones_;

@@ -43,7 +43,7 @@ std::string EndedExcuse(const storage::v1::MountRow& old, int64_t now_us) {
 MountAdmin::MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
                        TrustKeeper* trust, Reaper* reaper, Inventory* inventory,
                        ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
-                       AgentWatch* watch)
+                       AgentWatch* watch, StaleMounts* stale)
     : deps_(deps),
       commands_(commands),
       trust_(trust),
@@ -52,7 +52,8 @@ MountAdmin::MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
       scrubs_(scrubs),
       changed_(changed),
       gate_(gate),
-      watch_(watch) {}
+      watch_(watch),
+      stale_(stale) {}
 
 absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
   ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));

@@ -20,6 +20,7 @@
 #include "server/lifecycle/notifier.h"
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/scrub_keeper.h"
+#include "server/lifecycle/stale_mounts.h"
 #include "server/lifecycle/trust_keeper.h"
 
 namespace predella::server {
@@ -31,7 +32,7 @@ class MountAdmin {
   MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
              TrustKeeper* trust, Reaper* reaper, Inventory* inventory,
              ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
-             AgentWatch* watch);
+             AgentWatch* watch, StaleMounts* stale);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -63,7 +64,9 @@ class MountAdmin {
   absl::StatusOr<v1::Mount> PauseScrub(const v1::PauseScrubRequest& request);
   // Takes in a mount that was away when the index was rebuilt: RECOVERING
   // begins, every mount is listed, and what lies there is taken in by its
-  // rules. FAILED_PRECONDITION, AGENT_UNREACHABLE when it is not there.
+  // rules. FAILED_PRECONDITION, AGENT_UNREACHABLE when it is not there. Or lets
+  // in the directory that was refused as an older copy of the mount; what it
+  // lacks is then missing. OK, and nothing is done, for any other mount.
   absl::StatusOr<v1::Mount> Confirm(const v1::ConfirmMountRequest& request);
   // mount_garbage.cc. Has the agent discard what its circuit breaker holds.
   // FAILED_PRECONDITION: GARBAGE_CHANGED unless that is accepted by its exact
@@ -75,6 +78,8 @@ class MountAdmin {
  private:
   absl::StatusOr<MountInfo> Find(const std::string& name);
   absl::Status CheckCollectable(const MountInfo& info) const;
+  absl::StatusOr<v1::Mount> ConfirmCopy(const MountInfo& info,
+                                        bool validate_only);
   struct Loss {
     ImageTotals totals;
     LostDigest digest;
@@ -113,6 +118,7 @@ class MountAdmin {
   Notifier* const changed_;
   MountGate* const gate_;
   AgentWatch* const watch_;
+  StaleMounts* const stale_;
 };
 
 }  // namespace predella::server

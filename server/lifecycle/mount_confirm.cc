@@ -1,11 +1,12 @@
 // Taking in a mount that was away when the index was rebuilt: the command, and
-// the listings that follow from it.
-#include <optional>
+// the listings that follow from it. And a directory that is an older copy.
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "common/errors.h"
 #include "common/ids.h"
+#include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "server/lifecycle/mount_admin.h"
@@ -18,12 +19,35 @@ absl::Status Inventory::TakeIn(const storage::v1::MountRow& old) {
   return absl::OkStatus();
 }
 
+// Also when it was asked twice, or there is nothing to confirm.
+absl::StatusOr<v1::Mount> MountAdmin::ConfirmCopy(const MountInfo& info,
+                                                  bool validate_only) {
+  const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
+  if (!stale_->Refused(uid) || validate_only) {
+    return ToApi(info);
+  }
+  RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  storage::v1::EventRow event;
+  event.set_time_us(deps_.clock->NowMicros());
+  event.set_kind("mount_confirmed");
+  event.set_mount_name(info.row.mount_name());
+  event.set_detail(
+      "the directory is an older copy of the mount; what it lacks is missing");
+  IndexTxn txn = deps_.index->Begin();
+  txn.PutEvent(event);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  stale_->Accept(uid);
+  LogInfo("mount_confirmed",
+          {{"mount", event.mount_name()}, {"detail", event.detail()}});
+  return ToApi(info);
+}
+
 absl::StatusOr<v1::Mount> MountAdmin::Confirm(
     const v1::ConfirmMountRequest& request) {
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(MountInfo info, Find(request.name()));
     if (!info.row.unconfirmed()) {
-      return ToApi(info);  // also when it was asked twice
+      return ConfirmCopy(info, request.validate_only());
     }
     const std::string name = MountName(info.row.mount_name());
     // RECOVERING waits for it from here on.

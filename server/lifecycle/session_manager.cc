@@ -30,8 +30,13 @@ absl::Status Unreachable(const MountRegistry& registry, const Uuid& mount_uid,
 }  // namespace
 
 SessionManager::SessionManager(const LifecycleDeps& deps, TrustKeeper* trust,
-                               AgentWatch* watch, Notifier* changed)
-    : deps_(deps), trust_(trust), watch_(watch), changed_(changed) {}
+                               StaleMounts* stale, AgentWatch* watch,
+                               Notifier* changed)
+    : deps_(deps),
+      trust_(trust),
+      stale_(stale),
+      watch_(watch),
+      changed_(changed) {}
 
 SessionManager::~SessionManager() = default;
 

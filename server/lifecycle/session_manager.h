@@ -31,6 +31,7 @@
 #include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/notifier.h"
+#include "server/lifecycle/stale_mounts.h"
 #include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 #include "server/lifecycle/upload_manager.h"
@@ -48,7 +49,7 @@ class SessionManager final : public AgentCommands {
  public:
   // All must outlive it.
   SessionManager(const LifecycleDeps& deps, TrustKeeper* trust,
-                 AgentWatch* watch, Notifier* changed);
+                 StaleMounts* stale, AgentWatch* watch, Notifier* changed);
   ~SessionManager() override;
 
   // Before the first session; all must outlive this.
@@ -148,6 +149,7 @@ class SessionManager final : public AgentCommands {
 
   const LifecycleDeps deps_;
   TrustKeeper* const trust_;
+  StaleMounts* const stale_;
   AgentWatch* const watch_;
   Notifier* const changed_;
   UploadManager* uploads_ = nullptr;          // constant after Bind

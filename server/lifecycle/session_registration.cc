@@ -302,10 +302,15 @@ void SessionManager::HandleReport(const SessionPtr& session,
     Refuse(session.get(), epoch);
     return;
   }
-  // Compared before the mount is told any pair, and before its row is written:
-  // a first row of a mount that knows more belongs to RECOVERING too.
   const std::vector<storage::v1::FenceEntry> known(report.known().begin(),
                                                    report.known().end());
+  const absl::Status stale = stale_->Check(uid, hello.mount_name(), known);
+  if (!stale.ok()) {
+    Refuse(session.get(), stale);
+    return;
+  }
+  // Compared before the mount is told any pair, and before its row is written:
+  // a first row of a mount that knows more belongs to RECOVERING too.
   const absl::Status compared = trust_->Compare(uid, known);
   if (!compared.ok()) {
     Refuse(session.get(),

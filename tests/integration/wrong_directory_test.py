@@ -183,6 +183,53 @@ class WrongDirectoryTest(unittest.TestCase):
         if ROUNDS >= len(KINDS):
             self.assertEqual(sorted(injected), sorted(KINDS))
 
+    def test_an_older_copy_that_comes_while_the_agent_is_down(self):
+        kept = random_bytes(MIB, SEED * 3000)
+        image = self.cluster.put(kept)
+        agent = self.cluster.agents['store-1']
+        agent.kill()
+        shutil.rmtree(self.clone)
+        shutil.copytree(self.disk, self.clone)
+        agent.start()
+        self.cluster.wait_ready()
+        later = self.cluster.put(random_bytes(MIB, SEED * 3001))
+        self.assertEqual(self.cluster.where(later), ['store-1'])
+        agent.kill()
+        mount('--bind', self.clone, self.point)
+        agent.start()
+        status = lambda: self.cluster.cli('cluster', 'status', check=False).text
+        wait_until('it is named', lambda: 'MOUNT_STALE' in status())
+        self.assertRegex(status(), r'1 of the images stored there \(1 MiB\)')
+        # Images go elsewhere, and what is away is not called missing.
+        other = self.cluster.put(random_bytes(MIB, SEED * 3002))
+        self.assertEqual(self.cluster.where(other), ['store-2'])
+        self.assertNotIn('COPIES_MISSING', status())
+        self.assertEqual(os.listdir(os.path.join(self.clone, '.predella',
+                                                 'inflight')), [])
+        # The newest directory, without a word to anybody.
+        umount('-l', self.point)
+        agent.kill()
+        agent.start()
+        self.cluster.wait_ready(timeout=20)
+        self.assertNotIn('MOUNT_STALE', status())
+        # Or the copy, where it is all there is.
+        agent.kill()
+        mount('--bind', self.clone, self.point)
+        agent.start()
+        wait_until('it is named', lambda: 'MOUNT_STALE' in status())
+        self.cluster.cli('mount', 'confirm', 'store-1', '--dry-run')
+        self.cluster.cli('mount', 'confirm', 'store-1')
+        self.cluster.wait_ready(timeout=20)
+        wait_until('what it lacks is named',
+                   lambda: 'COPIES_MISSING' in status())
+        self.assertEqual(self.cluster.get(image), kept)
+        self.assertIn(later, self.cluster.cli(
+            'image', 'ls', '--degraded').text)
+        agent.kill()
+        umount('-l', self.point)
+        agent.start()
+        self.cluster.wait_ready(timeout=20)
+
     def test_a_directory_that_is_not_mounted_yet_is_shown_and_taken(self):
         agent = self.cluster.agents['store-1']
         agent.kill()

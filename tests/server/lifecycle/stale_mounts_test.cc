@@ -1,0 +1,150 @@
+// An older copy of a mount's directory, where its agent registers.
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class StaleMountsTest : public LifecycleFixture {
+ protected:
+  // One image on the mount "a", whose agent is away then.
+  void Fill() {
+    a_ = AddConnected("a");
+    Upload(a_, image_, upload_, 4096);
+    a_->Lose();
+    Settle();
+  }
+  // What lay there before: the same identity, and nothing heard since.
+  FakeAgent* AddCopy() {
+    agents_.push_back(std::make_unique<FakeAgent>("a", a_->uid(), &pool_));
+    agents_.back()->Behave([this](FakeAgent::Behaviour* b) {
+      b->cluster_uid = index_->cluster().cluster_uid();
+    });
+    return agents_.back().get();
+  }
+  absl::StatusOr<v1::Mount> Confirm(bool validate_only = false) {
+    v1::ConfirmMountRequest request;
+    request.set_name("mounts/a");
+    request.set_validate_only(validate_only);
+    return lifecycle_->mounts().Confirm(request);
+  }
+  v1::HealthCheck Check(const std::string& code) {
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const v1::HealthCheck& one : cluster.checks()) {
+      if (one.code() == code) {
+        return one;
+      }
+    }
+    return {};
+  }
+
+  const Uuid image_ = ids_.NextUuid();
+  const Uuid upload_ = ids_.NextUuid();
+  FakeAgent* a_ = nullptr;
+};
+
+TEST_F(StaleMountsTest, AnOlderCopyIsRefusedAndNamed) {
+  Fill();
+  FakeAgent* const copy = AddCopy();
+  Connect(copy);
+  EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale));
+  EXPECT_THAT(std::string(copy->closed().message()),
+              AllOf(HasSubstr("older copy of mounts/a"),
+                    HasSubstr("1 of the images"), HasSubstr("4 KiB")));
+  EXPECT_FALSE(copy->attach().has_value()) << "it was told something";
+  EXPECT_THAT(Check("MOUNT_STALE").detail(), HasSubstr("host-of-a"));
+  EXPECT_THAT(Check("MOUNT_STALE").next_step(),
+              HasSubstr("predella mount confirm a"));
+  EXPECT_EQ(index_->fault_count(a_->uid()), 0) << "it is away, not missing";
+  // The right one, whenever it comes.
+  Connect(a_);
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
+  EXPECT_EQ(Check("MOUNT_STALE").code(), "");
+}
+
+TEST_F(StaleMountsTest, SoAfterAStartOfTheCoordinator) {
+  Fill();
+  Restart();
+  FakeAgent* const copy = AddCopy();
+  Connect(copy);
+  EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale));
+  Connect(a_);
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
+}
+
+TEST_F(StaleMountsTest, WhatWasDeletedMakesNoneStale) {
+  Fill();
+  FakeAgent* const b = AddConnected("b", 200);
+  ASSERT_OK(Delete(image_));
+  // The mount lost what it heard last, in a power cut, and the image's record
+  // with it: the deleted generation is not one it has to know.
+  FakeAgent* const copy = AddCopy();
+  Connect(copy);
+  EXPECT_OK(copy->closed());
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
+  EXPECT_EQ(b->tombstone_count(), 1u);
+}
+
+TEST_F(StaleMountsTest, AnOperatorMayUseTheCopy) {
+  Fill();
+  FakeAgent* const copy = AddCopy();
+  Connect(copy);
+  ASSERT_OK(Confirm(/*validate_only=*/true));
+  Connect(copy);
+  EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale)) << "a dry run";
+  ASSERT_OK(Confirm());
+  Connect(copy);
+  EXPECT_OK(copy->closed());
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
+  Tick();
+  EXPECT_EQ(index_->fault_count(a_->uid()), 1) << "what it lacks is named";
+  EXPECT_EQ(Check("MOUNT_STALE").code(), "");
+  // From here on it is the mount: it has heard of everything.
+  copy->Lose();
+  Settle();
+  Connect(copy);
+  EXPECT_OK(copy->closed());
+}
+
+TEST_F(StaleMountsTest, AnotherCopyThanTheConfirmedOneIsJudgedAnew) {
+  FakeAgent* const first = AddConnected("a");
+  a_ = first;
+  Upload(first, image_, upload_);
+  first->Lose();
+  Settle();
+  FakeAgent* const copy = AddCopy();
+  Connect(copy);
+  ASSERT_OK(Confirm());
+  FakeAgent* const other = AddCopy();
+  other->Behave([](FakeAgent::Behaviour* b) {
+    storage::v1::FenceEntry entry;
+    entry.set_epoch(1);
+    entry.set_nonce(77);
+    entry.set_max_n(2);
+    b->extra_known = {entry};
+  });
+  Connect(other);
+  EXPECT_FALSE(other->closed().ok());
+  EXPECT_FALSE(registry_->FindByName("a")->attached);
+}
+
+TEST_F(StaleMountsTest, ConfirmingAMountThatIsInOrderDoesNothing) {
+  Fill();
+  Connect(a_);
+  ASSERT_OK(Confirm());
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
+  EXPECT_FALSE(lifecycle_->trust().recovering());
+}
+
+}  // namespace
+}  // namespace predella::testing
