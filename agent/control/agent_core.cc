@@ -251,6 +251,9 @@ void AgentCore::HeartbeatLocked() {
     // What the disk said last, and the promises of this moment: an answer to
     // a command may have gone before it.
     *beat->mutable_space() = SpaceProto(ledger_.Take(), command_number_);
+    if (!memory_.fence.none() && memory_.mount_uid == label_.mount_uid()) {
+      *beat->mutable_fence() = memory_.fence.ToProto();
+    }
   }
   const MountView view = machine_.View();
   *beat->mutable_health() = HealthProto(view);

@@ -133,7 +133,10 @@ absl::Status ImageStoreImpl::CheckMemory(const storage::v1::MountLabel& label) {
       absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
       absl::StrCat(root, " is an earlier copy of the mount ",
                    label.mount_name(), ": its fence does not know of ",
-                   memory.fence.ToString(), ", which was synced there"));
+                   memory.fence.ToString(),
+                   ", which was synced there: put the newest one back; where "
+                   "this one is all there is, start its agent again, and it "
+                   "can be confirmed"));
 }
 
 absl::Status ImageStoreImpl::SyncDirectories() {

@@ -129,12 +129,22 @@ absl::StatusOr<int> Maintain(const MountArguments& a, const Context& context) {
 
 absl::StatusOr<int> Confirm(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
+  ASSIGN_OR_RETURN(const v1::Mount before, client.GetMount(a.name));
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.ConfirmMount(a.name, a.dry_run));
-  return ReportMount(context, a.dry_run, "taken in as soon as it is listed",
-                     mount,
-                     "predella cluster status says RECOVERING until it is, "
-                     "and what is missing then");
+  if (before.unconfirmed()) {
+    return ReportMount(context, a.dry_run, "taken in as soon as it is listed",
+                       mount,
+                       "predella cluster status says RECOVERING until it is");
+  }
+  if (before.health() == v1::HEALTH_ABSENT) {
+    return ReportMount(context, a.dry_run,
+                       "the copy that is there is used at its agent's next try",
+                       mount, "predella cluster status names what it lacks");
+  }
+  return ReportMount(context, a.dry_run,
+                     "in use already, there is nothing to confirm", mount,
+                     "predella mount ls shows how it is");
 }
 
 }  // namespace

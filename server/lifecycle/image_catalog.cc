@@ -204,6 +204,10 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
   for (const storage::v1::CopyRow& copy : row.copies()) {
     holders.push_back(Uuid::FromBytesOrNone(copy.mount_uid()));
   }
+  std::vector<Uuid> pending = holders;
+  for (const std::string& uid : row.left_mount_uids()) {
+    pending.push_back(Uuid::FromBytesOrNone(uid));
+  }
   IndexTxn txn = deps_.index->Begin();
   const Generation pair = txn.pair();
   txn.RequireImage(row);
@@ -219,7 +223,7 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
     txn.PutUpload(*upload);
   }
   RETURN_IF_ERROR(CommitDelete(
-      image_id, scope, {tombstones_->Make(image_id, row.generation(), holders)},
+      image_id, scope, {tombstones_->Make(image_id, row.generation(), pending)},
       std::move(txn)));
   if (had_upload) {
     uploads_->Put(*upload, pair, deps_.clock->Boot());

@@ -66,7 +66,7 @@ class MountAdmin {
   // begins, every mount is listed, and what lies there is taken in by its
   // rules. FAILED_PRECONDITION, AGENT_UNREACHABLE when it is not there. Or lets
   // in the directory that was refused as an older copy of the mount; what it
-  // lacks is then missing. OK, and nothing is done, for any other mount.
+  // lacks is then missing. OK, and nothing is done, for one that is attached.
   absl::StatusOr<v1::Mount> Confirm(const v1::ConfirmMountRequest& request);
   // mount_garbage.cc. Has the agent discard what its circuit breaker holds.
   // FAILED_PRECONDITION: GARBAGE_CHANGED unless that is accepted by its exact

@@ -23,7 +23,18 @@ absl::Status Inventory::TakeIn(const storage::v1::MountRow& old) {
 absl::StatusOr<v1::Mount> MountAdmin::ConfirmCopy(const MountInfo& info,
                                                   bool validate_only) {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-  if (!stale_->Refused(uid) || validate_only) {
+  const bool refused = stale_->Refused(uid);
+  if (!refused && !info.attached) {
+    const std::string name = MountName(info.row.mount_name());
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kAgentUnreachable,
+        absl::StrCat(name,
+                     " is not there, and no directory waits to be confirmed as "
+                     "it: start its agent again, it then brings the one that "
+                     "is mounted now, and an older copy is named MOUNT_STALE"),
+        {{"mount", name}});
+  }
+  if (!refused || validate_only) {
     return ToApi(info);
   }
   RETURN_IF_ERROR(CheckWritable(*deps_.index));

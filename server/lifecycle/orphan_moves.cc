@@ -2,6 +2,8 @@
 // Orphans.
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,6 +42,15 @@ storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
   record.set_publish_time_us(row.create_time_us());
   *record.mutable_decision() = row.decision();
   return record;
+}
+
+void NoteLeft(const Uuid& source, const Uuid& target,
+              storage::v1::ImageRow* row) {
+  std::set<std::string> left(row->left_mount_uids().begin(),
+                             row->left_mount_uids().end());
+  left.insert(source.bytes());
+  left.erase(target.bytes());
+  row->mutable_left_mount_uids()->Assign(left.begin(), left.end());
 }
 
 // Nothing is read there, as far as anybody knows for good.
@@ -311,6 +322,8 @@ absl::Status Orphans::CommitMove(const Uuid& image_id, const Uuid& target,
         copy.set_mount_uid(target.bytes());
       }
     }
+    // Its file may be there when the mount is back: a delete waits for it.
+    NoteLeft(move->source, target, &moved);
     const auto fault = deps_.index->FaultOf(move->row, move->source);
     IndexTxn txn = deps_.index->Begin();
     txn.RequireImage(move->row);

@@ -205,6 +205,9 @@ void SessionManager::HandleHeartbeat(const SessionPtr& session,
   } else {
     watch_->WithoutMount(hello, heartbeat.health(), deps_.clock->Boot());
   }
+  if (state == State::kAttached && heartbeat.has_fence()) {
+    stale_->Synced(mount_uid, Generation::FromProto(heartbeat.fence()));
+  }
   for (const std::string& id : heartbeat.live_upload_ids()) {
     uploads_->OnLive(Uuid::FromBytesOrNone(id));
   }

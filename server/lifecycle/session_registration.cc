@@ -172,10 +172,7 @@ void SessionManager::HandleHello(const SessionPtr& session,
                                  const control::v1::Hello& hello) {
   const absl::Status status = CheckHello(session, hello);
   if (!status.ok()) {
-    // A second agent of a mount that is served is no news of the mount.
-    if (!HasReason(status, reason::kMountInUse)) {
-      watch_->Refused(hello, status, deps_.clock->Boot());
-    }
+    watch_->Refused(hello, status, deps_.clock->Boot());
     Refuse(session.get(), status);
     return;
   }
@@ -306,7 +303,10 @@ void SessionManager::HandleReport(const SessionPtr& session,
                                                    report.known().end());
   const absl::Status stale = stale_->Check(uid, hello.mount_name(), known);
   if (!stale.ok()) {
+    deps_.registry->Refused(uid, session->number(),
+                            std::string(stale.message()));
     Refuse(session.get(), stale);
+    changed_->Notify();
     return;
   }
   // Compared before the mount is told any pair, and before its row is written:
@@ -378,7 +378,8 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   attach->set_claim_label(claim_label);
   attach->set_mount_key(
       DeriveMountKey(deps_.index->cluster().cluster_key(), uid));
-  *attach->mutable_heard() = deps_.index->synced_pair().ToProto();
+  const Generation heard = deps_.index->synced_pair();
+  *attach->mutable_heard() = heard.ToProto();
   for (control::v1::OpenUpload& open : uploads_->OpenUploadsOn(uid)) {
     *attach->add_open_uploads() = std::move(open);
   }
@@ -389,6 +390,7 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   {
     MutexLock lock(&session->mu);
     session->roster = roster.SerializeAsString();
+    session->attach_heard = heard;
   }
   Send(session.get(), std::move(message));
 }
@@ -396,6 +398,7 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
 void SessionManager::HandleAttachDone(const SessionPtr& session,
                                       const control::v1::AttachDone& done) {
   Uuid uid;
+  Generation heard;
   bool late = false;
   {
     MutexLock lock(&session->mu);
@@ -406,6 +409,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
     }
     session->state = State::kAttached;
     uid = session->mount_uid;
+    heard = session->attach_heard;
   }
   // Uploads first: while one is undecided, no NOT_FOUND may pass.
   for (const control::v1::UploadStatus& status : done.uploads()) {
@@ -431,6 +435,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
     changed_->Notify();
     return;
   }
+  stale_->Synced(uid, heard);
   const std::optional<MountInfo> info = deps_.registry->Find(uid);
   const bool trusted = info.has_value() && trust_->MayTrust(*info);
   deps_.registry->Attached(uid, session->number(), trusted);

@@ -24,15 +24,26 @@ Generation LastHeard(absl::Span<const storage::v1::FenceEntry> known) {
 
 }  // namespace
 
+void StaleMounts::Synced(const Uuid& mount_uid, const Generation& pair) {
+  MutexLock lock(&mu_);
+  Generation& synced = synced_[mount_uid];
+  synced = pair.After(synced) ? pair : synced;
+}
+
 absl::Status StaleMounts::Check(
     const Uuid& mount_uid, const std::string& name,
     absl::Span<const storage::v1::FenceEntry> known) {
   ASSIGN_OR_RETURN(const ImageTotals later,
                    deps_.index->CountUnheard(mount_uid, known));
   const Generation heard = LastHeard(known);
+  Generation synced;
   {
     MutexLock lock(&mu_);
-    if (later.count == 0) {
+    const auto it = synced_.find(mount_uid);
+    if (it != synced_.end() && !HasHeardOf(known, it->second)) {
+      synced = it->second;
+    }
+    if (later.count == 0 && synced.none()) {
       copies_.erase(mount_uid);
       return absl::OkStatus();
     }
@@ -46,14 +57,22 @@ absl::Status StaleMounts::Check(
       return absl::OkStatus();
     }
   }
+  const std::string last =
+      heard.none()
+          ? "it has heard of nothing"
+          : absl::StrCat("the last it has heard of is ", heard.ToString());
   return MakeError(
       absl::StatusCode::kFailedPrecondition, reason::kMountStale,
-      absl::StrCat(
-          "the directory is an older copy of ", MountName(name), ": ",
-          later.count, " of the images stored there (", FormatSize(later.bytes),
-          ") are later than all it has heard of",
-          heard.none() ? "" : absl::StrCat(" (", heard.ToString(), ")"),
-          "; nothing was written to it"),
+      absl::StrCat("the directory is an older copy of ", MountName(name), ": ",
+                   last,
+                   later.count == 0
+                       ? absl::StrCat(", and ", synced.ToString(),
+                                      " was synced there; or its file fence "
+                                      "was damaged")
+                       : absl::StrCat(", and ", later.count, " (",
+                                      FormatSize(later.bytes),
+                                      ") of the images there came later"),
+                   "; it is not used"),
       {{"mount", MountName(name)}, {"images", absl::StrCat(later.count)}});
 }
 

@@ -3,9 +3,11 @@
 // of before a move). Law 4: nothing is written there, and what is not there is
 // not called missing, until an operator says that this one is all there is.
 //
-// An agent has heard of an image's generation before the image is published,
-// and the record it leaves bears it: a mount that a row names and that has
-// neither heard of it nor bears it was not there.
+// What was synced in a mount's fence since the coordinator started is known
+// from its heartbeats. From before that only the rows tell: an agent has heard
+// of an image's generation before the image is published, and the record it
+// leaves bears it. A mount that a row names and that has neither heard of it
+// nor bears it was not there.
 #ifndef PREDELLA_SERVER_LIFECYCLE_STALE_MOUNTS_H_
 #define PREDELLA_SERVER_LIFECYCLE_STALE_MOUNTS_H_
 
@@ -30,6 +32,8 @@ class StaleMounts {
  public:
   explicit StaleMounts(const LifecycleDeps& deps) : deps_(deps) {}
 
+  // The pair is synced in the mount's fence.
+  void Synced(const Uuid& mount_uid, const Generation& pair);
   // What a mount knows, when it registers. FAILED_PRECONDITION, MOUNT_STALE
   // with the numbers; reads the index's list of the mount's images only where
   // the newest of them is one that the mount has not heard of.
@@ -52,6 +56,7 @@ class StaleMounts {
   const LifecycleDeps deps_;
   mutable Mutex mu_;
   absl::flat_hash_map<Uuid, Copy> copies_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Uuid, Generation> synced_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/errors.h"
 #include "common/generation.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -39,7 +40,11 @@ TrustKeeper::TrustKeeper(const LifecycleDeps& deps) : deps_(deps) {}
 absl::Status TrustKeeper::Load() {
   ASSIGN_OR_RETURN(const std::optional<storage::v1::RecoveringRow> row,
                    deps_.index->GetRecovering());
-  if (row.has_value()) {
+  if (!row.has_value()) {
+    return absl::OkStatus();
+  }
+  storage::v1::EventRow event;
+  {
     MutexLock lock(&mu_);
     recovering_ = true;
     by_command_ = row->by_command();
@@ -47,7 +52,15 @@ absl::Status TrustKeeper::Load() {
                  ? ""
                  : MountText(*deps_.registry,
                              Uuid::FromBytesOrNone(row->cause_mount_uid()));
+    event.set_mount_name(cause_);
   }
+  // Whatever began it, a rebuild or a restore while no coordinator ran too.
+  event.set_time_us(deps_.clock->NowMicros());
+  event.set_kind("recovering");
+  event.set_detail(absl::StrCat("since this start: ", why()));
+  IndexTxn txn = deps_.index->Begin();
+  txn.PutEvent(event);
+  LogIfError(deps_.index->Commit(std::move(txn)), "cluster status says it");
   return absl::OkStatus();
 }
 

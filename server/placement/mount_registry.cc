@@ -47,7 +47,8 @@ void MountRegistry::SessionOpened(const Uuid& mount_uid, int64_t session,
     views_[i].name = hello.mount_name();
   }
   views_[i].priority = hello.priority();
-  HeardLocked(&entry);
+  // Not heard yet: who it is shows when it reports, or says that it has none to
+  // report of.
   RegroupLocked(i);
 }
 
@@ -85,6 +86,21 @@ void MountRegistry::Attached(const Uuid& mount_uid, int64_t session,
   entry.info.trusted = trusted;
   HeardLocked(&entry);
   UpdateGroupLocked(entry.group);
+}
+
+void MountRegistry::Refused(const Uuid& mount_uid, int64_t session,
+                            const std::string& detail) {
+  MutexLock lock(&mu_);
+  const auto i = SessionLocked(mount_uid, session);
+  if (!i.has_value()) {
+    return;
+  }
+  control::v1::MountHealth health;
+  health.set_health(v1::HEALTH_ABSENT);
+  health.set_detail(detail);
+  ApplyHealth(health, &entries_[*i]);
+  HeardLocked(&entries_[*i]);
+  UpdateGroupLocked(entries_[*i].group);
 }
 
 void MountRegistry::SetTrusted(const Uuid& mount_uid, bool trusted) {

@@ -117,6 +117,10 @@ class MountRegistry {
   void Reported(const Uuid& mount_uid, int64_t session,
                 const control::v1::MountReport& report);
   void Attached(const Uuid& mount_uid, int64_t session, bool trusted);
+  // Its agent serves another directory than the mount's: ABSENT, until another
+  // report of its health comes.
+  void Refused(const Uuid& mount_uid, int64_t session,
+               const std::string& detail);
   void SetTrusted(const Uuid& mount_uid, bool trusted);
   void Heard(const Uuid& mount_uid, int64_t session,
              const control::v1::Heartbeat& heartbeat);

@@ -172,8 +172,12 @@ class ExclusionTest(ClusterTest):
                 f.write(os.urandom(1 << 16))
                 f.truncate(1 << 16)
         agent.start()
+        # It can not be told from an older copy.
+        wait_until('it is named', lambda: 'MOUNT_STALE' in self.status())
+        self.assertRegex(self.status(), 'its file fence was damaged')
+        self.assertGreaterEqual(agent.log().count('slots_damaged'), 2)
+        self.cluster.cli('mount', 'confirm', 'store-1')
         self.cluster.wait_ready()
-        self.assertEqual(agent.log().count('slots_damaged'), 2)
 
     def test_lost_index_beside_labelled_mounts_is_refused(self):
         self.cluster.put(b'x')

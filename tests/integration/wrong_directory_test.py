@@ -199,7 +199,7 @@ class WrongDirectoryTest(unittest.TestCase):
         agent.start()
         status = lambda: self.cluster.cli('cluster', 'status', check=False).text
         wait_until('it is named', lambda: 'MOUNT_STALE' in status())
-        self.assertRegex(status(), r'1 of the images stored there \(1 MiB\)')
+        self.assertRegex(status(), r'1 \(1 MiB\) of the images there came later')
         # Images go elsewhere, and what is away is not called missing.
         other = self.cluster.put(random_bytes(MIB, SEED * 3002))
         self.assertEqual(self.cluster.where(other), ['store-2'])

@@ -546,6 +546,14 @@ void FakeAgent::Beat(const std::vector<std::string>& live_upload_ids) {
     for (const std::string& id : live_upload_ids) {
       message.mutable_heartbeat()->add_live_upload_ids(id);
     }
+    if (!fence_.empty()) {
+      const storage::v1::FenceEntry& last = fence_.rbegin()->second;
+      storage::v1::Generation* const fence =
+          message.mutable_heartbeat()->mutable_fence();
+      fence->set_epoch(last.epoch());
+      fence->set_nonce(last.nonce());
+      fence->set_n(last.max_n());
+    }
   }
   Send(message);
 }

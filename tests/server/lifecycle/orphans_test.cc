@@ -283,6 +283,43 @@ TEST_F(OrphansTest, TheRowFollowsToAWholeFileWhileItsMountIsAway) {
   }
 }
 
+// Its first file is still on the mount that was away.
+TEST_F(OrphansTest, ADeletedImageDoesNotRiseWhereItsRowWasBefore) {
+  ListBoth();
+  for (const bool back_first : {false, true}) {
+    SCOPED_TRACE(back_first);
+    const Uuid image = ids_.NextUuid();
+    Upload(a_, image, ids_.NextUuid());
+    b_->Put(image, *a_->file(image));
+    a_->Lose();
+    clock_.Advance(absl::Seconds(16));
+    b_->Beat();
+    Again(b_);
+    ASSERT_EQ(HolderOf(image), "b");
+    if (back_first) {
+      Again(a_);
+      ASSERT_EQ(Count(a_), 1) << "named while the image is there";
+    }
+    ASSERT_OK(Delete(image));
+    Tick();
+    EXPECT_FALSE(b_->Has(image));
+    if (!back_first) {
+      clock_.Advance(absl::Hours(24 * 90));
+      b_->Beat();
+      Tick();
+      Tick();
+      EXPECT_EQ(lifecycle_->tombstones().OfImage(image).size(), 1u)
+          << "it waits for the mount that may hold the file";
+      Again(a_);
+    }
+    Tick();
+    EXPECT_FALSE(a_->Has(image));
+    Again(a_);
+    EXPECT_EQ(Count(a_), 0);
+    EXPECT_FALSE(lifecycle_->images().Get(image).ok());
+  }
+}
+
 TEST_F(OrphansTest, AnImageThatWasLostIsFoundAgain) {
   ListBoth();
   v1::RetireMountRequest retire;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,10 @@ TEST_F(SessionManagerTest, ASecondAgentIsRefusedWithHostAndPid) {
   EXPECT_THAT(second.closed(), HasReason(reason::kMountInUse));
   EXPECT_THAT(std::string(second.closed().message()),
               AllOf(HasSubstr("host-of-a"), HasSubstr("4711")));
+  const v1::Cluster cluster = lifecycle_->cluster().Get();
+  EXPECT_TRUE(std::any_of(
+      cluster.checks().begin(), cluster.checks().end(),
+      [](const auto& check) { return check.code() == "MOUNT_IN_USE"; }));
   EXPECT_OK(first->closed());
   EXPECT_TRUE(registry_->FindByName("a")->attached);
 }

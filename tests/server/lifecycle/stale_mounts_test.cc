@@ -60,16 +60,47 @@ TEST_F(StaleMountsTest, AnOlderCopyIsRefusedAndNamed) {
   EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale));
   EXPECT_THAT(std::string(copy->closed().message()),
               AllOf(HasSubstr("older copy of mounts/a"),
-                    HasSubstr("1 of the images"), HasSubstr("4 KiB")));
+                    HasSubstr("1 (4 KiB) of the images")));
   EXPECT_FALSE(copy->attach().has_value()) << "it was told something";
   EXPECT_THAT(Check("MOUNT_STALE").detail(), HasSubstr("host-of-a"));
   EXPECT_THAT(Check("MOUNT_STALE").next_step(),
               HasSubstr("predella mount confirm a"));
   EXPECT_EQ(index_->fault_count(a_->uid()), 0) << "it is away, not missing";
+  EXPECT_EQ(registry_->FindByName("a")->health, v1::HEALTH_ABSENT);
+  EXPECT_THAT(registry_->FindByName("a")->health_detail,
+              HasSubstr("older copy"));
   // The right one, whenever it comes.
   Connect(a_);
   EXPECT_TRUE(registry_->FindByName("a")->attached);
   EXPECT_EQ(Check("MOUNT_STALE").code(), "");
+}
+
+// Its generation was given before the copy was made, and published after.
+TEST_F(StaleMountsTest, ACopyThatWasMadeWhileAnUploadWasOpenIsRefused) {
+  a_ = AddConnected("a");
+  ASSERT_OK(Start(image_, upload_, 4096));
+  storage::v1::FenceEntry then;
+  then.set_epoch(index_->epoch());
+  then.set_nonce(index_->epoch_nonce());
+  then.set_max_n(index_->synced_pair().n);
+  ASSERT_TRUE(a_->Write(upload_, 4096, false));
+  ASSERT_TRUE(a_->Publish(upload_));
+  Settle();
+  a_->Beat();  // the answer tells the pair of the commit
+  Settle();
+  a_->Beat();  // and this one says that it is synced
+  Settle();
+  a_->Lose();
+  Settle();
+  FakeAgent* const copy = AddCopy();
+  copy->Behave([&](FakeAgent::Behaviour* b) { b->extra_known = {then}; });
+  Connect(copy);
+  EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale));
+  EXPECT_THAT(std::string(copy->closed().message()),
+              AllOf(HasSubstr("was synced there"),
+                    HasSubstr("file fence was damaged")));
+  Connect(a_);
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
 }
 
 TEST_F(StaleMountsTest, SoAfterAStartOfTheCoordinator) {
@@ -86,8 +117,9 @@ TEST_F(StaleMountsTest, WhatWasDeletedMakesNoneStale) {
   Fill();
   FakeAgent* const b = AddConnected("b", 200);
   ASSERT_OK(Delete(image_));
-  // The mount lost what it heard last, in a power cut, and the image's record
-  // with it: the deleted generation is not one it has to know.
+  // Of after a start only the rows tell, and this one is gone.
+  Restart();
+  Connect(b);
   FakeAgent* const copy = AddCopy();
   Connect(copy);
   EXPECT_OK(copy->closed());
@@ -136,6 +168,11 @@ TEST_F(StaleMountsTest, AnotherCopyThanTheConfirmedOneIsJudgedAnew) {
   Connect(other);
   EXPECT_FALSE(other->closed().ok());
   EXPECT_FALSE(registry_->FindByName("a")->attached);
+}
+
+TEST_F(StaleMountsTest, WhereNothingWaitsThereIsNothingToConfirm) {
+  Fill();
+  EXPECT_THAT(Confirm().status(), HasReason(reason::kAgentUnreachable));
 }
 
 TEST_F(StaleMountsTest, ConfirmingAMountThatIsInOrderDoesNothing) {
