@@ -490,6 +490,9 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
       break;
     }
     case control::v1::Command::kCollectGarbage:
+      if (command.collect_garbage().judge()) {
+        break;
+      }
       if (!behaviour_.held.has_value() ||
           behaviour_.held->uploads() != command.collect_garbage().uploads()) {
         *result.mutable_error() = ToRpcStatus(
