@@ -309,6 +309,32 @@ TEST_F(DegradedCommandsTest, AnEventNamesItsImage) {
                                      kDegradedImage, " not there\n"));
 }
 
+// One that was written late happened when it says.
+TEST_F(DegradedCommandsTest, EventsAreInTheOrderOfTheirTime) {
+  v1::ListEventsResponse list;
+  for (const int seconds : {40, 10, 30, 30}) {
+    v1::Event* const event = list.add_events();
+    event->set_id(absl::StrCat(list.events_size()));
+    event->set_kind(absl::StrCat("kind", list.events_size()));
+    event->mutable_time()->set_seconds(seconds);
+  }
+  EXPECT_CALL(*connection_, ListEvents).WillRepeatedly(Return(list));
+  for (const bool json : {false, true}) {
+    EXPECT_EQ(json ? Run({"events", "-o", "json"}) : Run({"events"}),
+              kExitDone);
+    const std::string text = out_.str();
+    size_t at[5] = {};
+    for (int i = 1; i <= 4; ++i) {
+      at[i] = text.find(absl::StrCat("kind", i));
+      ASSERT_NE(at[i], std::string::npos);
+    }
+    // Lines end with the newest, JSON begins with it.
+    EXPECT_EQ(at[1] < at[3], json);
+    EXPECT_EQ(at[3] < at[4], json);
+    EXPECT_EQ(at[4] < at[2], json);
+  }
+}
+
 TEST_F(DegradedCommandsTest, EventsAreShownNewestLastAndFollowed) {
   v1::ListEventsResponse list;
   for (const char* id : {"02", "01"}) {
