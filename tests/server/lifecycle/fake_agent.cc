@@ -346,6 +346,7 @@ control::v1::InventoryEntry FakeAgent::EntryLocked(const std::string& id,
   entry.set_named(true);
   entry.set_size_bytes(file.size_bytes);
   if (!behaviour_.records_readable || !file.has_record) {
+    entry.set_read_error(file.read_error);
     return entry;
   }
   storage::v1::ReplicaRecord* const record = entry.mutable_record();
