@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -258,6 +259,10 @@ class AgentCore {
   // agent_garbage.cc
   void CollectLocked(uint64_t session, const std::shared_ptr<ImageStore>& store,
                      bool may_collect) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Looks for garbage on a disk thread; `done` comes there.
+  void Collect(uint64_t session, const std::shared_ptr<ImageStore>& store,
+               absl::flat_hash_set<Uuid> open,
+               std::function<void(const absl::Status&)> done);
   // What is held, with a heartbeat that goes now.
   void TellGarbage() ABSL_LOCKS_EXCLUDED(mu_);
   void PostGarbageCommand(uint64_t session,

@@ -39,6 +39,7 @@ control::v1::InventoryEntry EntryOf(const ListEntry& entry) {
   out.set_image_id(entry.image_id.bytes());
   out.set_named(entry.kind != ListEntry::Kind::kRecordOnly);
   out.set_size_bytes(entry.size_bytes);
+  out.set_read_error(entry.read_error);
   if (entry.image.has_value()) {
     *out.mutable_record() = RecordOf(*entry.image);
   }

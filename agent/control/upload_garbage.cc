@@ -50,6 +50,7 @@ struct UploadTable::Sweep {
 };
 
 void UploadTable::CollectGarbage(const std::shared_ptr<ImageStore>& store,
+                                 const absl::flat_hash_set<Uuid>& open,
                                  std::function<bool()> go_on, SweepDone done) {
   std::vector<std::pair<Uuid, int64_t>> found;
   const absl::Status listed = store->ListInflight([&](const ListEntry& entry) {
@@ -72,7 +73,7 @@ void UploadTable::CollectGarbage(const std::shared_ptr<ImageStore>& store,
     if (store_ == store && sweep->go_on()) {
       held_.clear();
       for (const auto& [id, bytes] : found) {
-        if (!entries_.contains(id)) {
+        if (!entries_.contains(id) && !open.contains(id)) {
           sweep->uploads.push_back(id);
           held_[id] = bytes;
         }

@@ -135,8 +135,10 @@ class UploadTable {
   // On a disk thread: looks for garbage and discards it, one upload after the
   // other, as long as `go_on` says so. Where it is so much that it looks like a
   // mistake of the index all of it is held instead, until it is less at a later
-  // look, is named again, removed by command, or given up by CollectHeld.
+  // look, is named again, removed by command, or given up by CollectHeld. What
+  // is in `open` is none, whether it is on the list or not.
   void CollectGarbage(const std::shared_ptr<ImageStore>& store,
+                      const absl::flat_hash_set<Uuid>& open,
                       std::function<bool()> go_on, SweepDone done);
   // Discards what is held if it is of so many uploads: FAILED_PRECONDITION,
   // GARBAGE_CHANGED otherwise.

@@ -177,6 +177,9 @@ struct ListEntry {
   Uuid upload_id;
   std::optional<PublishedImage> image;  // kImage, kRecordOnly
   int64_t size_bytes = 0;
+  // kForeign: why its record, or the file, could not be read ("EACCES: ...");
+  // empty where it could.
+  std::string read_error;
 };
 
 // A listing under way, in steps: between two of them the disk thread may serve

@@ -11,8 +11,10 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/store/image_store.h"
 #include "agent/store/image_store_impl.h"
 #include "agent/store/layout.h"
@@ -41,6 +43,13 @@ absl::StatusOr<NameState> LookLocked(StoreCore* core, const Uuid& id) {
   const IdLock lock(&core->locks, id);
   RETURN_IF_ERROR(lock.status());
   return Look(core, id);
+}
+
+// With the errno's name in front, where there is one.
+std::string Why(const absl::Status& status) {
+  const std::string error = ErrorName(status);
+  return absl::StrCat(error, error.empty() ? "" : ": ",
+                      absl::string_view(status.message()));
 }
 
 void TellInflight(StoreCore* core, const Uuid& id,
@@ -111,14 +120,20 @@ class ListingImpl final : public MountListing {
     out.image_id = id;
     if (!state.ok()) {
       // There, and not vouched for: never simply left out.
-      LogIfError(state.status(), "listed as a file without a record");
+      LogIfError(state.status(), "listed as a file that can not be read");
+      out.read_error = Why(state.status());
     } else {
       if (!state->name) {
         return absl::OkStatus();  // removed since
       }
       out.size_bytes = state->info.size_bytes;
-      LogIfError(state->name_refused, "listed as a file without a record");
-      LogIfError(state->record_refused, "listed as a file without a record");
+      for (const absl::Status& refused :
+           {state->name_refused, state->record_refused}) {
+        LogIfError(refused, "listed as a file that can not be read");
+        if (!refused.ok() && out.read_error.empty()) {
+          out.read_error = Why(refused);
+        }
+      }
       if (state->image && !state->unsure) {
         out.kind = ListEntry::Kind::kImage;
         out.image = ImageOf(state->header);

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/timestamp.pb.h"
 #include "google/protobuf/util/json_util.h"
 
 #include "client/cli/context.h"
@@ -57,6 +58,13 @@ std::string JsonLine(const v1::Event& event) {
   return status.ok() ? json : "{}";
 }
 
+bool IsLater(const google::protobuf::Timestamp& one,
+             const google::protobuf::Timestamp& other) {
+  return one.seconds() != other.seconds() ? one.seconds() > other.seconds()
+                                          : one.nanos() > other.nanos();
+}
+
+// The last that were written, in the order of their time, the newest first.
 absl::StatusOr<v1::ListEventsResponse> Newest(const EventArguments& a,
                                               Client* client) {
   v1::ListEventsResponse all;
@@ -68,6 +76,11 @@ absl::StatusOr<v1::ListEventsResponse> Newest(const EventArguments& a,
     all.mutable_events()->MergeFrom(page.events());
     token = page.next_page_token();
   } while (!token.empty() && all.events_size() < a.last);
+  // They come as they were written, and some were written late.
+  std::stable_sort(all.mutable_events()->begin(), all.mutable_events()->end(),
+                   [](const v1::Event& one, const v1::Event& other) {
+                     return IsLater(one.time(), other.time());
+                   });
   return all;
 }
 
@@ -147,15 +160,19 @@ void AddEventCommands(CLI::App* app, Context* context) {
       "events", "What happened to mounts and images, the newest last.");
   events->footer(
       "A line has the time, the kind, the mount, the image where it is about\n"
-      "one, and what happened. The events of a mount that flaps are written a\n"
-      "little later, with the time at which it changed.\n"
+      "one, and what happened. Of a mount that flaps, and while the index\n"
+      "took no writes, events are written later, with the time at which it\n"
+      "changed: --last takes those that were written last and shows them in\n"
+      "the order of their time; --follow goes on with what is written.\n"
       "With --follow -o json each event is one line.\n"
       "Examples:\n"
       "  predella events --mount store-1\n"
       "  predella events --kind mount_health_changed --follow");
   events->add_option("--mount", a->mount, "Only those about this mount.");
   events->add_option("--kind", a->kind, "Only of this kind.");
-  events->add_option("-n,--last", a->last, "So many of the newest.")
+  events
+      ->add_option("-n,--last", a->last,
+                   "So many: those that were written last.")
       ->check(CLI::Range(1, 100'000));
   events->add_flag("--follow", a->follow, "Goes on with what happens.");
   AddOutputOption(events, context);

@@ -160,6 +160,34 @@ absl::Status PrintLoss(Client* client, const std::string& name,
   return absl::OkStatus();
 }
 
+// An image that was never taken in has no row, and is no loss by the number:
+// the files that the last listing of the mount showed, or that there was none.
+absl::Status PrintUnnamed(Client* client, const std::string& name,
+                          const Context& context) {
+  ASSIGN_OR_RETURN(v1::ListOrphansResponse files, client->ListOrphans(name));
+  if (files.unlisted_size() > 0) {
+    *context.out << "files that the index does not name: not known, " << name
+                 << " was not compared with it since the coordinator started, "
+                    "or since RECOVERING; they go with it unseen, unless its "
+                    "agent is started and the mount is listed first\n";
+    return absl::OkStatus();
+  }
+  const int count = files.orphans_size();
+  if (count == 0) {
+    return absl::OkStatus();
+  }
+  *context.out << "besides " << count << (count == 1 ? " file" : " files")
+               << " that the index does not name:\n";
+  const int named = std::min(count, kNamedAtOnce);
+  files.mutable_orphans()->DeleteSubrange(named, count - named);
+  PrintOrphans(files, context.out);
+  if (count > named) {
+    *context.out << "and " << count - named << " more: predella orphan ls "
+                 << name << " names all\n";
+  }
+  return absl::OkStatus();
+}
+
 // "28:9fa3...": how many images, and a digest of which. A number alone would
 // give up images that nobody looked at, where some came and others went.
 absl::StatusOr<AcceptedLoss> ParseAccepted(const LossArguments& a,
@@ -220,11 +248,8 @@ absl::StatusOr<v1::Mount> NameLoss(Client* client, const LossArguments& a,
   if (refused) {
     return NotAccepted(a, command, changed.status());
   }
-  // An image that was never taken in has no row, and is no loss by the number.
-  if (changed.ok() && a.dry_run && changed->orphan_count() > 0) {
-    *context.out << "besides " << changed->orphan_count()
-                 << " files that the index does not name: predella orphan ls "
-                 << a.name << " says which, and how large\n";
+  if (changed.ok() && a.dry_run) {
+    RETURN_IF_ERROR(PrintUnnamed(client, a.name, context));
   }
   return changed;
 }

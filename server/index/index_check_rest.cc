@@ -195,7 +195,8 @@ absl::Status IndexCheck::LookAtFault(absl::string_view key,
         absl::StrCat(row.detail(), elsewhere
                                        ? "; another copy is not known to be bad"
                                        : "; no other copy is known"),
-        missing ? "put the file back from where it went; it is found again by "
+        missing ? "put the file back from where it went, or make it readable "
+                  "where the detail says that it is not; it is found again by "
                   "itself. Where it is lost: predella image rm, and upload it "
                   "again"
                 : "predella image rm, and upload it again");

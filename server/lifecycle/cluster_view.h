@@ -2,6 +2,8 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_CLUSTER_VIEW_H_
 #define PREDELLA_SERVER_LIFECYCLE_CLUSTER_VIEW_H_
 
+#include <set>
+
 #include "absl/status/statusor.h"
 
 #include "predella/v1/cluster_service.pb.h"
@@ -27,18 +29,34 @@ class ClusterView {
       const v1::ExplainPlacementRequest& request) const;
 
  private:
+  struct Counted {
+    int writable = 0;
+    std::set<int> groups;  // mounts of one space are counted once
+    std::set<int> usable_groups;
+  };
+  void CountMount(const MountInfo& info, Counted* counted,
+                  v1::Cluster* cluster) const;
+
+  // cluster_mount_checks.cc
   void CheckMount(const MountInfo& info, v1::Cluster* cluster) const;
+  void CheckHealth(const MountInfo& info, v1::Cluster* cluster) const;
+  void CheckTrust(const MountInfo& info, v1::Cluster* cluster) const;
+  void CheckSpace(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckExcused(const MountInfo& info, v1::Cluster* cluster) const;
   // Missing and damaged ones.
   void CheckCopies(const MountInfo& info, v1::Cluster* cluster) const;
   void CheckLost(const MountInfo& info, v1::Cluster* cluster) const;
-  void CheckIndex(v1::Cluster* cluster) const;
-  void CheckRecovery(v1::Cluster* cluster) const;
-  void CheckAgents(v1::Cluster* cluster) const;
   // What the agent's circuit breaker keeps.
   void CheckGarbage(const MountInfo& info, v1::Cluster* cluster) const;
   // What the listings of a mount said.
   void CheckInventory(const MountInfo& info, v1::Cluster* cluster) const;
+
+  // cluster_checks.cc
+  void CheckIndex(v1::Cluster* cluster) const;
+  void CheckRecovery(v1::Cluster* cluster) const;
+  void CheckUnadopted(v1::Cluster* cluster) const;
+  void CheckConflicts(v1::Cluster* cluster) const;
+  void CheckAgents(v1::Cluster* cluster) const;
 
   const LifecycleDeps deps_;
   const PlacementOptions placement_;

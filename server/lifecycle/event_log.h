@@ -25,7 +25,8 @@ class EventLog {
  public:
   explicit EventLog(const PlacementIndex* index) : index_(index) {}
 
-  // Newest first. A page may be short without being the last.
+  // In the order of writing, the last first. A page may be short without being
+  // the last.
   absl::StatusOr<v1::ListEventsResponse> List(
       const v1::ListEventsRequest& request) const;
 

@@ -5,9 +5,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
 #include "common/errors.h"
@@ -268,6 +270,19 @@ absl::Status IndexAudit::CheckMount(int64_t limit, Position* position,
   return absl::OkStatus();
 }
 
+bool IndexAudit::CanBeReadElsewhere(const Orphan& orphan,
+                                    const storage::v1::ImageRow& row) const {
+  return std::any_of(
+      row.copies().begin(), row.copies().end(),
+      [&](const storage::v1::CopyRow& copy) {
+        const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+        const std::optional<MountInfo> info = deps_.registry->Find(uid);
+        return uid != orphan.mount_uid && info.has_value() && Readable(*info) &&
+               !deps_.index->FaultOf(row, uid).has_value();
+      });
+}
+
+// What costs nothing comes first: the file may be the only whole copy.
 Finding IndexAudit::OrphanFinding(const Orphan& orphan,
                                   const MountInfo& info) const {
   const std::string mount = info.row.mount_name();
@@ -280,21 +295,52 @@ Finding IndexAudit::OrphanFinding(const Orphan& orphan,
       absl::StrCat("a file of ", orphan.size_bytes, " bytes: ", orphan.detail);
   const std::string rm =
       absl::StrCat("predella orphan rm ", mount, " ", image, " --dry-run");
+  const std::string adopt =
+      absl::StrCat("predella orphan adopt ", mount, " ", image);
   const auto row = deps_.index->GetImage(orphan.image_id);
   const bool known = row.ok() && row->has_value();
-  if (!orphan.record.has_value()) {
-    finding.code = "FILE_WITHOUT_RECORD";
-    finding.next_step = rm;
-  } else if (known) {
-    finding.code = Generation::FromProto(orphan.record->generation()) ==
-                           Generation::FromProto((*row)->generation())
-                       ? "COPY_UNKNOWN"
-                       : "GENERATION_DIFFERS";
-    finding.next_step = rm;
-  } else {
-    finding.code = "FILE_UNKNOWN";
+  const bool same = known && orphan.record.has_value() &&
+                    Generation::FromProto(orphan.record->generation()) ==
+                        Generation::FromProto((*row)->generation());
+  finding.code = !orphan.read_error.empty()   ? "FILE_UNREADABLE"
+                 : !orphan.record.has_value() ? "FILE_WITHOUT_RECORD"
+                 : same                       ? "COPY_UNKNOWN"
+                 : known                      ? "GENERATION_DIFFERS"
+                                              : "FILE_UNKNOWN";
+  if (!orphan.read_error.empty()) {
+    const absl::string_view error = orphan.read_error;
+    const bool permission =
+        absl::StartsWith(error, "EACCES") || absl::StartsWith(error, "EPERM");
+    finding.finding_class =
+        permission ? FindingClass::kErrorRepairable : FindingClass::kError;
     finding.next_step =
-        absl::StrCat("predella orphan adopt ", mount, " ", image, ", or ", rm);
+        permission ? "let its agent's user read the file and its record (owner "
+                     "and mode), and check again; it is not removed meanwhile"
+                   : "see the kernel log of its host for the disk, and check "
+                     "again; it is not removed meanwhile";
+  } else if (!known) {
+    finding.next_step =
+        orphan.record.has_value()
+            ? absl::StrCat(adopt, " where it is wanted; where it is not: ", rm)
+            : absl::StrCat(
+                  "look at the file, and store it again (predella "
+                  "image put) where it is wanted; where it is not: ",
+                  rm);
+  } else if (!CanBeReadElsewhere(orphan, **row)) {
+    finding.next_step = absl::StrCat(
+        "keep it: no copy that the index names can be read now, and this may "
+        "be the only whole one; predella image stat ",
+        image, " says how they are",
+        finding.code == "GENERATION_DIFFERS"
+            ? ""
+            : absl::StrCat("; ", adopt,
+                           " takes it in if its bytes are the image's"));
+  } else {
+    finding.next_step = absl::StrCat(
+        "predella image stat ", image,
+        " shows the copy that the index has, which can be read; where this "
+        "file is not wanted besides: ",
+        rm);
   }
   return finding;
 }

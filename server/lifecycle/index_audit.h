@@ -57,6 +57,9 @@ class IndexAudit {
                           v1::CheckIndexResponse* response, bool* done) const;
   // Why the mount can not be compared; empty: it can, or was.
   std::string WhyNot(const MountInfo& info, int64_t after) const;
+  // Of `row`, the image that the orphan may be a copy of.
+  bool CanBeReadElsewhere(const Orphan& orphan,
+                          const storage::v1::ImageRow& row) const;
   Finding OrphanFinding(const Orphan& orphan, const MountInfo& info) const;
   v1::IndexFinding ToApi(const Finding& finding) const;
   void Add(const Finding& finding, v1::CheckIndexResponse* response) const {

@@ -130,6 +130,7 @@ class Inventory {
   Digests digests() const;
   // Mounts that were compared since the start of the coordinator, by uid.
   bool WasAudited(const Uuid& mount_uid) const;
+  // As many as ListOrphans has, and of a mount that was given up none.
   int64_t OrphanCount(const Uuid& mount_uid) const;
   // In the order of the ids, greater than `after` ("none": from the first).
   std::vector<Orphan> ListOrphans(const Uuid& mount_uid, const Uuid& after,
@@ -157,6 +158,12 @@ class Inventory {
   std::optional<Suspicion> SuspicionOf(const Uuid& mount_uid) const;
 
  private:
+  using OrphanMap = std::map<Uuid, Orphan>;
+  // Those that count.
+  const OrphanMap& OrphansLocked(const Uuid& mount_uid, bool given_up) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool GivenUp(const Uuid& mount_uid) const;
+
   // A listing brings a thousand entries at a time. One without any for so long
   // is stuck in one call, or its agent has forgotten it.
   static constexpr absl::Duration kListingStalls = absl::Minutes(5);

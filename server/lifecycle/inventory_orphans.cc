@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/status_macros.h"
+#include "server/lifecycle/image_health.h"
 #include "server/lifecycle/inventory.h"
 
 namespace predella::server {
@@ -64,23 +65,31 @@ bool Inventory::WasAudited(const Uuid& mount_uid) const {
   return audited_.contains(mount_uid);
 }
 
-int64_t Inventory::OrphanCount(const Uuid& mount_uid) const {
-  MutexLock lock(&mu_);
+bool Inventory::GivenUp(const Uuid& mount_uid) const {
+  const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
+  return !info.has_value() || IsRetired(*info);
+}
+
+const Inventory::OrphanMap& Inventory::OrphansLocked(const Uuid& mount_uid,
+                                                     bool given_up) const {
+  static const auto* const kNone = new OrphanMap();
   const auto it = audited_.find(mount_uid);
-  return it == audited_.end() ? 0
-                              : static_cast<int64_t>(it->second.orphans.size());
+  return given_up || it == audited_.end() ? *kNone : it->second.orphans;
+}
+
+int64_t Inventory::OrphanCount(const Uuid& mount_uid) const {
+  const bool given_up = GivenUp(mount_uid);
+  MutexLock lock(&mu_);
+  return static_cast<int64_t>(OrphansLocked(mount_uid, given_up).size());
 }
 
 std::vector<Orphan> Inventory::ListOrphans(const Uuid& mount_uid,
                                            const Uuid& after,
                                            int64_t limit) const {
   std::vector<Orphan> out;
+  const bool given_up = GivenUp(mount_uid);
   MutexLock lock(&mu_);
-  const auto mount = audited_.find(mount_uid);
-  if (mount == audited_.end()) {
-    return out;
-  }
-  const std::map<Uuid, Orphan>& orphans = mount->second.orphans;
+  const OrphanMap& orphans = OrphansLocked(mount_uid, given_up);
   auto it = after.none() ? orphans.begin() : orphans.upper_bound(after);
   for (; it != orphans.end() && static_cast<int64_t>(out.size()) < limit;
        ++it) {

@@ -119,10 +119,12 @@ absl::Status ListingAudit::TakeEntry(const control::v1::InventoryEntry& entry) {
     RETURN_IF_ERROR(
         tombstones_->AddPending(image_id, said.ToProto(), mount_uid_));
   }
-  NameOrphan(entry,
-             absl::StrCat("a file without a record that fits it; not served, "
-                          "not removed, not replaced",
-                          row.has_value() ? Where(*row) : ""));
+  NameOrphan(entry, absl::StrCat(entry.read_error().empty()
+                                     ? "a file without a record that fits it"
+                                     : absl::StrCat("it could not be read (",
+                                                    entry.read_error(), ")"),
+                                 "; not served, not removed, not replaced",
+                                 row.has_value() ? Where(*row) : ""));
   return absl::OkStatus();
 }
 
@@ -154,7 +156,9 @@ void ListingAudit::TakeCopy(const control::v1::InventoryEntry& entry,
             ? absl::StrCat(
                   "and generation ",
                   Generation::FromProto(entry.record().generation()).ToString())
-            : "without a record that can be read");
+        : entry.read_error().empty()
+            ? "without a record that can be read"
+            : absl::StrCat("that could not be read: ", entry.read_error()));
     if (!entry.has_record()) {
       unvouched_.insert(image_id);
     }
@@ -229,6 +233,7 @@ void ListingAudit::NameOrphan(const control::v1::InventoryEntry& entry,
   orphan.image_id = Uuid::FromBytesOrNone(entry.image_id());
   orphan.mount_uid = mount_uid_;
   orphan.size_bytes = entry.size_bytes();
+  orphan.read_error = entry.read_error();
   if (IsWhole(entry)) {
     orphan.record = entry.record();
   }

@@ -36,6 +36,8 @@ struct Orphan {
   int64_t size_bytes = 0;
   // Absent: a file without a record that fits it, which is nobody's (FOREIGN).
   std::optional<storage::v1::ReplicaRecord> record;
+  // Why it, or its record, could not be read; empty where it could.
+  std::string read_error;
   std::string detail;
   // Its bytes were looked at, and are not those of the image it might be.
   bool refused = false;

@@ -137,6 +137,7 @@ void Reaper::SendTo(const Uuid& mount_uid) {
     if (Serves(*deps_.index, mount_uid, removal.image_id, removal.generation)) {
       LogError("removal_withheld", {{"image", removal.image_id.ToString()},
                                     {"mount", mount_uid.ToString()}});
+      SendLater(key);
       continue;
     }
     control::v1::Command command;
@@ -153,12 +154,18 @@ void Reaper::SendTo(const Uuid& mount_uid) {
          key](const absl::StatusOr<control::v1::CommandResult>& result) {
           if (!result.ok()) {
             LogIfError(result.status(), "the removal is sent again");
-            MutexLock lock(&mu_);
-            sent_[key] = deps_.clock->Boot() + kRetryAfter;
+            SendLater(key);
             return;
           }
-          confirmations_.Post(
-              [this, mount_uid, removal] { Confirm(mount_uid, removal); });
+          confirmations_.Post([this, mount_uid, removal, key] {
+            if (!Confirm(mount_uid, removal)) {
+              SendLater(key);
+              return;
+            }
+            // Somebody may put the file back while this session lasts.
+            MutexLock lock(&mu_);
+            sent_.erase(key);
+          });
         });
     if (++sent >= kRemovalsPerRound) {
       return;
@@ -166,19 +173,24 @@ void Reaper::SendTo(const Uuid& mount_uid) {
   }
 }
 
-void Reaper::Confirm(const Uuid& mount_uid, const Removal& removal) {
-  LogIfError(tombstones_->ConfirmRemoved(removal.image_id, removal.generation,
-                                         mount_uid),
-             "the removal is sent again at the mount's next session");
+void Reaper::SendLater(const SentKey& key) {
+  MutexLock lock(&mu_);
+  sent_[key] = deps_.clock->Boot() + kRetryAfter;
+}
+
+bool Reaper::Confirm(const Uuid& mount_uid, const Removal& removal) {
+  absl::Status written = tombstones_->ConfirmRemoved(
+      removal.image_id, removal.generation, mount_uid);
   const Generation generation = Generation::FromProto(removal.generation);
   for (const UploadEntry& entry : uploads_->OfImage(removal.image_id)) {
     if (!entry.open() && entry.LeftoverOn(mount_uid) &&
         Generation::FromProto(entry.row.generation()) == generation) {
-      LogIfError(upload_manager_->ConfirmClean(
-                     Uuid::FromBytesOrNone(entry.row.upload_id()), mount_uid),
-                 "the removal is sent again at the mount's next session");
+      written.Update(upload_manager_->ConfirmClean(
+          Uuid::FromBytesOrNone(entry.row.upload_id()), mount_uid));
     }
   }
+  LogIfError(written, "the removal is sent again");
+  return written.ok();
 }
 
 void Reaper::SettleRetired() {

@@ -53,7 +53,9 @@ class Reaper {
   void RunTick();
   void SendTo(const Uuid& mount_uid);
   std::vector<Removal> WaitingOn(const Uuid& mount_uid) const;
-  void Confirm(const Uuid& mount_uid, const Removal& removal);
+  void SendLater(const SentKey& key);
+  // False: the index does not have it.
+  bool Confirm(const Uuid& mount_uid, const Removal& removal);
 
   const LifecycleDeps deps_;
   AgentCommands* const commands_;
@@ -66,7 +68,8 @@ class Reaper {
 
   SingleRun ticks_;
   Mutex mu_;
-  // Sent in this session and not failed: when to send again, or never.
+  // Sent in this session and not confirmed: when to send again, or not before
+  // there is an answer.
   std::map<SentKey, absl::Duration> sent_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -80,7 +80,7 @@ class SessionManager final : public AgentCommands {
   // Tells every agent the highest synced pair now, not at its next heartbeat.
   void TellSyncedPair();
   // Once a second: the roster to each agent that was told another one, however
-  // often it changed since.
+  // often it changed since; and that a mount is trusted by now.
   void Tick();
   // Ends every session, with what the agents are told.
   void CloseAll(const absl::Status& status);
@@ -129,6 +129,8 @@ class SessionManager final : public AgentCommands {
   // Every mount that a rebuild would have to wait for.
   control::v1::StoreRoster Roster();
   void SendRosters();
+  // To those that attached before their mount was trusted, as in RECOVERING.
+  void SendTrust();
 
   void HandleHeartbeat(const SessionPtr& session,
                        const control::v1::Heartbeat& heartbeat);

@@ -391,6 +391,7 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
     MutexLock lock(&session->mu);
     session->roster = roster.SerializeAsString();
     session->attach_heard = heard;
+    session->may_collect = attach->may_collect();
   }
   Send(session.get(), std::move(message));
 }

@@ -1,5 +1,6 @@
 // The rows of mounts, and the roster of them that lies at every mount, for the
 // day the index is lost.
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 
+#include "common/collect_garbage.h"
 #include "common/errors.h"
 #include "common/logging.h"
 #include "common/resource_name.h"
@@ -134,7 +136,47 @@ void SessionManager::Tick() {
       LogIfError(TakeInRosters(), "the next tick tries it again");
     }
     SendRosters();
+    SendTrust();
   });
+}
+
+void SessionManager::SendTrust() {
+  if (trust_->recovering()) {
+    return;
+  }
+  std::vector<std::pair<Uuid, SessionPtr>> sessions;
+  {
+    MutexLock lock(&mu_);
+    sessions.assign(attached_.begin(), attached_.end());
+  }
+  for (const auto& [uid, session] : sessions) {
+    const std::optional<MountInfo> info = deps_.registry->Find(uid);
+    if (!info.has_value() || !info->trusted) {
+      continue;
+    }
+    {
+      MutexLock lock(&session->mu);
+      const auto& can = session->hello.capabilities();
+      if (session->may_collect ||
+          std::find(can.begin(), can.end(), kCanCollectGarbage) == can.end()) {
+        continue;
+      }
+      session->may_collect = true;
+    }
+    control::v1::Command command;
+    control::v1::CollectGarbage* collect = command.mutable_collect_garbage();
+    collect->set_judge(true);
+    // A session is in order: what is opened later is named by its own command.
+    for (const control::v1::OpenUpload& open : uploads_->OpenUploadsOn(uid)) {
+      collect->add_open_upload_ids(open.upload_id());
+    }
+    SendCommand(session, uid, std::move(command), {},
+                [](const absl::StatusOr<control::v1::CommandResult>& result) {
+                  LogIfError(result.status(),
+                             "what is garbage on the mount is judged when its "
+                             "agent registers anew");
+                });
+  }
 }
 
 void SessionManager::SendRosters() {

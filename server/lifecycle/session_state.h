@@ -51,6 +51,8 @@ struct SessionManager::Session {
   State state ABSL_GUARDED_BY(mu) = State::kNew;
   control::v1::Hello hello ABSL_GUARDED_BY(mu);
   Uuid mount_uid ABSL_GUARDED_BY(mu);
+  // Whether it was told, in Attach or later, that its mount is trusted.
+  bool may_collect ABSL_GUARDED_BY(mu) = false;
   // The StoreRoster it was told last, serialised.
   std::string roster ABSL_GUARDED_BY(mu);
   // The mount's own, as it registered: read when RECOVERING begins.

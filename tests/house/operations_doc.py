@@ -9,8 +9,8 @@ import os
 import re
 import sys
 
-# A code is the second argument of Add, or stands in the table of health.
-CODES = (re.compile(r'\bAdd\(\s*&?cluster,\s*"([A-Z_]+)"'),
+# A code is the second argument of AddCheck, or stands in the table of health.
+CODES = (re.compile(r'\bAddCheck\(\s*&?cluster,\s*"([A-Z_]+)"'),
          re.compile(r'\badd\(\s*"([A-Z_]+)"'),
          re.compile(r'\{v1::HEALTH_[A-Z_]+,\s*"([A-Z_]+)"'))
 # Refusals of agents become checks under their reason.

@@ -75,8 +75,11 @@ class GarbageTest(ClusterTest):
         self.forget(lambda: self.begin_and_abandon(UPLOADS))
         there = self.uploads()
         self.assertEqual(len(there), UPLOADS)
-        # From here on the mount is trusted. The agent is the one that served
-        # these uploads, then one that finds them.
+        # The mount is trusted by now, and nothing has to start again for it.
+        wait_until('they are held', lambda: self.held()[0] == UPLOADS)
+        self.assertEqual(self.uploads(), there)
+        # The agent is the one that served these uploads, then one that finds
+        # them.
         for daemon in (cluster.coordinator, cluster.agents['store-1'],
                        cluster.coordinator):
             daemon.kill()

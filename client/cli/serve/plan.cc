@@ -1,6 +1,9 @@
 #include "client/cli/serve/plan.h"
 
+#include <map>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -171,6 +174,116 @@ void AddNetworkListen(const ServeOptions& options,
   }
 }
 
+// A directory for images fills up, and fails with its disk.
+absl::Status CheckStateDir(const ServeOptions& options,
+                           const std::vector<Datadir>& datadirs) {
+  for (const Datadir& datadir : datadirs) {
+    if (options.state_dir == datadir.path ||
+        IsInside(options.state_dir, datadir.path)) {
+      return InvalidArgument(absl::StrCat(
+          "the state directory ", options.state_dir, " lies in ", datadir.path,
+          ", which is for images: it would fill up and fail with it; name "
+          "another --state-dir"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What the children have in common, and what is taken while they are made.
+struct Planning {
+  const ServeOptions& options;
+  std::map<std::string, std::string> reserves;
+  std::vector<Address> health;
+  std::vector<std::string> common;
+  std::vector<Address> network;  // the coordinator's, beside its socket
+  Ports ports;
+};
+
+absl::StatusOr<ChildSpec> PlanCoordinator(const std::string& binary,
+                                          Planning* planning, Plan* plan) {
+  const ServeOptions& options = planning->options;
+  ChildSpec coordinator;
+  coordinator.name = "coordinator";
+  coordinator.stops_last = true;
+  coordinator.argv = {binary, absl::StrCat("--state-dir=", options.state_dir),
+                      absl::StrCat("--listen=", plan->endpoint)};
+  for (const Address& address : planning->health) {
+    RETURN_IF_ERROR(planning->ports.Take(address, "the coordinator's health"));
+  }
+  for (const std::string& text : options.listen) {
+    ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
+    RETURN_IF_ERROR(
+        CheckPlaintextAllowed(address, options.insecure_plaintext_on_network));
+    if (!address.unix_socket && address.port == 0) {
+      return InvalidArgument(
+          absl::StrCat("--listen ", text,
+                       ": name a port; 0 would be another one at "
+                       "each start, which nobody could know"));
+    }
+    RETURN_IF_ERROR(planning->ports.Take(address, "the coordinator"));
+    planning->network.push_back(address);
+    plan->also.push_back(address.ToString());
+    coordinator.argv.push_back(absl::StrCat("--listen=", address.ToString()));
+  }
+  AddPassed(options.coordinator, &coordinator);
+  AddHealthListen(planning->health, &coordinator);
+  coordinator.argv.insert(coordinator.argv.end(), planning->common.begin(),
+                          planning->common.end());
+  return coordinator;
+}
+
+// Where the agent listens, and what it tells clients of that.
+absl::Status AddAddresses(const std::string& socket, int offset,
+                          const std::string& host, Planning* planning,
+                          ChildSpec* agent) {
+  std::vector<std::string> advertise = {socket};
+  AddNetworkListen(planning->options, planning->network, offset, host, agent,
+                   &advertise);
+  for (const Address& address : planning->network) {
+    RETURN_IF_ERROR(planning->ports.Take(Beside(address, offset), agent->name));
+  }
+  for (const Address& address : planning->health) {
+    RETURN_IF_ERROR(planning->ports.Take(
+        Beside(address, offset), absl::StrCat(agent->name, "'s health")));
+    AddHealthListen({Beside(address, offset)}, agent);
+  }
+  for (const std::string& address : advertise) {
+    agent->argv.push_back(absl::StrCat("--advertise=", address));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ChildSpec> PlanAgent(const Datadir& datadir,
+                                    const std::string& binary,
+                                    const std::string& endpoint, int offset,
+                                    const std::string& host,
+                                    Planning* planning) {
+  const ServeOptions& options = planning->options;
+  ASSIGN_OR_RETURN(
+      const std::string socket,
+      SocketAddress(options, absl::StrCat("agent-", datadir.name, ".sock")));
+  ChildSpec agent;
+  agent.name = AgentChild(datadir.name);
+  agent.argv = {binary,
+                absl::StrCat("--name=", datadir.name),
+                absl::StrCat("--path=", datadir.path),
+                absl::StrCat("--priority=", datadir.priority),
+                absl::StrCat("--coordinator=", endpoint),
+                absl::StrCat("--listen=", socket)};
+  RETURN_IF_ERROR(AddAddresses(socket, offset, host, planning, &agent));
+  if (const auto reserve = planning->reserves.find(datadir.name);
+      reserve != planning->reserves.end()) {
+    agent.argv.push_back(absl::StrCat("--reserve=", reserve->second));
+  }
+  AddPassed(options.agents, &agent);
+  if (options.require_mountpoint) {
+    agent.argv.push_back("--require-mountpoint");
+  }
+  agent.argv.insert(agent.argv.end(), planning->common.begin(),
+                    planning->common.end());
+  return agent;
+}
+
 }  // namespace
 
 std::vector<PassedOption> CoordinatorOptions() {
@@ -218,88 +331,20 @@ absl::StatusOr<Plan> MakePlan(const ServeOptions& options,
                               const std::string& coordinator_binary,
                               const std::string& agent_binary,
                               const std::string& host, ServeState* state) {
+  RETURN_IF_ERROR(CheckStateDir(options, datadirs));
   Plan plan;
-  for (const Datadir& datadir : datadirs) {
-    if (options.state_dir == datadir.path ||
-        IsInside(options.state_dir, datadir.path)) {
-      return InvalidArgument(absl::StrCat(
-          "the state directory ", options.state_dir, " lies in ", datadir.path,
-          ", which is for images: it would fill up and fail with it; name "
-          "another --state-dir"));
-    }
-  }
+  Planning planning{options, {}, {}, CommonArguments(options), {}, {}};
   ASSIGN_OR_RETURN(plan.endpoint, SocketAddress(options, "coordinator.sock"));
-  ASSIGN_OR_RETURN(const auto reserves, ParseReserves(options, datadirs));
-  ASSIGN_OR_RETURN(const std::vector<Address> health, HealthAddresses(options));
+  ASSIGN_OR_RETURN(planning.reserves, ParseReserves(options, datadirs));
+  ASSIGN_OR_RETURN(planning.health, HealthAddresses(options));
   ASSIGN_OR_RETURN(plan.drain, DrainOf(options.agents));
-  const std::vector<std::string> common = CommonArguments(options);
-
-  ChildSpec coordinator;
-  coordinator.name = "coordinator";
-  coordinator.stops_last = true;
-  coordinator.argv = {coordinator_binary,
-                      absl::StrCat("--state-dir=", options.state_dir),
-                      absl::StrCat("--listen=", plan.endpoint)};
-  std::vector<Address> network;
-  Ports ports;
-  for (const Address& address : health) {
-    RETURN_IF_ERROR(ports.Take(address, "the coordinator's health"));
-  }
-  for (const std::string& text : options.listen) {
-    ASSIGN_OR_RETURN(const Address address, ParseAddress(text));
-    RETURN_IF_ERROR(
-        CheckPlaintextAllowed(address, options.insecure_plaintext_on_network));
-    if (!address.unix_socket && address.port == 0) {
-      return InvalidArgument(
-          absl::StrCat("--listen ", text,
-                       ": name a port; 0 would be another one at "
-                       "each start, which nobody could know"));
-    }
-    RETURN_IF_ERROR(ports.Take(address, "the coordinator"));
-    network.push_back(address);
-    plan.also.push_back(address.ToString());
-    coordinator.argv.push_back(absl::StrCat("--listen=", address.ToString()));
-  }
-  AddPassed(options.coordinator, &coordinator);
-  AddHealthListen(health, &coordinator);
-  coordinator.argv.insert(coordinator.argv.end(), common.begin(), common.end());
+  ASSIGN_OR_RETURN(ChildSpec coordinator,
+                   PlanCoordinator(coordinator_binary, &planning, &plan));
   plan.children.push_back(std::move(coordinator));
-
   for (const Datadir& datadir : datadirs) {
-    ASSIGN_OR_RETURN(
-        const std::string socket,
-        SocketAddress(options, absl::StrCat("agent-", datadir.name, ".sock")));
-    ChildSpec agent;
-    agent.name = AgentChild(datadir.name);
-    agent.argv = {agent_binary,
-                  absl::StrCat("--name=", datadir.name),
-                  absl::StrCat("--path=", datadir.path),
-                  absl::StrCat("--priority=", datadir.priority),
-                  absl::StrCat("--coordinator=", plan.endpoint),
-                  absl::StrCat("--listen=", socket)};
-    std::vector<std::string> advertise = {socket};
-    const int offset = state->OffsetOf(datadir.name);
-    AddNetworkListen(options, network, offset, host, &agent, &advertise);
-    for (const Address& address : network) {
-      RETURN_IF_ERROR(ports.Take(Beside(address, offset), agent.name));
-    }
-    for (const Address& address : health) {
-      RETURN_IF_ERROR(ports.Take(Beside(address, offset),
-                                 absl::StrCat(agent.name, "'s health")));
-      AddHealthListen({Beside(address, offset)}, &agent);
-    }
-    for (const std::string& address : advertise) {
-      agent.argv.push_back(absl::StrCat("--advertise=", address));
-    }
-    if (const auto reserve = reserves.find(datadir.name);
-        reserve != reserves.end()) {
-      agent.argv.push_back(absl::StrCat("--reserve=", reserve->second));
-    }
-    AddPassed(options.agents, &agent);
-    if (options.require_mountpoint) {
-      agent.argv.push_back("--require-mountpoint");
-    }
-    agent.argv.insert(agent.argv.end(), common.begin(), common.end());
+    ASSIGN_OR_RETURN(ChildSpec agent,
+                     PlanAgent(datadir, agent_binary, plan.endpoint,
+                               state->OffsetOf(datadir.name), host, &planning));
     plan.children.push_back(std::move(agent));
   }
   return plan;

@@ -282,5 +282,38 @@ TEST_F(GarbageTest, AFewThatCanNotBeDiscardedAreNotCalledHeld) {
   EXPECT_EQ(StillThere(), 0);
 }
 
+// As when RECOVERING ends: not by a registration.
+TEST_F(GarbageTest, AMountThatIsTrustedLaterIsJudgedThen) {
+  Leave(13);
+  Register({OpenOf(left[0])}, /*may_collect=*/false);
+  ASSERT_EQ(Told().uploads(), 0);
+  control::v1::Command command;
+  command.mutable_collect_garbage()->set_judge(true);
+  command.mutable_collect_garbage()->add_open_upload_ids(
+      left[0].upload_id.bytes());
+  // Taken off the list, and open by the index.
+  command.mutable_collect_garbage()->add_open_upload_ids(
+      left[1].upload_id.bytes());
+  Command(command);
+  EXPECT_FALSE(Result()->has_error());
+  EXPECT_EQ(LastHeartbeat().held_garbage().uploads(), 11) << "told at once";
+  EXPECT_EQ(StillThere(), 13);
+  EXPECT_OK(Collect(11));
+  EXPECT_EQ(StillThere(), 2);
+}
+
+TEST_F(GarbageTest, AFewGoByThemselvesThenToo) {
+  Leave(9);
+  Register({}, /*may_collect=*/false);
+  ASSERT_EQ(StillThere(), 9);
+  control::v1::Command command;
+  command.mutable_collect_garbage()->set_judge(true);
+  command.mutable_collect_garbage()->add_open_upload_ids(
+      left[4].upload_id.bytes());
+  Command(command);
+  EXPECT_FALSE(Result()->has_error());
+  EXPECT_EQ(StillThere(), 1) << "the one that is open";
+}
+
 }  // namespace
 }  // namespace predella::agent

@@ -410,6 +410,13 @@ TEST_F(StoreTest, WhatMayNotBeReadIsSaidWithItsErrno) {
     EXPECT_THAT(check, StatusIs(absl::StatusCode::kDataLoss));
     EXPECT_THAT(std::string(check.message()), HasSubstr("EACCES"));
     EXPECT_EQ(MetadataOf(check)["bytes"], kBytesAsWritten);
+    // Nor is it said to be without a record.
+    std::vector<ListEntry> entries;
+    ASSERT_OK(w_.store->List(
+        [&](const ListEntry& entry) { entries.push_back(entry); }));
+    ASSERT_FALSE(entries.empty());
+    EXPECT_EQ(entries[0].kind, ListEntry::Kind::kForeign);
+    EXPECT_THAT(entries[0].read_error, HasSubstr("EACCES: "));
   }
   // It may be looked at, and not be opened.
   Fault fault;

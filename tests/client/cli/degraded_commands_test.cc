@@ -160,14 +160,38 @@ TEST_F(DegradedCommandsTest, RetireSaysWhatTheIndexDoesNotName) {
   v1::Mount mount;
   mount.set_name("mounts/store-3");
   mount.set_unconfirmed(true);
-  mount.set_orphan_count(4);
-  EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(mount));
-  EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(0)));
-  EXPECT_EQ(
-      Run({"mount", "retire", "store-3", "--accept-unlisted", "--dry-run"}),
-      kExitDone);
-  EXPECT_THAT(out_.str(), HasSubstr("besides 4 files that the index does not "
-                                    "name: predella orphan ls store-3 says"));
+  EXPECT_CALL(*connection_, RetireMount).WillRepeatedly(Return(mount));
+  EXPECT_CALL(*connection_, ExplainImpact).WillRepeatedly(Return(Impact(0)));
+  v1::ListOrphansResponse files;
+  for (int i = 0; i < 21; ++i) {
+    v1::Orphan* const file = files.add_orphans();
+    file->set_mount("mounts/store-3");
+    file->set_image(absl::StrCat("images/", i, kDegradedImage));
+    file->set_size_bytes(int64_t{1} << 30);
+    file->set_detail("a whole image that the index does not know");
+  }
+  EXPECT_CALL(*connection_, ListOrphans)
+      .WillOnce(Invoke([&](const v1::ListOrphansRequest& request) {
+        EXPECT_EQ(request.mount(), "mounts/store-3");
+        return files;
+      }));
+  const auto look = [&] {
+    return Run(
+        {"mount", "retire", "store-3", "--accept-unlisted", "--dry-run"});
+  };
+  EXPECT_EQ(look(), kExitDone);
+  EXPECT_THAT(
+      out_.str(),
+      AllOf(HasSubstr("besides 21 files that the index does not name:\n"),
+            HasSubstr(absl::StrCat("19", kDegradedImage)), HasSubstr("1G "),
+            HasSubstr("and 1 more: predella orphan ls store-3"),
+            ::testing::Not(HasSubstr(absl::StrCat("20", kDegradedImage)))));
+  // Where nobody looked, nobody says that there is nothing.
+  files.clear_orphans();
+  files.add_unlisted("mounts/store-3");
+  EXPECT_CALL(*connection_, ListOrphans).WillOnce(Return(files));
+  EXPECT_EQ(look(), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("not known, store-3 was not compared"));
 }
 
 TEST_F(DegradedCommandsTest, ANumberDoesNotSayWhichImagesAreLost) {
@@ -307,6 +331,32 @@ TEST_F(DegradedCommandsTest, AnEventNamesItsImage) {
   EXPECT_EQ(out_.str(), absl::StrCat("- copy_missing ", kDegradedImage,
                                      " not there\n- copy_missing store-2 ",
                                      kDegradedImage, " not there\n"));
+}
+
+// One that was written late happened when it says.
+TEST_F(DegradedCommandsTest, EventsAreInTheOrderOfTheirTime) {
+  v1::ListEventsResponse list;
+  for (const int seconds : {40, 10, 30, 30}) {
+    v1::Event* const event = list.add_events();
+    event->set_id(absl::StrCat(list.events_size()));
+    event->set_kind(absl::StrCat("kind", list.events_size()));
+    event->mutable_time()->set_seconds(seconds);
+  }
+  EXPECT_CALL(*connection_, ListEvents).WillRepeatedly(Return(list));
+  for (const bool json : {false, true}) {
+    EXPECT_EQ(json ? Run({"events", "-o", "json"}) : Run({"events"}),
+              kExitDone);
+    const std::string text = out_.str();
+    size_t at[5] = {};
+    for (int i = 1; i <= 4; ++i) {
+      at[i] = text.find(absl::StrCat("kind", i));
+      ASSERT_NE(at[i], std::string::npos);
+    }
+    // Lines end with the newest, JSON begins with it.
+    EXPECT_EQ(at[1] < at[3], json);
+    EXPECT_EQ(at[3] < at[4], json);
+    EXPECT_EQ(at[4] < at[2], json);
+  }
 }
 
 TEST_F(DegradedCommandsTest, EventsAreShownNewestLastAndFollowed) {

@@ -346,6 +346,7 @@ control::v1::InventoryEntry FakeAgent::EntryLocked(const std::string& id,
   entry.set_named(true);
   entry.set_size_bytes(file.size_bytes);
   if (!behaviour_.records_readable || !file.has_record) {
+    entry.set_read_error(file.read_error);
     return entry;
   }
   storage::v1::ReplicaRecord* const record = entry.mutable_record();
@@ -490,6 +491,9 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
       break;
     }
     case control::v1::Command::kCollectGarbage:
+      if (command.collect_garbage().judge()) {
+        break;
+      }
       if (!behaviour_.held.has_value() ||
           behaviour_.held->uploads() != command.collect_garbage().uploads()) {
         *result.mutable_error() = ToRpcStatus(

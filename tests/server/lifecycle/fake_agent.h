@@ -36,6 +36,7 @@ class FakeAgent {
     std::string location_key;
     bool has_record = true;
     int64_t record_size_bytes = 0;  // 0: as the file
+    std::string read_error = {};    // without a record: why
   };
 
   FakeAgent(std::string name, Uuid uid, Executor* pool);

@@ -222,5 +222,36 @@ TEST_F(HeldGarbageTest, WhoCanNotDiscardIsNotAsked) {
   EXPECT_EQ(Sent(a), 0);
 }
 
+// Without a registration: the agent was told that its mount is not trusted.
+TEST_F(HeldGarbageTest, TheEndOfRecoveringHasItJudged) {
+  FakeAgent* const a = AddConnected("a");
+  const auto old = kv_->Contents();
+  Upload(a, ids_.NextUuid(), ids_.NextUuid());
+  RestartFrom(old);
+  Connect(a);
+  ASSERT_TRUE(lifecycle_->trust().recovering());
+  ASSERT_FALSE(a->attach()->may_collect());
+  const Uuid open = ids_.NextUuid();
+  ASSERT_OK(Start(ids_.NextUuid(), open).status());
+  EXPECT_EQ(Sent(a), 0);
+  for (int i = 0; i < 3; ++i) {
+    Tick();
+  }
+  ASSERT_FALSE(lifecycle_->trust().recovering());
+  ASSERT_EQ(Sent(a), 1) << "and not at every tick";
+  for (const control::v1::Command& command : a->commands()) {
+    if (command.has_collect_garbage()) {
+      EXPECT_TRUE(command.collect_garbage().judge());
+      EXPECT_THAT(command.collect_garbage().open_upload_ids(),
+                  ::testing::ElementsAre(open.bytes()));
+    }
+  }
+  // One that registers from now on is told by that.
+  FakeAgent* const b = AddConnected("b");
+  EXPECT_TRUE(b->attach()->may_collect());
+  Tick();
+  EXPECT_EQ(Sent(b), 0);
+}
+
 }  // namespace
 }  // namespace predella::testing

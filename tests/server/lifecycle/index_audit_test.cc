@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -13,9 +14,11 @@
 namespace predella::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::UnorderedElementsAre;
 
 FakeAgent::File StrayFile(int64_t bytes) {
@@ -243,6 +246,61 @@ TEST_F(IndexAuditTest, ACheckDoesNotGoOnAfterARestart) {
   request.set_page_size(-1);
   EXPECT_THAT(lifecycle_->index_audit().Check(request),
               StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(IndexAuditTest, AFileThatCanNotBeReadIsSaidToBeThat) {
+  FakeAgent* const a = AddConnected("a", 1);
+  const Uuid image = ids_.NextUuid();
+  Upload(a, image, ids_.NextUuid());
+  FakeAgent::File file = StrayFile(4096);
+  file.read_error = "EACCES: open records/00/x";
+  a->Put(image, file);
+  a->Put(ids_.NextUuid(), file);
+  file.read_error = "EIO: open records/00/x";
+  a->Put(ids_.NextUuid(), file);
+  const Outcome outcome = Check();
+  EXPECT_THAT(Codes(outcome), UnorderedElementsAre("COPY_MISSING:mounts/a",
+                                                   "FILE_UNREADABLE:mounts/a",
+                                                   "FILE_UNREADABLE:mounts/a"));
+  for (const v1::IndexFinding& finding : outcome.findings) {
+    const bool disk = absl::StrContains(finding.detail(), "EIO: ");
+    EXPECT_THAT(finding.detail(),
+                AllOf(HasSubstr("could not be read"),
+                      HasSubstr(disk ? "EIO: open" : "EACCES: open"),
+                      Not(HasSubstr("without a record"))));
+    if (finding.code() == "FILE_UNREADABLE") {
+      EXPECT_EQ(
+          finding.finding_class(),
+          disk ? v1::FINDING_CLASS_ERROR : v1::FINDING_CLASS_ERROR_REPAIRABLE);
+    } else {
+      EXPECT_EQ(finding.finding_class(), v1::FINDING_CLASS_FATAL);
+    }
+    EXPECT_THAT(finding.next_step(), Not(HasSubstr("orphan rm")));
+  }
+}
+
+// The file may be the only whole copy: nothing advises to remove it.
+TEST_F(IndexAuditTest, WhatMayBeNeededIsNotAdvisedToBeRemoved) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const Uuid whole = ids_.NextUuid();
+  const Uuid damaged = ids_.NextUuid();
+  Upload(a, whole, ids_.NextUuid());
+  Upload(a, damaged, ids_.NextUuid());
+  b->Put(whole, *a->file(whole));
+  b->Put(damaged, *a->file(damaged));
+  PutFault(damaged, a, storage::v1::COPY_FAULT_DAMAGED);
+  std::string steps[2];
+  for (const v1::IndexFinding& finding : Check().findings) {
+    if (finding.code() == "COPY_UNKNOWN") {
+      steps[finding.image() == "images/" + whole.ToString() ? 0 : 1] =
+          finding.next_step();
+    }
+  }
+  EXPECT_THAT(steps[0], AllOf(HasSubstr("predella image stat"),
+                              HasSubstr("orphan rm"), HasSubstr("--dry-run")));
+  EXPECT_THAT(steps[1], AllOf(HasSubstr("keep it"), HasSubstr("orphan adopt b"),
+                              Not(HasSubstr("orphan rm"))));
 }
 
 }  // namespace

@@ -571,5 +571,46 @@ TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
   EXPECT_FALSE(index_->GetImage(gone)->has_value());
 }
 
+// Whatever becomes of the mount, or of the file.
+TEST_F(OrphansTest, AsManyAreCountedAsAreListed) {
+  ListBoth();
+  b_->Plant(ids_.NextUuid(), ids_.NextUuid(),
+            index_->GetImage(image_)->value().generation());
+  b_->Put(image_, *a_->file(image_));
+  Again(b_);
+  const auto expect = [&](int count, int checks) {
+    v1::GetMountRequest get;
+    get.set_name("mounts/b");
+    EXPECT_EQ(List().orphans_size(), count);
+    EXPECT_EQ(lifecycle_->mounts().Get(get)->orphan_count(), count);
+    int said = 0;
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const v1::HealthCheck& check : cluster.checks()) {
+      said += check.code() == "ORPHANS" ? 1 : 0;
+    }
+    EXPECT_EQ(said, checks);
+  };
+  expect(2, 1);
+  b_->Lose();
+  Settle();
+  expect(2, 1);
+  // The mount of its row is away: the file takes its place.
+  Connect(b_);
+  a_->Lose();
+  Settle();
+  clock_.Advance(absl::Seconds(30));
+  b_->Beat();
+  Tick();
+  Tick();
+  ASSERT_EQ(HolderOf(image_), "b");
+  expect(1, 1);
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/b");
+  AcceptLoss(&retire);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  Settle();
+  expect(0, 0);
+}
+
 }  // namespace
 }  // namespace predella::testing
