@@ -1,5 +1,6 @@
 """One sector of one image can not be read, and a client does not give up: the
-image is named, and the scrub that its mount needs is not held off by that.
+image is named, and the scrub that its mount needs is not held off by that. Or
+it hangs: the read ends in time.
 
 Needs root and FUSE.
 """
@@ -83,6 +84,23 @@ class BadSectorTest(unittest.TestCase):
         self.cluster.cli('mount', 'scrub', 'store-1', '--wait')
         wait_until('the finding is taken back',
                    lambda: not self.degraded(), 15)
+
+    def test_a_read_that_hangs_ends_in_time(self):
+        image = self.cluster.put(random_bytes(3 * MIB, 1))
+        other = random_bytes(MIB, 2)
+        whole = self.cluster.put(other)
+        rule = self.disk.rule('read', 'hang', path=image)
+        since = time.monotonic()
+        result = self.cluster.cli('image', 'get', image, check=False,
+                                  timeout=180)
+        took = time.monotonic() - since
+        print(f'ended after {took:.1f} s: {result.err}')
+        self.assertEqual(result.code, 4)
+        self.assertIn('MOUNT_STALLED', result.err)
+        self.assertIn('mounts/store-1', result.err)
+        self.assertLess(took, 45)
+        self.assertGreater(self.disk.counts(rule)['waiting'], 0)
+        self.assertEqual(self.cluster.get(whole), other)
 
 
 if __name__ == '__main__':
