@@ -225,6 +225,23 @@ class BrokenTest(unittest.TestCase):
         self.assertEqual(self.cli('image', 'get', image).out, b'on the first')
         self.assertEqual(s.stop(), 0)
 
+    def test_mount_init_of_a_directory_that_hangs_ends(self):
+        new = self.fault_mount('new')
+        new.rule('*', 'hang')
+        process = subprocess.Popen(
+            [binary('predella'), 'mount', 'init', new.path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        # Whoever reads what it prints waits for no process it left behind.
+        _, said = process.communicate(timeout=ENDS_WITHIN)
+        self.assertEqual(process.returncode, 4, said)
+        self.assertRegex(said, f'error: {new.path} does not answer: .*'
+                         r'\(MOUNT_STALLED\)')
+        new.heal()
+        result = run([binary('predella'), 'mount', 'init', new.path])
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn('mount_uid', result.json)
+
 
 if __name__ == '__main__':
     unittest.main(verbosity=2)
