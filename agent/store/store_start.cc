@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "agent/store/fence_file.h"
 #include "agent/store/files.h"
@@ -150,6 +151,16 @@ absl::Status ImageStoreImpl::SyncDirectories() {
           absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
           absl::StrCat("the directory ", path, " is missing in ",
                        core_.fs->root(), ": the layout is damaged"));
+    }
+    if (HasReason(synced, reason::kMountReadOnly)) {
+      // One that was mounted read-only has nothing to sync and says OK.
+      return MakeError(
+          absl::StatusCode::kUnavailable, reason::kMountFailed,
+          absl::StrCat(core_.fs->root(),
+                       " went read-only after an error: it can not sync what "
+                       "it shows, so nothing there is known to be on the disk. "
+                       "See dmesg; unmount it, check it and mount it anew"),
+          {{"errno", ErrorName(synced)}});
     }
     RETURN_IF_ERROR(Annotate(synced, "the sync at the start failed"));
   }
