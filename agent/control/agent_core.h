@@ -141,10 +141,12 @@ class AgentCore {
   // `stream` is told when the mount hangs while it lives.
   absl::StatusOr<ReadGrant> OpenRead(const v1::ReadImageRequest& request,
                                      std::weak_ptr<ReadStream> stream);
-  // What a read of an image came to. Damage makes the mount SUSPECT once for
-  // each copy, and is told to the coordinator. A read that hung until another
-  // store was open counts for nothing.
-  void ReadDone(const ReadGrant& grant, const absl::Status& status);
+  // What a read of an image at `offset` came to. Damage makes the mount SUSPECT
+  // once for each copy, and is told to the coordinator; so is a block that can
+  // not be read, when it fails again and the mount does not. A read that hung
+  // until another store was open counts for nothing.
+  void ReadDone(const ReadGrant& grant, int64_t offset,
+                const absl::Status& status);
   Executor* disk() { return seams_.disk; }
   DiskCalls* calls() { return seams_.calls; }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "agent/control/agent_core.h"
+#include "agent/fs/errno_status.h"
 #include "common/errors.h"
 
 namespace predella::agent {
@@ -47,14 +48,22 @@ void AgentCore::RunScrubCommand(uint64_t session,
   AnswerStatus(session, number, status);
 }
 
-void AgentCore::ReadDone(const ReadGrant& grant, const absl::Status& status) {
+void AgentCore::ReadDone(const ReadGrant& grant, int64_t offset,
+                         const absl::Status& status) {
   {
     MutexLock lock(&mu_);
     if (store_ != grant.store) {
       return;
     }
   }
-  machine_.CallDone(status);
+  // A bad sector that is read again and again would keep the mount SUSPECT, and
+  // the scrub that it needs would wait for ever.
+  const bool known =
+      HasReason(status, reason::kMountFailed) && !MeansGone(status) &&
+      !scrubber_.NoteReadError(session_.attached() ? session_.current() : 0,
+                               grant.store, grant.image_id, grant.generation,
+                               offset);
+  machine_.CallDone(known ? absl::OkStatus() : status);
   if (!absl::IsDataLoss(status)) {
     return;
   }

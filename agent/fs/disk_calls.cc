@@ -14,6 +14,11 @@ namespace {
 
 // Ticks come four times a second; a loaded machine makes them late.
 constexpr absl::Duration kLongestPause = absl::Seconds(3);
+// What is remembered of slow calls: this long, and up to twice as long.
+constexpr absl::Duration kSlowWindow = absl::Seconds(30);
+// A call of ours is several of the file system's: some of them more than
+// others.
+constexpr int kSlowFactor = 4;
 
 thread_local DiskCalls::Work* t_work = nullptr;
 thread_local DiskCalls::Steps* t_steps = nullptr;
@@ -79,6 +84,7 @@ DiskCalls::Call::Call(DiskCalls* calls, Kind kind, absl::string_view op,
                       absl::string_view path, absl::Duration more)
     : calls_(calls) {
   Running running;
+  running.kind = kind;
   running.limit = calls_->LimitOf(kind) + more;
   running.thread = ThisThread();
   running.op = std::string(op);
@@ -121,6 +127,23 @@ absl::Duration DiskCalls::LimitOf(Kind kind) const {
   return limits_.metadata;
 }
 
+void DiskCalls::ForgetSlowLocked(absl::Duration now) {
+  if (now - slow_since_ < kSlowWindow) {
+    return;
+  }
+  slowest_before_ =
+      now - slow_since_ < 2 * kSlowWindow ? slowest_ : absl::ZeroDuration();
+  slowest_ = absl::ZeroDuration();
+  slow_since_ = now;
+}
+
+absl::Duration DiskCalls::LimitLocked(const Running& call, absl::Duration now) {
+  ForgetSlowLocked(now);
+  const absl::Duration patience =
+      kSlowFactor * std::max(slowest_, slowest_before_);
+  return std::max(call.limit, std::min(patience, limits_.sync));
+}
+
 uint64_t DiskCalls::Begin(Running running) {
   running.started = clock_->Boot();
   MutexLock lock(&mu_);
@@ -136,12 +159,17 @@ void DiskCalls::End(uint64_t number) {
     const auto it = running_.find(number);
     ended = std::move(it->second);
     running_.erase(it);
+    age = clock_->Boot() - ended.started;
     if (!ended.overdue) {
+      // A sync is slow on a disk that is well.
+      if (ended.kind != Kind::kSync) {
+        ForgetSlowLocked(clock_->Boot());
+        slowest_ = std::max(slowest_, age);
+      }
       return;
     }
     stuck_ -= ended.counts ? 1 : 0;
     --overdue_;
-    age = clock_->Boot() - ended.started;
   }
   LogInfo("disk_call_returned", {{"call", ended.op},
                                  {"path", ended.path},
@@ -205,9 +233,10 @@ void DiskCalls::Tick() {
       if (away > absl::ZeroDuration()) {
         call.started = std::min(call.started + away, now);
       }
-      if (call.overdue || now - call.started <= call.limit) {
+      if (call.overdue || now - call.started <= LimitLocked(call, now)) {
         continue;
       }
+      call.limit = LimitLocked(call, now);
       call.overdue = true;
       stuck_ += call.counts ? 1 : 0;
       ++overdue_;

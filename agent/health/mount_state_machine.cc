@@ -94,6 +94,9 @@ void MountStateMachine::CallReturned() {
 void MountStateMachine::ProbeDone(const ProbeOutcome& outcome) {
   MutexLock lock(&mu_);
   CheckHungLocked();
+  if (outcome.read.ok() && probe_started_.has_value()) {
+    read_well_ = probe_started_;
+  }
   NoteLatencyLocked();
   call_started_.reset();
   if (IsOurs(outcome.write) || IsOurs(outcome.read)) {
@@ -275,6 +278,11 @@ MountView MountStateMachine::View() {
 bool MountStateMachine::FreshTraffic(absl::Duration within) {
   MutexLock lock(&mu_);
   return data_done_.has_value() && clock_->Boot() - *data_done_ <= within;
+}
+
+bool MountStateMachine::ProbeReadSince(absl::Duration since) {
+  MutexLock lock(&mu_);
+  return read_well_.has_value() && *read_well_ > since;
 }
 
 }  // namespace predella::agent

@@ -95,6 +95,9 @@ class MountStateMachine {
   MountView View();
   // A data call succeeded within `within`.
   bool FreshTraffic(absl::Duration within);
+  // A probe that began after `since`, of the clock that runs since boot, read
+  // cold and well.
+  bool ProbeReadSince(absl::Duration since);
 
  private:
   struct Seen {
@@ -134,6 +137,8 @@ class MountStateMachine {
   std::optional<absl::Duration> probe_started_ ABSL_GUARDED_BY(mu_);
   // The one call of a probe or an opening that is under way.
   std::optional<absl::Duration> call_started_ ABSL_GUARDED_BY(mu_);
+  // When the last probe that read well began.
+  std::optional<absl::Duration> read_well_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Duration> data_done_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "agent/scrub/scrub_job.h"
 #include "common/errors.h"
 #include "common/logging.h"
 
@@ -17,29 +18,6 @@ constexpr double kBurstSeconds = 0.5;
 constexpr size_t kMostKnown = 100'000;
 
 }  // namespace
-
-struct Scrubber::Job {
-  // Constant.
-  uint64_t session = 0;
-  std::shared_ptr<ImageStore> store;  // shared with the agent's core
-  std::string scrub_id;
-  bool single = false;
-  Generation asked;  // of a single one
-  Done done;
-
-  // Of the one task.
-  bool listed = false;
-  std::vector<Uuid> ids;
-  size_t next = 0;
-  std::unique_ptr<ImageCheck> check;
-  int64_t charged = 0;  // of the present image
-  Uuid failed_once;
-  absl::Status verdict;  // of a single one
-
-  // Under Scrubber::mu_.
-  control::v1::ScrubProgress progress;
-  bool finished = false;
-};
 
 Scrubber::Scrubber(ScrubSeams seams, const ScrubOptions& options)
     : seams_(std::move(seams)),
@@ -61,6 +39,10 @@ void Scrubber::EndLocked() {
     LetGoLocked(std::move(job));
   }
   checks_.clear();
+  for (JobPtr& job : failed_reads_) {
+    LetGoLocked(std::move(job));
+  }
+  failed_reads_.clear();
   not_before_ = absl::ZeroDuration();
 }
 
@@ -125,6 +107,9 @@ bool Scrubber::NoteFault(const Uuid& image_id, const Generation& generation) {
 }
 
 Scrubber::JobPtr Scrubber::CurrentLocked() {
+  if (JobPtr job = DueFailedReadLocked(); job != nullptr) {
+    return job;
+  }
   return checks_.empty() ? scrub_ : checks_.front();
 }
 
@@ -173,7 +158,9 @@ void Scrubber::Run(const JobPtr& job, uint64_t turn) {
     MutexLock lock(&mu_);
     wanted = !job->finished;
   }
-  if (wanted) {
+  if (wanted && job->failed_offset.has_value()) {
+    ReadAgain(job.get());
+  } else if (wanted) {
     seams_.idle_io(true);
     Step(job.get());
     seams_.idle_io(false);

@@ -76,6 +76,15 @@ class Scrubber {
   // A read by a client found `fault`: whether that is news. What is known of
   // a copy says nothing new about its mount.
   bool NoteFault(const Uuid& image_id, const Generation& generation);
+  // An error of a read at `offset` by a client: false for a copy that is known
+  // not to be whole, of which it says nothing new. Of any other the block is
+  // read again once a probe that began since has read cold, so that it is this
+  // file and not the whole mount; what fails again is a finding. At most 100
+  // wait for that, of a mount that fails they would be all; and none without a
+  // session (0), which the finding would be lost with.
+  bool NoteReadError(uint64_t session, std::shared_ptr<ImageStore> store,
+                     const Uuid& image_id, const Generation& generation,
+                     int64_t offset);
 
  private:
   // A scrub, or the check of one image. Shared with the task that works on it,
@@ -86,6 +95,8 @@ class Scrubber {
   void EndLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void LetGoLocked(JobPtr job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   JobPtr CurrentLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // read_errors.cc; null: none may be read again yet.
+  JobPtr DueFailedReadLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RefillLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PostLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether the mount can be read; the scrub's detail says why not.
@@ -94,6 +105,7 @@ class Scrubber {
   // On a disk thread.
   void Run(const JobPtr& job, uint64_t turn);
   void Step(Job* job);
+  void ReadAgain(Job* job);
   // Says nothing of the mount once the job's store was let go.
   void CallDone(const Job& job, const absl::Status& status);
   void DamageSeen(const Job& job, const absl::Status& status);
@@ -115,6 +127,7 @@ class Scrubber {
   Mutex mu_;
   JobPtr scrub_ ABSL_GUARDED_BY(mu_);
   std::deque<JobPtr> checks_ ABSL_GUARDED_BY(mu_);
+  std::deque<JobPtr> failed_reads_ ABSL_GUARDED_BY(mu_);
   bool posted_ ABSL_GUARDED_BY(mu_) = false;
   // Of the tasks; one that hangs in a mount that was left is an earlier one.
   uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;

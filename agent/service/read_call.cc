@@ -74,7 +74,7 @@ void ReadCall::Open(const ReadGrant& grant) {
   const DiskCalls::Work work = Watched();
   absl::StatusOr<std::unique_ptr<ImageReader>> reader =
       grant_.store->OpenImage(grant.image_id, grant.generation);
-  core_->ReadDone(grant_, reader.status());
+  core_->ReadDone(grant_, offset_, reader.status());
   if (!reader.ok()) {
     End(reader.status());
     return;
@@ -120,7 +120,7 @@ void ReadCall::ReadAhead() {
     const int64_t block_end = (offset_ / kBlockBytes + 1) * kBlockBytes;
     const int64_t length = std::min(block_end, end_) - offset_;
     absl::StatusOr<VerifiedBytes> read = reader_->Read(offset_, length);
-    core_->ReadDone(grant_, read.status());
+    core_->ReadDone(grant_, offset_, read.status());
     if (!read.ok()) {
       End(read.status());
       return;

@@ -154,6 +154,16 @@ absl::Status ImageStoreImpl::SyncDirectories() {
           absl::StrCat("the directory ", path, " is missing in ",
                        core_.fs->root(), ": the layout is damaged"));
     }
+    if (HasReason(synced, reason::kMountReadOnly)) {
+      // One that was mounted read-only has nothing to sync and says OK.
+      return MakeError(
+          absl::StatusCode::kUnavailable, reason::kMountFailed,
+          absl::StrCat(core_.fs->root(),
+                       " went read-only after an error: it can not sync what "
+                       "it shows, so nothing there is known to be on the disk. "
+                       "See dmesg; unmount it, check it and mount it anew"),
+          MetadataOf(synced));
+    }
     RETURN_IF_ERROR(Annotate(synced, "the sync at the start failed"));
   }
   return absl::OkStatus();

@@ -15,8 +15,11 @@
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/local_mount.h"
 #include "client/cli/mount_report.h"
 #include "client/cli/output.h"
+#include "client/cli/serve/process_runner.h"
+#include "common/errors.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 
@@ -31,28 +34,53 @@ struct MountArguments {
   bool dry_run = false;
 };
 
+// Where NFS is dead a call to it may never come back.
+constexpr absl::Duration kInitLookTimeout = absl::Seconds(5);
+// Hundreds of directories are made and synced; on a slow mount that takes long.
+constexpr absl::Duration kInitTimeout = absl::Minutes(5);
+
+absl::Status DoesNotAnswer(const std::string& path, absl::Duration waited,
+                           absl::string_view left) {
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kMountStalled,
+      absl::StrCat(path,
+                   " does not answer: what was asked of it has not come "
+                   "back for ",
+                   absl::FormatDuration(waited), left,
+                   "; mend what is mounted there, or unmount it (umount -l ",
+                   path, "), and try again"));
+}
+
 // The agent's binary knows the format on disk; this one does not.
-absl::StatusOr<int> Init(const MountArguments& a, const Context& /*context*/) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(a.path, error)) {
+absl::StatusOr<int> Init(const MountArguments& a, const Context& context) {
+  const LocalMount seen = LookAtMount(a.path, kInitLookTimeout);
+  if (!seen.answered) {
+    return DoesNotAnswer(a.path, kInitLookTimeout,
+                         seen.left == 0 ? ""
+                                        : absl::StrCat(" (process ", seen.left,
+                                                       ", which looked, ends "
+                                                       "when it does)"));
+  }
+  if (!seen.directory) {
     return absl::InvalidArgumentError(absl::StrCat(
         a.path,
-        error ? absl::StrCat(": ", error.message(), "; mount it, or make it")
-              : std::string(" is not a directory")));
+        seen.error != 0
+            ? absl::StrCat(": ", std::generic_category().message(seen.error),
+                           "; mount it, or make it")
+            : std::string(" is not a directory")));
   }
   std::vector<std::string> arguments = {SiblingBinary("predella-agent"), "init",
                                         "--path", a.path};
   if (!a.name.empty()) {
     arguments.insert(arguments.end(), {"--name", a.name});
   }
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) {
-    argv.push_back(argument.data());
+  const absl::StatusOr<Captured> run = RunAndCapture(arguments, kInitTimeout);
+  if (absl::IsDeadlineExceeded(run.status())) {
+    return DoesNotAnswer(a.path, kInitTimeout, "");
   }
-  argv.push_back(nullptr);
-  execvp(argv[0], argv.data());
-  return absl::NotFoundError(
-      absl::StrCat("cannot run ", arguments[0], ": ", std::strerror(errno)));
+  RETURN_IF_ERROR(run.status());
+  *context.out << run->out;
+  return run->exit_code;
 }
 
 absl::StatusOr<int> List(const MountArguments& /*a*/, const Context& context) {

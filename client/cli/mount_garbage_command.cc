@@ -28,6 +28,11 @@ std::string EndedUploads(int64_t count) {
                       count == 1 ? "" : "s");
 }
 
+int NothingIsHeld(const v1::Mount& mount, const Context& context) {
+  *context.out << Bare(mount.name()) << ": nothing is held\n";
+  return kExitDone;
+}
+
 absl::StatusOr<int> ShowGarbage(const GarbageArguments& a,
                                 const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
@@ -35,8 +40,7 @@ absl::StatusOr<int> ShowGarbage(const GarbageArguments& a,
                    client.CollectGarbage(a.name, 0, /*validate_only=*/true));
   const int64_t count = mount.held_upload_count();
   if (count == 0) {
-    *context.out << Bare(mount.name()) << ": nothing is held\n";
-    return kExitDone;
+    return NothingIsHeld(mount, context);
   }
   *context.out << "would be " << Bare(mount.name()) << ": "
                << EndedUploads(count) << " discarded ("
@@ -62,6 +66,10 @@ absl::StatusOr<int> CollectGarbage(const GarbageArguments& a,
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount,
                    client.CollectGarbage(a.name, *a.accept));
+  if (*a.accept == 0) {
+    // Refused where any is: the count is not that.
+    return NothingIsHeld(mount, context);
+  }
   *context.out << Bare(mount.name()) << ": " << EndedUploads(*a.accept)
                << " discarded\n";
   *context.err << "next: predella mount stat " << Bare(mount.name())

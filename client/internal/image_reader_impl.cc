@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 #include "common/crc32c.h"
 #include "common/errors.h"
@@ -117,6 +118,7 @@ absl::StatusOr<bool> ImageReaderImpl::Step() {
       return ended;
     case StreamEvent::kWritable:
     case StreamEvent::kTimeout:
+      silent_ = true;
       return MakeError(
           absl::StatusCode::kUnavailable, reason::kMountStalled,
           absl::StrCat("the agent of ", current_.copies(copy_).mount(),
@@ -197,6 +199,7 @@ absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk,
   recovering_ = false;
   round_had_damage_only_ = true;
   round_had_disk_errors_only_ = true;
+  round_had_disk_faults_only_ = true;
   disk_error_rounds_ = 0;
   worst_ = absl::OkStatus();
   refreshed_for_capability_ = false;
@@ -204,24 +207,37 @@ absl::Status ImageReaderImpl::TakeChunk(const v1::Chunk& chunk,
   return absl::OkStatus();
 }
 
-absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
+absl::Status ImageReaderImpl::Told(const absl::Status& broken) const {
   // The coordinator has the image. That a mount has not, or has another
   // generation, is damage: NOT_FOUND would be taken for an image that was
   // deleted.
-  absl::Status failed = broken;
   if (absl::IsNotFound(broken) ||
       HasReason(broken, reason::kGenerationMismatch)) {
-    failed = MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
-                       broken.message(), MetadataOf(broken));
-  } else if (IsUnanswered(broken) && ReasonOf(broken).empty() &&
-             copy_ < current_.copies_size()) {
-    // Of the transport's, which names nobody.
-    failed =
-        MakeError(absl::StatusCode::kUnavailable, reason::kAgentUnreachable,
-                  absl::StrCat("the agent of ", current_.copies(copy_).mount(),
-                               ": ", broken.message()),
-                  {{"mount", current_.copies(copy_).mount()}});
+    return MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
+                     broken.message(), MetadataOf(broken));
   }
+  if (copy_ >= current_.copies_size()) {
+    return broken;
+  }
+  const std::string& mount = current_.copies(copy_).mount();
+  if (IsUnanswered(broken) && ReasonOf(broken).empty()) {
+    // Of the transport's, which names nobody.
+    return MakeError(
+        absl::StatusCode::kUnavailable, reason::kAgentUnreachable,
+        absl::StrCat("the agent of ", mount, ": ", broken.message()),
+        {{"mount", mount}});
+  }
+  // What an agent says of its disk does not name the mount.
+  return !silent_ && (HasReason(broken, reason::kMountStalled) ||
+                      HasReason(broken, reason::kMountFailed))
+             ? Annotate(broken, mount)
+             : broken;
+}
+
+absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
+  const absl::Status failed = Told(broken);
+  const bool stalled = !silent_ && HasReason(failed, reason::kMountStalled);
+  silent_ = false;
   if (!recovering_) {
     // The time the application took is not held against the agents.
     recovering_ = true;
@@ -244,6 +260,9 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
   round_had_disk_errors_only_ =
       round_had_disk_errors_only_ &&
       (damaged || HasReason(failed, reason::kMountFailed));
+  round_had_disk_faults_only_ =
+      round_had_disk_faults_only_ &&
+      (damaged || stalled || HasReason(failed, reason::kMountFailed));
   // Another address of the same agent, then the next copy.
   if (!damaged && copy_ < current_.copies_size() &&
       address_ + 1 < current_.copies(copy_).addresses_size()) {
@@ -261,6 +280,7 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
   }
   if ((round_had_disk_errors_only_ &&
        ++disk_error_rounds_ >= kMostDiskErrorRounds) ||
+      (round_had_disk_faults_only_ && budget_.used() >= options_.stalled_for) ||
       !budget_.Wait(worst_)) {
     return Annotate(
         worst_,
@@ -291,6 +311,7 @@ absl::Status ImageReaderImpl::Refresh() {
   address_ = 0;
   round_had_damage_only_ = true;
   round_had_disk_errors_only_ = true;
+  round_had_disk_faults_only_ = true;
   v1::GetImageRequest request;
   request.set_name(image_.name());
   absl::StatusOr<v1::Image> now = stub_->GetImage(request);
@@ -317,9 +338,19 @@ absl::Status ImageReaderImpl::Refresh() {
                            copy.fault() == v1::COPY_FAULT_MISSING;
                   });
   if (settled && !worst_.ok()) {
-    return Annotate(
-        worst_, absl::StrCat("none of the ", current_.copies_size(),
-                             " copies of ", image_.name(), " can be read now"));
+    std::string states;
+    for (const v1::Copy& copy : current_.copies()) {
+      absl::StrAppend(
+          &states, states.empty() ? "" : ", ", copy.mount(), " ",
+          copy.fault() == v1::COPY_FAULT_MISSING
+              ? "lacks it"
+              : absl::StrCat("is ",
+                             absl::StripPrefix(v1::Health_Name(copy.health()),
+                                               "HEALTH_")));
+    }
+    return Annotate(worst_, absl::StrCat("none of the ", current_.copies_size(),
+                                         " copies of ", image_.name(),
+                                         " can be read now (", states, ")"));
   }
   return absl::OkStatus();
 }

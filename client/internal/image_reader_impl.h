@@ -44,6 +44,8 @@ class ImageReaderImpl final : public ImageReader {
   absl::Status CheckHeader(const v1::ReadHeader& header) const;
   absl::Status TakeChunk(const v1::Chunk& chunk,
                          const std::vector<grpc::Slice>& data);
+  // What a try that ended so says of its copy, with the mount's name.
+  absl::Status Told(const absl::Status& broken) const;
   // OK when there is another copy or another round to try.
   absl::Status Recover(const absl::Status& broken);
   // Every copy is damaged. OK when the image has other copies by now; asks
@@ -63,6 +65,9 @@ class ImageReaderImpl final : public ImageReader {
   // answered with an error. And how many such rounds went by without a byte.
   bool round_had_disk_errors_only_ = true;
   int disk_error_rounds_ = 0;
+  // As the one above, or a call to its disk hung.
+  bool round_had_disk_faults_only_ = true;
+  bool silent_ = false;  // nothing came: no agent said that its disk hangs
   bool refreshed_for_capability_ = false;
   bool asked_after_damage_ = false;
   absl::Status worst_;

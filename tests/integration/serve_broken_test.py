@@ -225,6 +225,45 @@ class BrokenTest(unittest.TestCase):
         self.assertEqual(self.cli('image', 'get', image).out, b'on the first')
         self.assertEqual(s.stop(), 0)
 
+    def test_directories_that_hang_do_not_add_up(self):
+        mounts = [self.fault_mount(f'hung-{i}') for i in range(3)]
+        self.directory('well')
+        s = self.serve('--init')
+        self.put(b'on the last')
+        self.assertEqual(s.stop(), 0)
+        for mount in mounts:
+            mount.rule('*', 'hang')
+        begun = time.monotonic()
+        s = self.serve()
+        took = time.monotonic() - begun
+        print(f'READY after {took:.1f} s')
+        # 5 s to look at all of them, 3 s for them to come all the same.
+        self.assertLess(took, 15)
+        wait_until('all are named', lambda: len(s.absent) == 3)
+        self.put(b'stored meanwhile')
+        for mount in mounts:
+            mount.heal()
+        wait_until('all are ONLINE',
+                   lambda: set(self.health().values()) == {'ONLINE'}, 60)
+        self.assertEqual(s.stop(), 0)
+
+    def test_mount_init_of_a_directory_that_hangs_ends(self):
+        new = self.fault_mount('new')
+        new.rule('*', 'hang')
+        process = subprocess.Popen(
+            [binary('predella'), 'mount', 'init', new.path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        # Whoever reads what it prints waits for no process it left behind.
+        _, said = process.communicate(timeout=ENDS_WITHIN)
+        self.assertEqual(process.returncode, 4, said)
+        self.assertRegex(said, f'error: {new.path} does not answer: .*'
+                         r'\(MOUNT_STALLED\)')
+        new.heal()
+        result = run([binary('predella'), 'mount', 'init', new.path])
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn('mount_uid', result.json)
+
 
 if __name__ == '__main__':
     unittest.main(verbosity=2)

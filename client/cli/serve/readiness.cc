@@ -1,5 +1,7 @@
 #include "client/cli/serve/readiness.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 #include "client/cli/output.h"
@@ -31,8 +33,10 @@ std::optional<Readiness::Report> Readiness::Update(
     first_answer_ = now;
   }
   Report report;
-  bool all = true;
+  bool waits = false;
   for (const std::string& name : names_) {
+    const bool in_time =
+        now - *first_answer_ < (away_.count(name) > 0 ? kWaitAway : kWait);
     const v1::Mount* mount = nullptr;
     for (const v1::Mount& candidate : mounts.mounts()) {
       if (Bare(candidate.name()) == name) {
@@ -41,7 +45,7 @@ std::optional<Readiness::Report> Readiness::Update(
     }
     if (mount == nullptr) {
       report.apart.push_back({"ABSENT", name, "not registered"});
-      all = false;
+      waits = waits || in_time;
     } else if (mount->admin_state() != v1::ADMIN_STATE_ACTIVE) {
       const bool given_up = mount->admin_state() == v1::ADMIN_STATE_RETIRED;
       report.apart.push_back(
@@ -51,13 +55,10 @@ std::optional<Readiness::Report> Readiness::Update(
       report.apart.push_back(
           {mount->health() == v1::HEALTH_ONLINE ? "UNTRUSTED" : "ABSENT", name,
            Health(*mount)});
-      all = false;
+      waits = waits || in_time;
     }
   }
-  if (!all && now - *first_answer_ < kWait) {
-    return std::nullopt;
-  }
-  return report;
+  return waits ? std::nullopt : std::optional<Report>(std::move(report));
 }
 
 }  // namespace predella::cli

@@ -3,6 +3,7 @@
 #define PREDELLA_CLIENT_CLI_SERVE_READINESS_H_
 
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,13 +15,16 @@
 namespace predella::cli {
 
 // Ready is: every configured mount takes uploads, or was excused by an
-// operator, or has had ten seconds to come.
+// operator, or has had ten seconds to come; three, where its directory was
+// found to be away before: the others shall not wait for it.
 class Readiness {
  public:
   static constexpr absl::Duration kWait = absl::Seconds(10);
+  static constexpr absl::Duration kWaitAway = absl::Seconds(3);
 
-  explicit Readiness(std::vector<std::string> names)
-      : names_(std::move(names)) {}
+  explicit Readiness(std::vector<std::string> names,
+                     std::set<std::string> away = {})
+      : names_(std::move(names)), away_(std::move(away)) {}
 
   // A mount that takes no uploads.
   struct Apart {
@@ -40,6 +44,7 @@ class Readiness {
 
  private:
   const std::vector<std::string> names_;
+  const std::set<std::string> away_;
   std::optional<absl::Duration> first_answer_;
 };
 

@@ -124,7 +124,7 @@ class Server {
     for (const Datadir& datadir : datadirs_) {
       names.push_back(datadir.name);
     }
-    Readiness readiness(std::move(names));
+    Readiness readiness(std::move(names), away_);
     bool stopping = false;
     bool ready = false;
     while (true) {

@@ -26,6 +26,10 @@ struct ClientOptions {
   // the upload now: mounts are missing, as right after its start, or a
   // leftover is being removed.
   absl::Duration refused_for = absl::Seconds(15);
+  // For how long a read is tried again where a call to the disk of every copy
+  // hangs, as their agents say. The next try may take as long as such a call
+  // is given (15 s), so it ends within 45 s.
+  absl::Duration stalled_for = absl::Seconds(10);
   // An open stream that is silent for so long is given up.
   absl::Duration stall_timeout = absl::Seconds(30);
   // Between tries, with jitter.

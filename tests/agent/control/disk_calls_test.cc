@@ -70,6 +70,27 @@ TEST_F(DiskCallsTest, EachKindHasItsLimitAndIsToldOnce) {
   EXPECT_EQ(calls.stuck(), 0);
 }
 
+// Each of its calls takes seconds, and those that are many take more.
+TEST_F(DiskCallsTest, OnASlowMountACallMayTakeLonger) {
+  const auto take = [this](DiskCalls::Kind kind, int seconds) {
+    told.clear();
+    const DiskCalls::Work work(&calls, Tell());
+    const DiskCalls::Call call(&calls, kind, "rename", "x");
+    Pass(seconds);
+    return told.empty();
+  };
+  EXPECT_TRUE(take(DiskCalls::Kind::kSync, 25));  // says nothing of the others
+  EXPECT_FALSE(take(DiskCalls::Kind::kMetadata, 11));
+  EXPECT_FALSE(take(DiskCalls::Kind::kMetadata, 11));  // nor does what hung
+  EXPECT_TRUE(take(DiskCalls::Kind::kMetadata, 4));
+  EXPECT_TRUE(take(DiskCalls::Kind::kMetadata, 16));
+  // What hangs there is named, too.
+  EXPECT_FALSE(take(DiskCalls::Kind::kMetadata, 31));
+  EXPECT_THAT(told[0].message(), HasSubstr("the limit is 30 s"));
+  Pass(61);
+  EXPECT_FALSE(take(DiskCalls::Kind::kMetadata, 11));
+}
+
 // The work of a call that is over has nobody to tell any more.
 TEST_F(DiskCallsTest, NothingIsToldAfterTheWork) {
   auto work = std::make_unique<DiskCalls::Work>(&calls, Tell());

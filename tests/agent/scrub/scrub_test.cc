@@ -419,14 +419,16 @@ TEST_F(ScrubTest, AReadThatFindsDamageTellsIt) {
   Put(1, 5000);
   Register();
   const ReadGrant grant{opened.lock(), TestId(1), Spec(1).generation};
-  core.ReadDone(grant, MakeError(absl::StatusCode::kDataLoss,
-                                 reason::kReplicaMissing, "not here"));
+  core.ReadDone(grant, 0,
+                MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing,
+                          "not here"));
   EXPECT_EQ(Findings().at(TestId(1)).fault(), storage::v1::COPY_FAULT_MISSING);
   // Removed, perhaps: the coordinator knows.
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
   const ReadGrant other{opened.lock(), TestId(2), Spec(2).generation};
-  core.ReadDone(other, MakeError(absl::StatusCode::kDataLoss,
-                                 reason::kChecksumMismatch, "bad block"));
+  core.ReadDone(other, 0,
+                MakeError(absl::StatusCode::kDataLoss,
+                          reason::kChecksumMismatch, "bad block"));
   EXPECT_EQ(Findings().at(TestId(2)).fault(), storage::v1::COPY_FAULT_DAMAGED);
   EXPECT_EQ(Findings().at(TestId(2)).detail(), "bad block");
   EXPECT_EQ(Health(), v1::HEALTH_SUSPECT);
@@ -434,8 +436,9 @@ TEST_F(ScrubTest, AReadThatFindsDamageTellsIt) {
     Tick();
   }
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
-  core.ReadDone(other, MakeError(absl::StatusCode::kDataLoss,
-                                 reason::kChecksumMismatch, "bad block"));
+  core.ReadDone(other, 0,
+                MakeError(absl::StatusCode::kDataLoss,
+                          reason::kChecksumMismatch, "bad block"));
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
@@ -446,13 +449,100 @@ TEST_F(ScrubTest, AReadThatFindsAnotherGenerationTellsBoth) {
   Generation newer = Spec(1).generation;
   newer.n += 1;
   const std::shared_ptr<ImageStore> store = opened.lock();
-  core.ReadDone(ReadGrant{store, TestId(1), newer},
+  core.ReadDone(ReadGrant{store, TestId(1), newer}, 0,
                 store->OpenImage(TestId(1), newer).status());
   const control::v1::CopyFinding found = Findings().at(TestId(1));
   EXPECT_EQ(found.fault(), storage::v1::COPY_FAULT_MISSING);
   EXPECT_EQ(Generation::FromProto(found.generation()), newer);
   EXPECT_THAT(found.detail(), AllOf(HasSubstr(newer.ToString()),
                                     HasSubstr(Spec(1).generation.ToString())));
+}
+
+class ReadErrorTest : public ScrubTest {
+ protected:
+  // Reads of that path, or of everything, fail from here on.
+  void FailReads(const std::string& path = "") {
+    testing::Fault fault;
+    fault.op = "pread";
+    fault.path = path;
+    fault.forever = true;
+    fault.status = Eio();
+    fs.Inject(fault);
+  }
+  static absl::Status Eio() {
+    return MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed,
+                     "read: EIO", {{"errno", "EIO"}});
+  }
+  // As a client that reads the second block.
+  void ReadFails(uint64_t seed) {
+    core.ReadDone({opened.lock(), TestId(seed), Spec(seed).generation},
+                  kBlockBytes + 5, Eio());
+  }
+};
+
+TEST_F(ReadErrorTest, ABadSectorNamesItsImageAndKeepsNoMountSuspect) {
+  Put(1, 2 * kBlockBytes);
+  Register();
+  FailReads(Path(1));
+  ReadFails(1);
+  EXPECT_EQ(Health(), v1::HEALTH_SUSPECT);
+  for (int i = 0; i < 10; ++i) {  // a probe comes within 2 s
+    Tick();
+    ReadFails(1);
+  }
+  const auto found = Findings();
+  ASSERT_TRUE(found.contains(TestId(1)));
+  EXPECT_EQ(found.at(TestId(1)).fault(), storage::v1::COPY_FAULT_DAMAGED);
+  EXPECT_EQ(Generation::FromProto(found.at(TestId(1)).generation()),
+            Spec(1).generation);
+  EXPECT_THAT(found.at(TestId(1)).detail(), HasSubstr("EIO"));
+  for (int i = 0; i < 100; ++i) {
+    Tick();
+    ReadFails(1);
+  }
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+  EXPECT_EQ(Findings().size(), 1);
+  // The disk found another place for it: a scrub takes the finding back.
+  fs.Reset();
+  link->sent.clear();
+  StartScrub();
+  ASSERT_TRUE(Finish());
+  ASSERT_EQ(Findings().size(), 1);
+  EXPECT_EQ(Findings().at(TestId(1)).fault(),
+            storage::v1::COPY_FAULT_UNSPECIFIED);
+}
+
+TEST_F(ReadErrorTest, ABlockThatIsReadTheNextTimeIsNoFinding) {
+  Put(1, 2 * kBlockBytes);
+  Register();
+  ReadFails(1);
+  for (int i = 0; i < 100; ++i) {
+    Tick();
+  }
+  EXPECT_TRUE(Findings().empty());
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+}
+
+TEST_F(ReadErrorTest, ADiskThatFailsNamesNoImage) {
+  for (uint64_t n = 1; n <= 3; ++n) {
+    Put(n, 2 * kBlockBytes);
+  }
+  Register();
+  FailReads();
+  for (int i = 0; i < 100; ++i) {
+    for (uint64_t n = 1; n <= 3; ++n) {
+      ReadFails(n);
+    }
+    Tick();
+  }
+  EXPECT_EQ(Health(), v1::HEALTH_FAILED);
+  EXPECT_TRUE(Findings().empty());
+  fs.Reset();
+  for (int i = 0; i < 100; ++i) {
+    Tick();
+  }
+  EXPECT_TRUE(Findings().empty());
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
 TEST(DigestTest, OfGlancesAlgorithms) {

@@ -15,6 +15,7 @@ namespace {
 
 using ::predella::testing::HasReason;
 using ::predella::testing::IsOkAndHolds;
+using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -61,6 +62,27 @@ TEST_F(ReadOnlyTest, ItsImagesAreRead) {
   EXPECT_EQ(store->image_count(), 1);
   ExpectNothingIsWritten(store.get());
   EXPECT_FALSE(store->writable_again());
+}
+
+// ext4 does so when its journal has given up: what is in the cache need not be
+// on the disk.
+TEST_F(ReadOnlyTest, OneThatCanNotSyncWhatItShowsIsNotReadAndSaysWhy) {
+  first_.read_only = true;
+  testing::Fault fault;
+  fault.op = "sync_dir";
+  fault.status =
+      MakeError(absl::StatusCode::kFailedPrecondition, reason::kMountReadOnly,
+                "could not sync directory /mem: Read-only file "
+                "system",
+                {{"errno", "EROFS"}});
+  fault.forever = true;
+  first_.Inject(fault);
+  const absl::Status status = Open(&first_).status();
+  EXPECT_THAT(status, HasReason(reason::kMountFailed));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("went read-only after an error"),
+                    HasSubstr("mount it anew")));
+  EXPECT_EQ(MetadataOf(status)["errno"], "EROFS");
 }
 
 // Another agent may read it with the same lock, and would write, too.

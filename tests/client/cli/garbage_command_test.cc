@@ -99,6 +99,16 @@ TEST_F(GarbageCommandTest, ItWantsYesAndTheNumber) {
   EXPECT_EQ(out_.str(), "store-1: the bytes of 150 ended uploads discarded\n");
 }
 
+// Where something is held, the coordinator refuses this number like any other.
+TEST_F(GarbageCommandTest, NothingIsHeldAndNothingIsSaidToBeDiscarded) {
+  EXPECT_CALL(*connection_, CollectGarbage).WillOnce(Return(Holding(0)));
+  EXPECT_EQ(Run({"mount", "collect-garbage", "store-1", "--accept-upload-count",
+                 "0", "--yes"}),
+            kExitDone);
+  EXPECT_EQ(out_.str(), "store-1: nothing is held\n");
+  EXPECT_EQ(err_.str(), "");
+}
+
 TEST_F(GarbageCommandTest, AnotherNumberIsAConflictWithAHint) {
   EXPECT_CALL(*connection_, CollectGarbage)
       .WillOnce(Return(MakeError(absl::StatusCode::kFailedPrecondition,

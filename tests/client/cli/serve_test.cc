@@ -408,6 +408,27 @@ TEST(PlanTest, Mistakes) {
                                       HasSubstr("no directory named \"z\"")));
 }
 
+// That they are away was seen before anything was started.
+TEST(ReadinessTest, MountsThatAreAwayHoldUpTheOthersForThreeSeconds) {
+  v1::ListMountsResponse mounts;
+  v1::Mount* a = mounts.add_mounts();
+  a->set_name("mounts/a");
+  a->set_admin_state(v1::ADMIN_STATE_ACTIVE);
+  a->set_health(v1::HEALTH_ONLINE);
+  a->set_trusted(true);
+  const absl::Duration start = absl::Hours(5);
+  Readiness readiness({"a", "b"}, {"b"});
+  EXPECT_FALSE(readiness.Update(mounts, start).has_value());
+  EXPECT_FALSE(readiness.Update(mounts, start + absl::Seconds(2)).has_value());
+  const auto ready = readiness.Update(mounts, start + absl::Seconds(3));
+  ASSERT_TRUE(ready.has_value());
+  ASSERT_EQ(ready->apart.size(), 1);
+  EXPECT_EQ(ready->apart[0].name, "b");
+  // The others have their time.
+  a->set_trusted(false);
+  EXPECT_FALSE(readiness.Update(mounts, start + absl::Seconds(9)).has_value());
+}
+
 TEST(ReadinessTest, WaitsForMountsButNotForEver) {
   Readiness readiness({"a", "b"});
   v1::ListMountsResponse mounts;

@@ -588,6 +588,25 @@ TEST_F(ClientTest, ADiskThatAnswersWithErrorsIsNotAskedForMinutes) {
   EXPECT_EQ(two_.reads, 3);
 }
 
+// Nor is one of which a call hangs: its agent has waited for it already.
+TEST_F(ClientTest, ADiskThatHangsIsNotAskedForMinutes) {
+  PutImage(1000);
+  options_.stalled_for = absl::Milliseconds(300);
+  options_.retry_for = absl::Seconds(20);
+  one_.refuse = two_.refuse = ToGrpcStatus(
+      MakeError(absl::StatusCode::kUnavailable, reason::kMountStalled,
+                "pread of x has not returned for 15 s"));
+  const absl::Time start = absl::Now();
+  const absl::Status status = ReadAll().status();
+  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
+                            HasReason(reason::kMountStalled)));
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("mounts/"), HasSubstr("pread of x")));
+  EXPECT_GE(absl::Now() - start, options_.stalled_for);
+  EXPECT_LT(absl::Now() - start, options_.retry_for);
+  EXPECT_GT(one_.reads, 1);
+}
+
 // Its session is gone, so no copy is readable at this moment: an agent that
 // starts again is waited for.
 TEST_F(ClientTest, AnAgentThatStartsAgainIsWaitedFor) {
