@@ -24,7 +24,9 @@ from cluster import wait_until  # noqa: E402
 MIB = 1 << 20
 PASTE = '''
 [pipeline:glance-api]
-pipeline = context rootapp
+pipeline = context predella rootapp
+[filter:predella]
+paste.filter_factory = glance_store_predella.stores_detail:filter_factory
 [composite:rootapp]
 paste.composite_factory = glance.api:root_app_factory
 /: apiversions
@@ -42,7 +44,7 @@ CONF = '''
 bind_host = 127.0.0.1
 bind_port = {port}
 workers = 1
-enabled_backends = fast:predella, disk:file
+enabled_backends = fast:predella, disk:file, many:file
 log_file = {top}/glance.log
 [database]
 connection = sqlite:///{top}/glance.sqlite
@@ -54,6 +56,10 @@ predella_write_timeout = 3
 predella_read_timeout = 3
 [disk]
 filesystem_store_datadir = {top}/disk
+[many]
+filesystem_store_datadir =
+filesystem_store_datadirs = {top}/many-1:100
+filesystem_store_datadirs = {top}/many-2:200
 [os_glance_staging_store]
 filesystem_store_datadir = {top}/staging
 [os_glance_tasks_store]
@@ -217,8 +223,25 @@ class GlanceCase:
     def test_stores(self):
         status, stores = self.glance.call('GET', '/v2/info/stores')
         self.assertEqual(200, status)
-        self.assertEqual({'fast', 'disk'},
+        self.assertEqual({'fast', 'disk', 'many'},
                          {store['id'] for store in stores['stores']})
+
+    def test_stores_in_detail(self):
+        status, answer = self.glance.call('GET', '/v2/info/stores/detail')
+        self.assertEqual(200, status, self.glance.log()[-3000:])
+        stores = {store['id']: store for store in answer['stores']}
+        self.assertEqual(['fast', 'disk', 'many'], list(stores))
+        self.assertEqual('predella', stores['fast']['type'])
+        self.assertEqual('true', stores['fast']['default'])
+        self.assertEqual(self.cluster.endpoint,
+                         stores['fast']['properties']['endpoint'])
+        # As Glance itself describes it.
+        self.assertEqual(os.path.join(self.glance.top, 'disk'),
+                         stores['disk']['properties']['data_dir'])
+        self.assertIn('many-2:200', stores['many']['properties']['data_dir'])
+        # Only for whom the policy allows it.
+        self.assertEqual(403, self.glance.call(
+            'GET', '/v2/info/stores/detail', X_Roles='member')[0])
 
     def test_upload_show_download_delete(self):
         for size in (0, 1, 64 * 1024 - 1, 8 * MIB, 40 * MIB + 3):
