@@ -29,6 +29,7 @@ struct MountArguments {
   std::string reason;
   std::string duration;
   bool dry_run = false;
+  bool with_images = false;
 };
 
 // The agent's binary knows the format on disk; this one does not.
@@ -44,6 +45,9 @@ absl::StatusOr<int> Init(const MountArguments& a, const Context& /*context*/) {
                                         "--path", a.path};
   if (!a.name.empty()) {
     arguments.insert(arguments.end(), {"--name", a.name});
+  }
+  if (a.with_images) {
+    arguments.emplace_back("--with-images");
   }
   std::vector<char*> argv;
   for (std::string& argument : arguments) {
@@ -177,6 +181,8 @@ void AddMountCommands(CLI::App* app, Context* context) {
       "  predella mount init /var/glance/store-1");
   init->add_option("PATH", a->path, "The mounted directory.")->required();
   init->add_option("--name", a->name, "Default: the last part of PATH.");
+  init->add_flag("--with-images", a->with_images,
+                 "It may hold files of Glance's own store; they stay.");
   init->callback(run(Init));
 
   CLI::App* ls =
