@@ -65,7 +65,7 @@ std::string LastPart(absl::string_view path) {
 
 absl::StatusOr<storage::v1::MountLabel> Init(FileSystem* fs,
                                              const std::string& path,
-                                             std::string name) {
+                                             std::string name, InitInto into) {
   if (name.empty()) {
     name = LastPart(path);
   }
@@ -74,7 +74,7 @@ absl::StatusOr<storage::v1::MountLabel> Init(FileSystem* fs,
     return absl::InvalidArgumentError(
         absl::StrCat(valid.message(), "; give one with --name"));
   }
-  return InitMount(fs, RealClock(), RandomIds(), name);
+  return InitMount(fs, RealClock(), RandomIds(), name, into);
 }
 
 }  // namespace
@@ -88,6 +88,7 @@ std::optional<int> RunSubCommand(int argc, const char* const* argv) {
   const bool describe = command == "describe";
   std::string path;
   std::string name;
+  bool with_images = false;
   Config config(absl::StrCat("predella-agent ", command),
                 init       ? "Labels an empty directory as a mount of Predella."
                 : describe ? "Prints what a mount knows of its cluster, for "
@@ -99,6 +100,8 @@ std::optional<int> RunSubCommand(int argc, const char* const* argv) {
   if (init) {
     config.Add("name", &name,
                "Name of the mount; default: the directory's last part");
+    config.Add("with-images", &with_images,
+               "The directory may hold files of Glance's own store; they stay");
   }
   std::vector<const char*> rest(argv, argv + argc);
   rest.erase(rest.begin() + 1);
@@ -132,7 +135,9 @@ std::optional<int> RunSubCommand(int argc, const char* const* argv) {
     return std::fflush(stdout) == 0 ? 0 : 1;
   }
   absl::StatusOr<storage::v1::MountLabel> label =
-      init ? Init(fs->get(), path, std::move(name)) : ReadLabel(fs->get());
+      init ? Init(fs->get(), path, std::move(name),
+                  with_images ? InitInto::kImages : InitInto::kEmpty)
+           : ReadLabel(fs->get());
   if (!label.ok()) {
     return Fail(label.status());
   }

@@ -317,14 +317,19 @@ absl::StatusOr<v1::Orphan> Client::RemoveOrphan(
 
 absl::StatusOr<v1::Orphan> Client::AdoptOrphan(absl::string_view mount,
                                                absl::string_view image,
-                                               bool validate_only) {
+                                               bool validate_only,
+                                               const v1::PlainFile* plain) {
   ASSIGN_OR_RETURN(const std::string name, ParseMountName(mount));
   ASSIGN_OR_RETURN(const Uuid id, ParseImageName(image));
   v1::AdoptOrphanRequest request;
   request.set_mount(MountName(name));
   request.set_image(ImageName(id));
-  ASSIGN_OR_RETURN(*request.mutable_generation(),
-                   OrphanGeneration(request.mount(), request.image()));
+  if (plain != nullptr) {
+    *request.mutable_plain() = *plain;
+  } else {
+    ASSIGN_OR_RETURN(*request.mutable_generation(),
+                     OrphanGeneration(request.mount(), request.image()));
+  }
   request.set_validate_only(validate_only);
   return connection_->AdoptOrphan(request);
 }

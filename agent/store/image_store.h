@@ -347,10 +347,12 @@ class ImageStore {
 // `predella mount init`: writes label, directories and the 4 MiB of zeros for
 // fence, probe and tombstones into an empty directory (lost+found aside).
 // FAILED_PRECONDITION, MOUNT_NOT_EMPTY with the count of what is there;
-// labelled already under the same name: OK, the label that is there.
-absl::StatusOr<storage::v1::MountLabel> InitMount(FileSystem* fs, Clock* clock,
-                                                  IdGenerator* ids,
-                                                  absl::string_view mount_name);
+// labelled already under the same name: OK, the label that is there. With
+// kImages what is there may be files of another store, and stays.
+enum class InitInto { kEmpty, kImages };
+absl::StatusOr<storage::v1::MountLabel> InitMount(
+    FileSystem* fs, Clock* clock, IdGenerator* ids,
+    absl::string_view mount_name, InitInto into = InitInto::kEmpty);
 
 // The label, without opening the store. NOT_FOUND when there is none.
 absl::StatusOr<storage::v1::MountLabel> ReadLabel(FileSystem* fs);

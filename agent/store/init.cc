@@ -95,18 +95,28 @@ absl::Status CheckHalfMade(FileSystem* fs) {
   return absl::OkStatus();
 }
 
-absl::Status CheckEmpty(FileSystem* fs) {
+absl::Status CheckEmpty(FileSystem* fs, InitInto into) {
   int64_t count = 0;
+  int64_t images = 0;
   bool half_made = false;
   RETURN_IF_ERROR(fs->List(layout::kRoot, [&](absl::string_view name) {
     if (name == layout::kDotDir) {
       half_made = true;
     } else if (name != "lost+found") {
       ++count;
+      images += layout::IdOfName(name).has_value() ? 1 : 0;
     }
   }));
-  if (count > 0) {
-    return NotEmpty(fs, count, "entries");
+  if (count > 0 && into == InitInto::kEmpty) {
+    return NotEmpty(fs, count,
+                    images == 0
+                        ? "entries"
+                        : absl::StrCat("entries, ", images,
+                                       " of them under names of images: "
+                                       "--with-images keeps what is there"));
+  }
+  if (count > 0 && images == 0) {
+    return NotEmpty(fs, count, "entries, none under the name of an image");
   }
   return half_made ? CheckHalfMade(fs) : absl::OkStatus();
 }
@@ -152,9 +162,10 @@ absl::Status MakeLayout(FileSystem* fs) {
 
 }  // namespace
 
-absl::StatusOr<storage::v1::MountLabel> InitMount(
-    FileSystem* fs, Clock* clock, IdGenerator* ids,
-    absl::string_view mount_name) {
+absl::StatusOr<storage::v1::MountLabel> InitMount(FileSystem* fs, Clock* clock,
+                                                  IdGenerator* ids,
+                                                  absl::string_view mount_name,
+                                                  InitInto into) {
   RETURN_IF_ERROR(ValidateMountName(mount_name));
   auto there = ReadLabel(fs);
   if (there.ok()) {
@@ -170,7 +181,7 @@ absl::StatusOr<storage::v1::MountLabel> InitMount(
   if (!absl::IsNotFound(there.status())) {
     return there.status();
   }
-  RETURN_IF_ERROR(CheckEmpty(fs));
+  RETURN_IF_ERROR(CheckEmpty(fs, into));
   RETURN_IF_ERROR(MakeLayout(fs));
   storage::v1::MountLabel label;
   label.set_format_version(layout::kFormatVersion);

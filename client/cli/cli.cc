@@ -103,6 +103,7 @@ int RunCli(int argc, const char* const* argv, Context* context) {
   AddEventCommands(&app, context);
   AddIndexCommands(&app, context);
   AddDoctorCommand(&app, context);
+  AddGlanceCommands(&app, context);
   AddMiscCommands(&app, context);
   try {
     app.parse(argc, argv);

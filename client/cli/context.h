@@ -62,6 +62,8 @@ void AddIndexCommands(CLI::App* app, Context* context);
 // `index check`, to the noun's command.
 void AddIndexCheckCommand(CLI::App* index, Context* context);
 void AddDoctorCommand(CLI::App* app, Context* context);
+// `adopt` and `glance`, which the Python package of the Glance driver runs.
+void AddGlanceCommands(CLI::App* app, Context* context);
 void AddMiscCommands(CLI::App* app, Context* context);
 
 // Adds -o table|wide|json.

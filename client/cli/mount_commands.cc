@@ -32,6 +32,7 @@ struct MountArguments {
   std::string reason;
   std::string duration;
   bool dry_run = false;
+  bool with_images = false;
 };
 
 // Where NFS is dead a call to it may never come back.
@@ -73,6 +74,9 @@ absl::StatusOr<int> Init(const MountArguments& a, const Context& context) {
                                         "--path", a.path};
   if (!a.name.empty()) {
     arguments.insert(arguments.end(), {"--name", a.name});
+  }
+  if (a.with_images) {
+    arguments.emplace_back("--with-images");
   }
   const absl::StatusOr<Captured> run = RunAndCapture(arguments, kInitTimeout);
   if (absl::IsDeadlineExceeded(run.status())) {
@@ -216,6 +220,8 @@ void AddMountCommands(CLI::App* app, Context* context) {
       "  predella mount init /var/glance/store-1");
   init->add_option("PATH", a->path, "The mounted directory.")->required();
   init->add_option("--name", a->name, "Default: the last part of PATH.");
+  init->add_flag("--with-images", a->with_images,
+                 "It may hold files of Glance's own store; they stay.");
   init->callback(run(Init));
 
   CLI::App* ls =

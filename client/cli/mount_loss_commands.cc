@@ -12,6 +12,7 @@
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/glance_command.h"
 #include "client/cli/mount_report.h"
 #include "client/cli/output.h"
 #include "common/errors.h"
@@ -28,6 +29,9 @@ struct LossArguments {
   std::string reason;
   std::string accept_lost = "0";
   bool images = false;
+  bool glance = false;
+  std::string glance_conf;
+  std::string glance_export;
   bool dry_run = false;
   bool yes = false;
   bool accept_unlisted = false;
@@ -57,6 +61,17 @@ std::string CountAndBytes(int64_t count, int64_t bytes) {
 }
 
 absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
+  if (a.glance || !a.glance_conf.empty() || !a.glance_export.empty()) {
+    std::vector<std::string> arguments = {"impact"};
+    if (!a.glance_conf.empty()) {
+      arguments.insert(arguments.end(), {"--config", a.glance_conf});
+    }
+    if (!a.glance_export.empty()) {
+      arguments.insert(arguments.end(), {"--export", a.glance_export});
+    }
+    arguments.insert(arguments.end(), a.names.begin(), a.names.end());
+    return BecomeGlanceTool(arguments, context);
+  }
   ASSIGN_OR_RETURN(Client client, context.Connect());
   const bool json = context.format() == Format::kJson;
   v1::ExplainImpactResponse all;
@@ -319,9 +334,16 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
       "Several mounts: as if all of them were lost together.\n"
       "Examples:\n"
       "  predella mount impact store-1 store-2\n"
+      "  predella mount impact store-1 --glance\n"
       "  predella mount impact store-1 -o json | jq -r '.images[].name'");
   impact->add_option("NAME", a->names, "Names of the mounts.")->required();
   impact->add_flag("--images", a->images, "Name every image, too.");
+  impact->add_flag("--glance", a->glance,
+                   "Name every image with name, owner and status in Glance.");
+  impact->add_option("--config", a->glance_conf,
+                     "The glance-api.conf; default: /etc/glance/...");
+  impact->add_option("--export", a->glance_export,
+                     "Instead: what predella glance export printed.");
   AddOutputOption(impact, context);
   impact->callback(run(Impact));
 

@@ -1,13 +1,21 @@
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <ostream>
 #include <string>
+#include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
+#include "client/cli/plain_file.h"
+#include "common/errors.h"
 #include "common/status_macros.h"
 
 namespace predella::cli {
@@ -17,6 +25,9 @@ struct OrphanArguments {
   std::string mount;
   std::string image;
   std::string generation;
+  std::string file;
+  std::optional<int64_t> size;
+  std::vector<std::string> hashes;
   bool dry_run = false;
   bool yes = false;
 };
@@ -75,10 +86,73 @@ absl::StatusOr<int> Remove(const OrphanArguments& a, const Context& context) {
   return kExitDone;
 }
 
+// What Glance keeps of every image.
+constexpr absl::string_view kGlanceHashes[] = {"md5", "sha512"};
+constexpr absl::Duration kAdoptPoll = absl::Seconds(1);
+
+absl::Status NotAsExpected(const OrphanArguments& a, absl::string_view what,
+                           absl::string_view is, absl::string_view expected) {
+  return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
+                   absl::StrCat(a.file, " has ", what, " ", is, ", and not ",
+                                expected, ": it is not taken in"));
+}
+
+// The file, read, when it is what --size and --hash expect.
+absl::StatusOr<v1::PlainFile> ReadExpected(const OrphanArguments& a) {
+  std::vector<v1::Hash> expected;
+  std::vector<std::string> algorithms(std::begin(kGlanceHashes),
+                                      std::end(kGlanceHashes));
+  for (const std::string& text : a.hashes) {
+    ASSIGN_OR_RETURN(const v1::Hash hash, ParseHash(text));
+    expected.push_back(hash);
+    if (!absl::c_linear_search(algorithms, hash.algorithm())) {
+      algorithms.push_back(hash.algorithm());
+    }
+  }
+  ASSIGN_OR_RETURN(const v1::PlainFile plain,
+                   ReadPlainFile(a.file, algorithms));
+  if (a.size.has_value() && plain.size_bytes() != *a.size) {
+    return NotAsExpected(a, "size", absl::StrCat(plain.size_bytes()),
+                         absl::StrCat(*a.size));
+  }
+  for (const v1::Hash& wanted : expected) {
+    for (const v1::Hash& hash : plain.hashes()) {
+      if (hash.algorithm() == wanted.algorithm() &&
+          hash.hex() != wanted.hex()) {
+        return NotAsExpected(a, hash.algorithm(), hash.hex(), wanted.hex());
+      }
+    }
+  }
+  return plain;
+}
+
+// Asks until the agent has read the file.
+absl::StatusOr<v1::Orphan> AdoptRead(Client* client, const OrphanArguments& a) {
+  ASSIGN_OR_RETURN(const v1::PlainFile plain, ReadExpected(a));
+  while (true) {
+    absl::StatusOr<v1::Orphan> orphan =
+        client->AdoptOrphan(a.mount, a.image, a.dry_run, &plain);
+    if (HasReason(orphan.status(), reason::kGenerationMismatch)) {
+      // An earlier try came as far as its record.
+      return client->AdoptOrphan(a.mount, a.image, a.dry_run);
+    }
+    if (!HasReason(orphan.status(), reason::kCommitConflict)) {
+      return orphan;
+    }
+    absl::SleepFor(kAdoptPoll);
+  }
+}
+
 absl::StatusOr<int> Adopt(const OrphanArguments& a, const Context& context) {
+  if (a.file.empty() && (a.size.has_value() || !a.hashes.empty())) {
+    return absl::InvalidArgumentError(
+        "--size and --hash are compared with what --read FILE finds");
+  }
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Orphan orphan,
-                   client.AdoptOrphan(a.mount, a.image, a.dry_run));
+                   a.file.empty()
+                       ? client.AdoptOrphan(a.mount, a.image, a.dry_run)
+                       : AdoptRead(&client, a));
   *context.out << (a.dry_run ? "would be " : "") << Bare(orphan.mount()) << "/"
                << Bare(orphan.image()) << ": made an image of generation "
                << orphan.generation() << "\n";
@@ -133,12 +207,22 @@ void AddOrphanCommands(CLI::App* app, Context* context) {
   rm->callback(run(Remove));
 
   CLI::App* adopt = orphan->add_subcommand(
-      "adopt", "Make an image of one that has its record.");
+      "adopt", "Make an image of one, with its record or by what it holds.");
   adopt->footer(
-      "Refused when the index has an image of that id.\n"
-      "Example:\n"
-      "  predella orphan adopt store-1 ID");
+      "Refused when the index has an image of that id. A file without a "
+      "record\n"
+      "is read twice: here, and by its agent, which makes it an image when "
+      "both\n"
+      "found the same.\n"
+      "Examples:\n"
+      "  predella orphan adopt store-1 ID\n"
+      "  predella orphan adopt store-1 ID --read /var/glance/store-1/ID");
   add_file(adopt);
+  adopt->add_option("--read", a->file,
+                    "It has no record: this is the file, as seen here.");
+  adopt->add_option("--size", a->size, "Only when it has so many bytes.");
+  adopt->add_option("--hash", a->hashes,
+                    "ALGORITHM:HEX; only when it has this hash.");
   adopt->callback(run(Adopt));
 }
 

@@ -256,10 +256,13 @@ Orphans::Work::Work(Orphans* orphans, const Uuid& image_id)
   held_ = orphans_->busy_.insert(image_id_).second;
 }
 
-Orphans::Work::~Work() {
+Orphans::Work::~Work() { Release(); }
+
+void Orphans::Work::Release() {
   if (held_) {
     MutexLock lock(&orphans_->mu_);
     orphans_->busy_.erase(image_id_);
+    held_ = false;
   }
 }
 
@@ -299,18 +302,27 @@ absl::Status Orphans::CheckFree(const Uuid& image_id,
 
 absl::StatusOr<v1::Orphan> Orphans::Adopt(
     const v1::AdoptOrphanRequest& request) {
+  if (request.has_plain()) {
+    ASSIGN_OR_RETURN(std::optional<v1::Orphan> taken, TakenIn(request));
+    if (taken.has_value()) {
+      return *std::move(taken);
+    }
+  }
   ASSIGN_OR_RETURN(const Found found, Find(request.mount(), request.image(),
                                            request.generation()));
   RETURN_IF_ERROR(CheckTouchable(found.info));
   if (const auto move = MoveOf(found.orphan, /*told=*/true); move.has_value()) {
     return AdoptMoved(found, *move, request.validate_only());
   }
+  if (!found.orphan.record.has_value() && request.has_plain()) {
+    return AdoptPlain(found, request.plain(), request.validate_only());
+  }
   if (!found.orphan.record.has_value()) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kReplicaMissing,
         absl::StrCat(request.image(), " on ", request.mount(),
-                     " has no record that says what it is: keep the file, "
-                     "and store it again"));
+                     " has no record that says what it is: store it again, or "
+                     "say that it is what it should be (--read FILE)"));
   }
   const storage::v1::ReplicaRecord& record = *found.orphan.record;
   const Work work(this, found.orphan.image_id);

@@ -46,6 +46,9 @@ class Orphans {
   // is missing, damaged, or on a mount that is away, once its bytes were read:
   // DATA_LOSS when they are others, ABORTED while that goes on, and the row
   // follows later.
+  // A file without a record is read by its agent, and becomes an image when it
+  // is what `plain` says; ABORTED while that goes on, and the same request
+  // again says what came of it.
   // ALREADY_EXISTS, IMAGE_EXISTS when the id is not free; FAILED_PRECONDITION,
   // UPLOAD_DELETED when a delete covers the file, and for one without a record
   // that fits it; ABORTED while the id is uploaded. Also when that came while
@@ -69,6 +72,8 @@ class Orphans {
     Work(const Work&) = delete;
     Work& operator=(const Work&) = delete;
     bool held() const { return held_; }
+    // Once; otherwise when it goes out of scope.
+    void Release();
     static absl::Status Refused(const Uuid& image_id);
 
    private:
@@ -88,6 +93,27 @@ class Orphans {
   absl::Status CheckFree(const Uuid& image_id, const Generation& generation);
   absl::Status CommitAdoption(const Uuid& mount_uid,
                               const storage::v1::ReplicaRecord& record);
+
+  // orphan_plain.cc
+  struct PlainOutcome {
+    Mutex mu;
+    CondVar cv;
+    std::optional<absl::Status> status ABSL_GUARDED_BY(mu);
+  };
+  // What an earlier request of the same file came to.
+  absl::StatusOr<std::optional<v1::Orphan>> TakenIn(
+      const v1::AdoptOrphanRequest& request) const;
+  // Of a generation of its own, whose pair is synced.
+  absl::StatusOr<storage::v1::ReplicaRecord> RecordOfPlain(
+      const Uuid& image_id, const v1::PlainFile& plain);
+  absl::StatusOr<v1::Orphan> AdoptPlain(const Found& found,
+                                        const v1::PlainFile& plain,
+                                        bool validate_only);
+  // Called on the pool when the file was read.
+  void FinishPlain(const Found& found, const storage::v1::ReplicaRecord& record,
+                   const absl::Status& looked, Work* work,
+                   PlainOutcome* outcome);
+
   void Record(const std::string& kind, const Found& found);
   v1::Orphan ToApi(const Orphan& orphan, const MountInfo& info) const;
 

@@ -2,198 +2,31 @@
 in it: uploads, downloads and deletes by HTTP, beside a stock store."""
 import concurrent.futures
 import hashlib
-import http.client
-import json
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-import paths
-
-sys.path.insert(0, os.path.join(paths.SOURCE, 'tests', 'integration'))
-
-from cluster import Cluster  # noqa: E402
-from cluster import wait_until  # noqa: E402
+from real_glance import Glance
+from real_glance import USER
+from real_glance import UWSGI
+from cluster import Cluster
+from cluster import wait_until
 
 MIB = 1 << 20
-PASTE = '''
-[pipeline:glance-api]
-pipeline = context rootapp
-[composite:rootapp]
-paste.composite_factory = glance.api:root_app_factory
-/: apiversions
-/v2: apiv2app
-[app:apiversions]
-paste.app_factory = glance.api.versions:create_resource
-[app:apiv2app]
-paste.app_factory = glance.api.v2.router:API.factory
-[filter:context]
-paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
-'''
-# One worker, forked all the same: SQLite knows no others.
-CONF = '''
-[DEFAULT]
-bind_host = 127.0.0.1
-bind_port = {port}
-workers = 1
-enabled_backends = fast:predella, disk:file
-log_file = {top}/glance.log
-[database]
-connection = sqlite:///{top}/glance.sqlite
-[glance_store]
-default_backend = fast
+STORES = '''
 [fast]
-predella_endpoint = {endpoint}
+predella_endpoint = ENDPOINT
 predella_write_timeout = 3
 predella_read_timeout = 3
 [disk]
 filesystem_store_datadir = {top}/disk
-[os_glance_staging_store]
-filesystem_store_datadir = {top}/staging
-[os_glance_tasks_store]
-filesystem_store_datadir = {top}/tasks
-[paste_deploy]
-config_file = {top}/glance-api-paste.ini
+[many]
+filesystem_store_datadir =
+filesystem_store_datadirs = {top}/many-1:100
+filesystem_store_datadirs = {top}/many-2:200
 '''
-USER = {'X-Identity-Status': 'Confirmed', 'X-User-Id': 'u',
-        'X-Tenant-Id': 'p', 'X-Project-Id': 'p', 'X-Roles': 'admin,member'}
-
-
-WSGI = '''
-from glance.common import wsgi_app
-application = wsgi_app.init_app()
-'''
-UWSGI = '/usr/bin/uwsgi-core'
-UWSGI_INI = '''
-[uwsgi]
-plugins = http,python3
-http = 127.0.0.1:{port}
-http-auto-chunked = true
-http-chunked-input = true
-http-raw-body = true
-wsgi-manage-chunked-input = true
-buffer-size = 65535
-add-header = Connection: close
-master = true
-lazy-apps = true
-enable-threads = true
-processes = 1
-threads = 40
-listen = 100
-socket-timeout = 60
-http-timeout = 60
-die-on-term = true
-wsgi-file = {top}/wsgi.py
-'''
-
-
-class Glance:
-    def __init__(self, endpoint, uwsgi=False):
-        self.top = tempfile.mkdtemp(prefix='pr-glance-', dir='/tmp')
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            self.port = free.getsockname()[1]
-        for name in ('disk', 'staging', 'tasks'):
-            os.mkdir(os.path.join(self.top, name))
-        self.config = os.path.join(self.top, 'glance-api.conf')
-        conf = CONF.format(top=self.top, port=self.port, endpoint=endpoint)
-        for name, text in (('glance-api.conf', conf), ('wsgi.py', WSGI),
-                           ('glance-api-paste.ini', PASTE)):
-            with open(os.path.join(self.top, name), 'w',
-                      encoding='utf-8') as stream:
-                stream.write(text)
-        self.env = {**os.environ, 'PYTHONPATH': ':'.join(paths.INSTALLED),
-                    'OS_GLANCE_CONFIG_DIR': self.top}
-        subprocess.run(self._command('manage') + ['db_sync'], env=self.env,
-                       check=True, capture_output=True, timeout=120)
-        with open(os.path.join(self.top, 'server.log'), 'wb') as log:
-            self.process = subprocess.Popen(
-                self._uwsgi() if uwsgi else self._command('api'),
-                env=self.env, start_new_session=True, stdout=log, stderr=log)
-        try:
-            wait_until('glance-api answers', self._answers, 60)
-        except AssertionError:
-            print(self.log()[-3000:], file=sys.stderr)
-            self.stop()
-            raise
-
-    def _command(self, name):
-        return [sys.executable, '-W', 'ignore', '-c',
-                f'import sys; from glance.cmd.{name} import main; main()',
-                '--config-file', self.config]
-
-    def _uwsgi(self):
-        """As Debian's glance-api-uwsgi.ini has it, in one process."""
-        ini = os.path.join(self.top, 'uwsgi.ini')
-        with open(ini, 'w', encoding='utf-8') as stream:
-            stream.write(UWSGI_INI.format(top=self.top, port=self.port))
-        return [UWSGI, '--ini', ini]
-
-    def _answers(self):
-        try:
-            return self.call('GET', '/v2/images')[0] == 200
-        except OSError:
-            return False
-
-    def stop(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
-        subprocess.run(['rm', '-rf', self.top], check=False)
-
-    def log(self):
-        text = ''
-        for name in ('server.log', 'glance.log'):
-            path = os.path.join(self.top, name)
-            if os.path.exists(path):
-                with open(path, encoding='utf-8', errors='replace') as stream:
-                    text += stream.read()
-        return text
-
-    def call(self, method, path, body=None, chunked=False, **headers):
-        """(status, body); JSON is parsed."""
-        connection = http.client.HTTPConnection('127.0.0.1', self.port,
-                                                timeout=60)
-        headers = {**USER, **{k.replace('_', '-'): v
-                              for k, v in headers.items()}}
-        if isinstance(body, dict):
-            body = json.dumps(body).encode()
-            headers['Content-Type'] = 'application/json'
-        elif body is not None:
-            headers['Content-Type'] = 'application/octet-stream'
-        connection.request(method, path, body, headers,
-                           encode_chunked=chunked)
-        response = connection.getresponse()
-        data = response.read()
-        connection.close()
-        if response.headers.get_content_type() == 'application/json':
-            data = json.loads(data)
-        return response.status, data
-
-    def create(self):
-        status, image = self.call('POST', '/v2/images', {
-            'name': 'a', 'disk_format': 'raw', 'container_format': 'bare'})
-        assert status == 201, (status, image)
-        return image['id']
-
-    def upload(self, image, data, chunked=False, **headers):
-        body = data
-        if chunked:
-            body = (data[i:i + 70_001] for i in range(0, len(data), 70_001))
-            headers['Transfer_Encoding'] = 'chunked'
-        return self.call('PUT', f'/v2/images/{image}/file', body, chunked,
-                         **headers)[0]
-
-    def show(self, image):
-        return self.call('GET', f'/v2/images/{image}')[1]
-
-    def download(self, image, **headers):
-        return self.call('GET', f'/v2/images/{image}/file', **headers)
 
 
 class GlanceCase:
@@ -203,7 +36,9 @@ class GlanceCase:
     def setUpClass(cls):
         cls.cluster = Cluster((100, 200)).start()
         cls.addClassCleanup(cls.cluster.stop)
-        cls.glance = Glance(cls.cluster.endpoint, cls.UWSGI)
+        cls.glance = Glance(
+            'fast:predella, disk:file, many:file',
+            STORES.replace('ENDPOINT', cls.cluster.endpoint), cls.UWSGI)
         cls.addClassCleanup(cls.glance.stop)
 
     def data(self, size):
@@ -217,8 +52,25 @@ class GlanceCase:
     def test_stores(self):
         status, stores = self.glance.call('GET', '/v2/info/stores')
         self.assertEqual(200, status)
-        self.assertEqual({'fast', 'disk'},
+        self.assertEqual({'fast', 'disk', 'many'},
                          {store['id'] for store in stores['stores']})
+
+    def test_stores_in_detail(self):
+        status, answer = self.glance.call('GET', '/v2/info/stores/detail')
+        self.assertEqual(200, status, self.glance.log()[-3000:])
+        stores = {store['id']: store for store in answer['stores']}
+        self.assertEqual(['fast', 'disk', 'many'], list(stores))
+        self.assertEqual('predella', stores['fast']['type'])
+        self.assertEqual('true', stores['fast']['default'])
+        self.assertEqual(self.cluster.endpoint,
+                         stores['fast']['properties']['endpoint'])
+        # As Glance itself describes it.
+        self.assertEqual(os.path.join(self.glance.top, 'disk'),
+                         stores['disk']['properties']['data_dir'])
+        self.assertIn('many-2:200', stores['many']['properties']['data_dir'])
+        # Only for whom the policy allows it.
+        self.assertEqual(403, self.glance.call(
+            'GET', '/v2/info/stores/detail', X_Roles='member')[0])
 
     def test_upload_show_download_delete(self):
         for size in (0, 1, 64 * 1024 - 1, 8 * MIB, 40 * MIB + 3):

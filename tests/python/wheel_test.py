@@ -54,6 +54,12 @@ class WheelTest(unittest.TestCase):
             self.assertEqual(0, done.returncode, done.stderr)
             self.assertIn('[predella]', done.stdout)
             self.assertIn('predella_endpoint', done.stdout)
+            tool = subprocess.run(
+                [os.path.join(target, 'bin', 'predella-glance'), '--help'],
+                env={**env, 'PYTHONPATH': target}, check=False,
+                capture_output=True, text=True)
+            self.assertEqual(0, tool.returncode, tool.stderr)
+            self.assertIn('relocate', tool.stdout)
 
 
 if __name__ == '__main__':

@@ -155,9 +155,12 @@ class Client {
       absl::string_view mount, absl::string_view image,
       bool validate_only = false,
       const std::optional<std::string>& generation = std::nullopt);
+  // `plain`: a file without a record, and what was read in it. ABORTED,
+  // COMMIT_CONFLICT while its agent reads it: call again.
   absl::StatusOr<v1::Orphan> AdoptOrphan(absl::string_view mount,
                                          absl::string_view image,
-                                         bool validate_only = false);
+                                         bool validate_only = false,
+                                         const v1::PlainFile* plain = nullptr);
 
   absl::StatusOr<v1::Cluster> GetCluster();
   // Newest first: a page. `mount` and `kind` empty: of all.

@@ -72,6 +72,12 @@ class Store(driver.Store):
     _claimed_by = None  # the process
     _unusable = 'the store was not configured'
 
+    def describe(self):
+        """For /v2/info/stores/detail, where our paste filter is in use."""
+        config = self._config(self.backend_group)
+        return {'endpoint': config.predella_endpoint,
+                'thin_provisioning': False}
+
     def get_schemes(self):
         return (SCHEME,)
 

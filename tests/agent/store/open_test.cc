@@ -52,6 +52,24 @@ TEST(InitTest, ADirectoryWithThingsInItIsLeftAlone) {
   EXPECT_FALSE(w.mem.Exists(".predella"));
 }
 
+TEST(InitTest, FilesOfAnotherStoreStayWhenThatIsSaid) {
+  World w;
+  const auto init = [&] {
+    return InitMount(&w.mem, &w.clock, &w.ids, "store-1", InitInto::kImages);
+  };
+  ASSERT_OK(w.mem.PutFile("a", "1"));
+  EXPECT_THAT(init(), HasReason(reason::kMountNotEmpty))
+      << "nothing here is named as an image";
+  ASSERT_OK(w.mem.PutFile(TestId(1).ToString(), "2"));
+  EXPECT_THAT(w.Init(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                 HasSubstr("--with-images")));
+  EXPECT_FALSE(w.mem.Exists(".predella"));
+  ASSERT_OK(init());
+  EXPECT_TRUE(w.mem.Exists("a"));
+  EXPECT_TRUE(w.mem.Exists(TestId(1).ToString()));
+  EXPECT_OK(w.Open());
+}
+
 TEST(InitTest, AMountThatLostItsLabelIsNotLabelledAnew) {
   World w;
   ASSERT_OK(w.InitAndOpen());

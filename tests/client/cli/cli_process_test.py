@@ -74,6 +74,33 @@ class CommandLineTest(ClusterTest):
         self.assertEqual(self.cluster.cli('image', 'ls', '-o',
                                           'json').json['images'], [])
 
+    def test_what_the_python_package_does(self):
+        top = self.cluster.top
+        for arguments in (['adopt', '/x', '--dry-run'],
+                          ['glance', '--help'],
+                          ['mount', 'impact', 'store-1', '--glance']):
+            done = run([binary('predella'), *arguments],
+                       env={'PATH': '/nowhere'})
+            self.assertEqual(3, done.code)
+            self.assertIn('docs/glance.md', done.err)
+        tool = os.path.join(top, 'predella-glance')
+        with open(tool, 'w', encoding='utf-8') as stream:
+            stream.write('#!/bin/sh\necho "$PREDELLA_ENDPOINT" "$@"\n'
+                         'exec "$PREDELLA_PROGRAM" --version\n')
+        os.chmod(tool, 0o755)
+        for arguments, passed in (
+                (['glance', 'audit', '--older-than', '1', '--help'],
+                 'audit --older-than 1 --help'),
+                (['adopt', '--dry-run', '/x'], 'adopt --dry-run /x'),
+                (['mount', 'impact', 'a', 'b', '--glance', '--config', 'c'],
+                 'impact --config c a b')):
+            done = run([binary('predella'), '--endpoint', 'unix:/e',
+                        *arguments],
+                       env={'PATH': f'{top}:{os.environ["PATH"]}'})
+            self.assertEqual(0, done.code, done.err)
+            self.assertEqual(f'unix:/e {passed}', done.text.splitlines()[0])
+            self.assertIn('predella ', done.text.splitlines()[1])
+
     def test_completion(self):
         script = self.cluster.cli('completion', 'bash').text
         for words, want in ((['image', 'p'], 'put'),

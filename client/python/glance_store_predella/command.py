@@ -1,0 +1,266 @@
+"""predella-glance: what predella adopt, glance and mount impact --glance run.
+
+Exit codes are those of predella: 0 done, 1 failed, 2 used wrongly, 6 not as
+it should be.
+"""
+import argparse
+import collections
+import datetime
+import sys
+
+from glance_store_predella import adopt
+from glance_store_predella import audit
+from glance_store_predella import cluster as clusters
+from glance_store_predella import datadirs
+from glance_store_predella import glance_db
+from glance_store_predella import relocate
+from glance_store_predella.cluster import Failed
+
+DONE, FAILED, USAGE, NOT_HEALTHY = 0, 1, 2, 6
+
+
+def _table(header, rows, out=None):
+    rows = [header, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    for row in rows:
+        line = '  '.join(cell.ljust(width)
+                         for cell, width in zip(row, widths)).rstrip()
+        # Names come from users: none may steer the terminal.
+        print(''.join(c if c.isprintable() else '?' for c in line),
+              file=out or sys.stdout)
+
+
+def _say(text):
+    print(text, file=sys.stderr)
+
+
+def _database(args):
+    return glance_db.Database(
+        args.database or glance_db.connection_of(
+            args.config or glance_db.DEFAULT_CONF))
+
+
+def _glance_images(args, locations=False):
+    if args.export:
+        images = glance_db.Export(args.export).images()
+        if locations and any(one.locations is None
+                             for one in images.values()):
+            raise Failed(f'{args.export} has no locations: predella glance '
+                         'export makes one that has them')
+        return images
+    return _database(args).images()
+
+
+def _adopt(args):
+    cluster = clusters.Cluster(args.endpoint)
+    glance = None
+    if args.export or args.database or args.config:
+        glance = _glance_images(args)
+    files = adopt.look(cluster, args.paths, glance, args.settle)
+    _table(('FILE', 'BYTES', 'IS', ''),
+           [(one.path, '-' if one.size is None else str(one.size), one.kind,
+             one.detail) for one in sorted(files, key=lambda f: f.path)])
+    count = collections.Counter(one.kind for one in files)
+    _say(', '.join(f'{number} {kind}' for kind, number in
+                   sorted(count.items())) or 'nothing is there')
+    if glance is None:
+        _say('note: nothing was compared with Glance: --config FILE, '
+             '--database URL or --export FILE does that')
+    if args.dry_run:
+        _say('next: the same without --dry-run takes in what is an "image"')
+        return DONE
+    failed = 0
+    for found, why in adopt.take(cluster, files, glance):
+        failed += why is not None
+        print(f'{found.path}: {"taken in" if why is None else why}',
+              flush=True)
+    taken = count[adopt.TAKE] - failed
+    _say(f'{taken} taken in, {failed} not, {count[adopt.ALREADY]} were already')
+    if taken or count[adopt.ALREADY]:
+        _say('next: predella glance relocate --store ID --plan FILE')
+    return FAILED if failed else DONE
+
+
+def _relocate(args):
+    if args.apply or args.undo:
+        return _apply(args)
+    if not args.store or not args.plan:
+        raise Failed('relocate makes a plan (--store ID --plan FILE), or '
+                     'applies one (--apply FILE --yes, --undo FILE --yes)')
+    cluster = clusters.Cluster(args.endpoint)
+    places = relocate.Places(cluster.mounts(), args.directory)
+    make = relocate.plan_to_file if args.to_file else relocate.plan_to_predella
+    changes, left = make(args.store, places, cluster.images(),
+                         _glance_images(args, locations=True))
+    relocate.write_plan(args.plan, changes)
+    if args.sql:
+        for line in relocate.statements(changes):
+            print(line)
+    else:
+        # Without the new one's key.
+        _table(('IMAGE', 'ROW', 'FROM', 'TO'),
+               [(one['image'], str(one['row']), _no_key(one['old']),
+                 _no_key(one['new'])) for one in changes])
+    for image, why in left:
+        _say(f'left as it is: {image}: {why}')
+    _say(f'{len(changes)} rows to change, {len(left)} left; nothing is '
+         'changed yet')
+    _say(f'next: predella glance relocate --apply {args.plan} --yes')
+    return DONE
+
+
+def _no_key(value):
+    return value.rsplit('/', 1)[0] + '/...' if value.startswith(
+        'predella://') else value
+
+
+def _apply(args):
+    changes = relocate.read_plan(args.apply or args.undo)
+    if args.undo:
+        changes = relocate.turned_round(changes)
+    if not args.yes:
+        _say(f'{len(changes)} rows would be changed; --yes does it')
+        return USAGE
+    changed, there, others = relocate.apply_plan(_database(args), changes)
+    print(f'{changed} rows changed, {there} were changed already')
+    for one in others:
+        _say(f'left as it is: {one["image"]}: row {one["row"]} is not as the '
+             'plan saw it')
+    return FAILED if others else DONE
+
+
+def _audit(args):
+    cluster = clusters.Cluster(args.endpoint)
+    places = relocate.Places(cluster.mounts(), args.directory)
+    glance = _glance_images(args, locations=True)
+    leaked, missing = audit.compare(
+        places, cluster.images(), glance,
+        datetime.datetime.now(datetime.timezone.utc), args.older_than)
+    _say(f'{len(leaked)} images that no row of Glance refers to')
+    if leaked:
+        _table(('IMAGE', 'BYTES', 'MOUNT', 'SINCE'),
+               [(one['name'].rsplit('/', 1)[-1], one['sizeBytes'],
+                 ','.join(clusters.mounts_of(one)), one['createTime'])
+                for one in leaked])
+        _say('next: predella image stat ID; predella image rm ID removes one')
+    _say(f'{len(missing)} rows of Glance whose data is not here')
+    if missing:
+        _table(('IMAGE', 'STATUS', 'OWNER', 'NAME', 'WHY'),
+               [(one.id, one.status, one.owner or '-', one.name or '-', why)
+                for one, why in missing])
+    return NOT_HEALTHY if leaked or missing else DONE
+
+
+def _impact(args):
+    cluster = clusters.Cluster(args.endpoint)
+    impact = cluster.impact(args.names)
+    rows = list(audit.impact_rows(impact, _glance_images(args)))
+    print(f'on {", ".join(args.names)}: {impact["imageCount"]} images, '
+          f'{impact["imageBytes"]} bytes; no copy elsewhere: '
+          f'{impact["onlyCopyCount"]}')
+    _table(('IMAGE', 'BYTES', 'ELSEWHERE', 'STATUS', 'OWNER', 'NAME'), rows)
+    return DONE
+
+
+def _export(args):
+    glance_db.dump(_database(args).images(), sys.stdout)
+    return DONE
+
+
+def _datadirs(args):
+    directories = datadirs.parse(datadirs.read(
+        args.config or glance_db.DEFAULT_CONF, args.store))
+    if not directories:
+        raise Failed(f'[{args.store}] has no filesystem_store_datadirs')
+    turned = datadirs.turned_round(directories)
+    _table(('DIRECTORY', 'GLANCE, HIGHEST FIRST', 'PREDELLA, LOWEST FIRST'),
+           [(path, str(old), str(new)) for (path, old), (_, new)
+            in zip(directories, turned)], sys.stderr)
+    print(','.join(f'{path}:{priority}' for path, priority in turned))
+    return DONE
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog='predella-glance', description='Predella and the images of '
+        'Glance: see docs/glance.md.')
+    commands = parser.add_subparsers(dest='command', required=True)
+    of_cluster = argparse.ArgumentParser(add_help=False)
+    of_cluster.add_argument('--endpoint', help='the coordinator')
+    of_database = argparse.ArgumentParser(add_help=False)
+    of_database.add_argument(
+        '--config', help='a glance-api.conf with [database] connection')
+    of_database.add_argument(
+        '--database', help='SQLAlchemy URL of Glance\'s database')
+    of_glance = argparse.ArgumentParser(add_help=False,
+                                        parents=[of_database])
+    of_glance.add_argument(
+        '--export', help='instead: a file from predella glance export, from '
+        'GET /v2/images, or from openstack image list --long -f json')
+    of_places = argparse.ArgumentParser(add_help=False)
+    of_places.add_argument(
+        '--directory', action='append', default=[], metavar='MOUNT=/PATH',
+        help='where Glance has a mount, if elsewhere than its agent')
+
+    one = commands.add_parser(
+        'adopt', parents=[of_cluster, of_glance],
+        help='take in what Glance\'s filesystem store wrote')
+    one.add_argument('paths', nargs='+', metavar='PATH')
+    one.add_argument('--dry-run', action='store_true')
+    one.add_argument('--settle', type=float, default=300, metavar='SECONDS',
+                     help='only files unchanged for so long (300)')
+    one.set_defaults(run=_adopt)
+
+    one = commands.add_parser(
+        'relocate', parents=[of_cluster, of_glance, of_places],
+        help='change Glance\'s location rows, by a plan')
+    one.add_argument('--store', help='id of the store that the rows get')
+    one.add_argument('--to-file', action='store_true',
+                     help='back: from predella:// to file://')
+    one.add_argument('--plan', metavar='FILE', help='written; never over one')
+    one.add_argument('--sql', action='store_true',
+                     help='print the plan as statements')
+    one.add_argument('--apply', metavar='FILE')
+    one.add_argument('--undo', metavar='FILE')
+    one.add_argument('--yes', action='store_true')
+    one.set_defaults(run=_relocate)
+
+    one = commands.add_parser(
+        'audit', parents=[of_cluster, of_glance, of_places],
+        help='data without a row in Glance, and rows without data')
+    one.add_argument('--older-than', type=float, default=audit.YOUNG_SECONDS,
+                     metavar='SECONDS', help='only such data (3600)')
+    one.set_defaults(run=_audit)
+
+    one = commands.add_parser(
+        'impact', parents=[of_cluster, of_glance],
+        help='the images on mounts, by name and owner')
+    one.add_argument('names', nargs='+', metavar='MOUNT')
+    one.set_defaults(run=_impact)
+
+    one = commands.add_parser('export', parents=[of_database],
+                              help='print what the others need of Glance')
+    one.set_defaults(run=_export)
+
+    one = commands.add_parser(
+        'datadirs', help='filesystem_store_datadirs for predella serve')
+    one.add_argument('--config')
+    one.add_argument('--store', default='glance_store', metavar='SECTION')
+    one.set_defaults(run=_datadirs)
+    return parser
+
+
+def main(arguments=None):
+    args = _parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except Failed as e:
+        _say(f'error: {e}')
+        return FAILED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+
+
+if __name__ == '__main__':
+    sys.exit(main())

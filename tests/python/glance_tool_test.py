@@ -1,0 +1,467 @@
+"""predella-glance: its judgement, on a fake cluster and a database in SQLite."""
+import contextlib
+import datetime
+import io
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+import unittest
+import uuid
+
+import environment  # noqa: F401
+
+from glance_store_predella import adopt
+from glance_store_predella import cluster as clusters
+from glance_store_predella import command
+from glance_store_predella import datadirs
+from glance_store_predella import relocate
+from glance_store_predella.cluster import Failed
+
+SCHEMA = '''
+CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT, owner TEXT, status TEXT,
+  size INTEGER, checksum TEXT, os_hash_algo TEXT, os_hash_value TEXT,
+  deleted BOOLEAN NOT NULL DEFAULT 0);
+CREATE TABLE image_locations (id INTEGER PRIMARY KEY, image_id TEXT,
+  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0);
+'''
+KEY = '0123456789abcdef0123456789abcdef'
+NOW = datetime.datetime.now(datetime.timezone.utc)
+
+
+class FakeCluster:
+    """In the place of the program: mounts, images, and what was adopted."""
+
+    def __init__(self, paths):
+        self.paths = paths
+        self.rows = {}
+        self.adopted = []
+        self.listed_again = 0
+        self.health = 'HEALTH_ONLINE'
+
+    def mounts(self):
+        return {name: {'name': f'mounts/{name}', 'path': path,
+                       'health': self.health,
+                       'adminState': 'ADMIN_STATE_ACTIVE'}
+                for name, path in self.paths.items()}
+
+    def images(self):
+        return self.rows
+
+    def orphans(self):
+        return {}
+
+    def list_again(self):
+        self.listed_again += 1
+
+    def impact(self, names):
+        images = [{'name': f'images/{name}', 'sizeBytes': row['sizeBytes'],
+                   'otherReadableCopies': 0}
+                  for name, row in self.rows.items()
+                  if set(names) & set(clusters.mounts_of(row))]
+        return {'imageCount': str(len(images)), 'imageBytes': '7',
+                'onlyCopyCount': str(len(images)), 'images': images}
+
+    def adopt(self, mount, image, path, size, hashes):
+        self.adopted.append((mount, image, path, size, hashes))
+        return 'it is another' if hashes.get('md5') == 'bad' else None
+
+    def add(self, image, mount, size=3, hashes=None, hours=5):
+        made = NOW - datetime.timedelta(hours=hours)
+        self.rows[image] = {
+            'name': f'images/{image}', 'sizeBytes': str(size),
+            'locationKey': KEY, 'health': 'IMAGE_HEALTH_HEALTHY',
+            'createTime': made.strftime('%Y-%m-%dT%H:%M:%S.123456Z'),
+            'hashes': [{'algorithm': a, 'hex': h}
+                       for a, h in (hashes or {}).items()],
+            'copies': [{'mount': f'mounts/{mount}'}]}
+
+
+class ToolCase(unittest.TestCase):
+    def setUp(self):
+        self.top = tempfile.mkdtemp(prefix='pr-tool-')
+        self.addCleanup(shutil.rmtree, self.top)
+        self.paths = {}
+        for name in ('a', 'b'):
+            self.paths[name] = os.path.join(self.top, name)
+            os.mkdir(self.paths[name])
+        self.cluster = FakeCluster(self.paths)
+        original = clusters.Cluster
+        clusters.Cluster = lambda endpoint: self.cluster
+        self.addCleanup(setattr, clusters, 'Cluster', original)
+        self.file = os.path.join(self.top, 'glance.sqlite')
+        self.url = f'sqlite:///{self.file}'
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.executescript(SCHEMA)
+
+    def write(self, mount, name, data=b'abc', age=1000):
+        """A file that has not changed for a while, and its path."""
+        path = os.path.join(self.paths[mount], name)
+        with open(path, 'wb') as stream:
+            stream.write(data)
+        os.utime(path, (time.time() - age,) * 2)
+        return path
+
+    def image(self, location=None, size=3, status='active', md5=None,
+              name='n', owner='o', image=None, meta='{"store": "old"}'):
+        image = image or str(uuid.uuid4())
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,0)',
+                       (image, name, owner, status, size, md5, 'sha512',
+                        None))
+            if location is not None:
+                db.execute('INSERT INTO image_locations '
+                           '(image_id, value, meta_data) VALUES (?,?,?)',
+                           (image, location.replace('ID', image), meta))
+            db.commit()
+        return image
+
+    def rows(self):
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            return {image: (value, json.loads(meta)) for image, value, meta
+                    in db.execute('SELECT image_id, value, meta_data '
+                                  'FROM image_locations')}
+
+    def run_tool(self, *arguments):
+        """(exit code, output, complaints)."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = command.main([*arguments])
+        return code, out.getvalue(), err.getvalue()
+
+
+class AdoptTest(ToolCase):
+    def look(self, glance=True, paths=None):
+        images = None
+        if glance:
+            args = command._parser().parse_args(
+                ['export', '--database', self.url])
+            images = command._database(args).images()
+        # The change time of files can not be set, so the clock is.
+        files = adopt.look(self.cluster, paths or list(self.paths.values()),
+                           images, 300, lambda: time.time() + 1000)
+        return {os.path.relpath(one.path, self.top): one.kind
+                for one in files}
+
+    def test_what_is_not_an_image(self):
+        image = str(uuid.uuid4())
+        self.write('a', 'notes')
+        self.write('a', image.upper())
+        os.mkdir(os.path.join(self.paths['a'], str(uuid.uuid4())))
+        os.symlink('/etc/passwd',
+                   os.path.join(self.paths['a'], str(uuid.uuid4())))
+        os.mkdir(os.path.join(self.paths['a'], '.predella'))
+        self.assertEqual([adopt.STRANGER] * 4,
+                         list(self.look(glance=False).values()))
+
+    def test_what_changed_lately_is_left(self):
+        image = str(uuid.uuid4())
+        self.write('a', image)
+        files = adopt.look(self.cluster, [self.paths['a']], None, 300)
+        self.assertEqual([adopt.CHANGING], [one.kind for one in files])
+        self.assertEqual({f'a/{image}': adopt.TAKE}, self.look(glance=False))
+
+    def test_what_glance_says(self):
+        images = {
+            adopt.TAKE: self.image(f'file://{self.paths["a"]}/ID'),
+            adopt.PARTIAL: self.image(f'file://{self.paths["a"]}/ID', size=4),
+            adopt.CONFLICT: self.image('file:///elsewhere/ID'),
+            adopt.UNKNOWN: str(uuid.uuid4()),
+        }
+        for image in images.values():
+            self.write('a', image)
+        self.assertEqual({f'a/{image}': kind
+                          for kind, image in images.items()}, self.look())
+        saving = self.image(size=None, status='saving')
+        self.write('b', saving)
+        self.assertEqual(adopt.PARTIAL, self.look()[f'b/{saving}'])
+
+    def test_one_id_in_two_directories(self):
+        image = self.image(f'file://{self.paths["b"]}/ID')
+        self.write('a', image)
+        self.write('b', image)
+        self.assertEqual({f'a/{image}': adopt.TWICE, f'b/{image}': adopt.TAKE},
+                         self.look())
+        # Without Glance nobody knows which.
+        self.assertEqual({adopt.TWICE}, set(self.look(glance=False).values()))
+
+    def test_what_the_cluster_has(self):
+        here, elsewhere = str(uuid.uuid4()), str(uuid.uuid4())
+        self.write('a', here)
+        self.write('a', elsewhere)
+        self.cluster.add(here, 'a')
+        self.cluster.add(elsewhere, 'b')
+        self.assertEqual({f'a/{here}': adopt.ALREADY,
+                          f'a/{elsewhere}': adopt.CONFLICT},
+                         self.look(glance=False))
+
+    def test_only_directories_of_mounts_that_are_well(self):
+        with self.assertRaisesRegex(Failed, 'mount init --with-images'):
+            self.look(paths=[self.top])
+        self.cluster.health = 'HEALTH_HUNG'
+        with self.assertRaisesRegex(Failed, 'HUNG'):
+            self.look()
+
+    def test_command(self):
+        good = self.image(f'file://{self.paths["a"]}/ID', md5='good')
+        bad = self.image(f'file://{self.paths["a"]}/ID', md5='bad')
+        for image in (good, bad):
+            self.write('a', image)
+        arguments = ('adopt', self.paths['a'], '--database', self.url,
+                     '--settle', '0')
+        code, out, _ = self.run_tool(*arguments, '--dry-run')
+        self.assertEqual(0, code)
+        self.assertIn(good, out)
+        self.assertEqual([], self.cluster.adopted)
+        code, out, err = self.run_tool(*arguments)
+        self.assertEqual(1, code)
+        self.assertIn(f'{bad}: it is another', out)
+        self.assertIn('1 taken in, 1 not', err)
+        self.assertEqual(1, self.cluster.listed_again)
+        self.assertIn(('a', good, os.path.join(self.paths['a'], good), 3,
+                       {'md5': 'good'}), self.cluster.adopted)
+
+
+class RelocateTest(ToolCase):
+    def plan(self, *more, store='fast', code=0):
+        path = os.path.join(self.top, f'plan-{uuid.uuid4()}')
+        done, out, err = self.run_tool(
+            'relocate', '--store', store, '--plan', path, '--database',
+            self.url, *more)
+        self.assertEqual(code, done, err)
+        return path, out, err
+
+    def apply(self, how, path, *more):
+        return self.run_tool('relocate', how, path, '--database', self.url,
+                             *more)
+
+    def test_there_and_back(self):
+        image = self.image(f'file://{self.paths["a"]}/ID', md5='m')
+        legacy = self.image(f'filesystem://{self.paths["b"]}/ID',
+                            meta='{"store": "old", "more": [1]}')
+        other = self.image('rbd://x/ID')
+        self.cluster.add(image, 'a', hashes={'md5': 'm', 'sha512': 's'})
+        self.cluster.add(legacy, 'b')
+        before = self.rows()
+        plan, out, err = self.plan()
+        self.assertEqual(before, self.rows(), 'a plan changes nothing')
+        self.assertIn('2 rows to change, 0 left', err)
+        self.assertNotIn(KEY, out)
+        self.assertEqual(2, self.apply('--apply', plan)[0])
+        self.assertEqual(before, self.rows(), 'without --yes neither')
+        code, out, _ = self.apply('--apply', plan, '--yes')
+        self.assertEqual((0, '2 rows changed, 0 were changed already\n'),
+                         (code, out))
+        self.assertEqual({
+            image: (f'predella://fast/{image}/{KEY}', {'store': 'fast'}),
+            legacy: (f'predella://fast/{legacy}/{KEY}',
+                     {'store': 'fast', 'more': [1]}),
+            other: before[other]}, self.rows())
+        # Again, as after a break.
+        self.assertIn('0 rows changed, 2 were', self.apply(
+            '--apply', plan, '--yes')[1])
+        # By the plan itself, and anew by what the cluster knows.
+        self.assertEqual(0, self.apply('--undo', plan, '--yes')[0])
+        self.assertEqual(before, self.rows())
+        self.apply('--apply', plan, '--yes')
+        back, _, _ = self.plan('--to-file', store='old')
+        self.assertEqual(0, self.apply('--apply', back, '--yes')[0])
+        self.assertEqual(
+            {**before, legacy: (f'file://{self.paths["b"]}/{legacy}',
+                                {'store': 'old', 'more': [1]})}, self.rows())
+
+    def test_what_is_left(self):
+        def add(why, adopted=True, **more):
+            image = self.image(f'file://{self.paths["a"]}/ID', **more)
+            if adopted:
+                self.cluster.add(image, 'a', hashes={'md5': 'm'})
+            return image, why
+        left = dict([
+            add('not adopted', adopted=False),
+            add('status is saving', status='saving'),
+            add('4 bytes in Glance, 3 here', size=4),
+            add('another md5', md5='n')])
+        damaged, why = add('it is DEGRADED')
+        self.cluster.rows[damaged]['health'] = 'IMAGE_HEALTH_DEGRADED'
+        left[damaged] = why
+        encrypted = self.image('bm90IGEgVVJM')
+        left[encrypted] = 'encrypted'
+        elsewhere = self.image(f'file://{self.paths["a"]}/ID')
+        self.cluster.add(elsewhere, 'b')
+        left[elsewhere] = 'not adopted'
+        plan, _, err = self.plan()
+        self.assertIn('0 rows to change, 7 left', err)
+        for image, why in left.items():
+            self.assertRegex(err, f'left as it is: {image}: .*{why}')
+        self.assertEqual([], relocate.read_plan(plan))
+
+    def test_a_row_that_changed_meanwhile_is_left(self):
+        image = self.image(f'file://{self.paths["a"]}/ID')
+        gone = self.image(f'file://{self.paths["a"]}/ID')
+        for one in (image, gone):
+            self.cluster.add(one, 'a')
+        plan, _, _ = self.plan()
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute('UPDATE image_locations SET value = ? WHERE '
+                       'image_id = ?', ('file:///new', image))
+            db.execute('UPDATE image_locations SET deleted = 1 WHERE '
+                       'image_id = ?', (gone,))
+            db.commit()
+        before = self.rows()
+        code, out, err = self.apply('--apply', plan, '--yes')
+        self.assertEqual(1, code)
+        self.assertIn('0 rows changed', out)
+        self.assertIn(image, err)
+        self.assertIn(gone, err)
+        self.assertEqual(before, self.rows())
+
+    def test_statements_do_the_same(self):
+        image = self.image(f'file://{self.paths["a"]}/ID',
+                           meta='{"store": "old", "who": "O\'Neill"}')
+        self.cluster.add(image, 'a')
+        _, out, _ = self.plan('--sql')
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.executescript(out)
+        self.assertEqual({image: (f'predella://fast/{image}/{KEY}',
+                                  {'store': 'fast', 'who': "O'Neill"})},
+                         self.rows())
+
+    def test_a_plan_is_never_written_over(self):
+        path, _, _ = self.plan()
+        self.assertEqual(0o600, os.stat(path).st_mode & 0o777, 'it has keys')
+        code, _, err = self.run_tool('relocate', '--store', 'x', '--plan',
+                                     path, '--database', self.url)
+        self.assertEqual(1, code)
+        self.assertIn('exists', err)
+        with open(path, 'w', encoding='utf-8') as stream:
+            stream.write('{"predella_relocation": 2, "changes": []}')
+        self.assertEqual(1, self.apply('--apply', path, '--yes')[0])
+
+    def test_where_glance_has_a_mount_elsewhere(self):
+        image = self.image('file:///var/lib/glance/images/ID')
+        self.cluster.add(image, 'a')
+        plan, _, _ = self.plan('--directory', 'a=/var/lib/glance/images')
+        self.assertEqual([image], [one['image']
+                                   for one in relocate.read_plan(plan)])
+        self.assertEqual(1, self.run_tool(
+            'relocate', '--store', 'x', '--plan', '/nowhere/x', '--database',
+            self.url, '--directory', 'z=/x')[0])
+
+    def test_many_rows(self):
+        for _ in range(2 * relocate.BATCH + 1):
+            self.cluster.add(self.image(f'file://{self.paths["a"]}/ID'), 'a')
+        plan, _, _ = self.plan()
+        self.assertIn(f'{2 * relocate.BATCH + 1} rows changed', self.apply(
+            '--apply', plan, '--yes')[1])
+
+
+class AuditTest(ToolCase):
+    def test_leaks_and_missing_data(self):
+        good = self.image(f'predella://fast/ID/{KEY}')
+        adopted = self.image(f'file://{self.paths["b"]}/ID')
+        lost = self.image(f'predella://fast/ID/{KEY}', name='lost one')
+        nowhere = self.image(f'predella://fast/ID/{KEY}', owner='someone')
+        other = self.image(f'predella://fast/ID/{"f" * 32}')
+        leak, young = str(uuid.uuid4()), str(uuid.uuid4())
+        self.cluster.add(good, 'a')
+        self.cluster.add(adopted, 'b')
+        self.cluster.add(lost, 'a')
+        self.cluster.rows[lost]['health'] = 'IMAGE_HEALTH_LOST'
+        self.cluster.add(other, 'a')
+        self.cluster.add(leak, 'a')
+        self.cluster.add(young, 'a', hours=0)
+        code, out, err = self.run_tool('audit', '--database', self.url)
+        self.assertEqual(6, code)
+        self.assertIn('2 images that no row', err)
+        self.assertIn('3 rows of Glance', err)
+        leaks, missing = out.split('STATUS')
+        self.assertEqual({leak, other},
+                         {one for one in self.cluster.rows if one in leaks})
+        for image in (lost, nowhere, other):
+            self.assertIn(image, missing)
+        self.assertIn('lost one', missing)
+        self.assertIn('someone', missing)
+
+    def test_nothing_to_say(self):
+        self.cluster.add(self.image(f'predella://fast/ID/{KEY}'), 'a')
+        code, out, _ = self.run_tool('audit', '--database', self.url)
+        self.assertEqual((0, ''), (code, out))
+
+    def test_impact_names_images_and_owners(self):
+        image = self.image(name='web\x1b[31m', owner='project-7')
+        unknown = str(uuid.uuid4())
+        self.cluster.add(image, 'a')
+        self.cluster.add(unknown, 'a')
+        self.cluster.add(self.image(name='not there'), 'b')
+        code, out, _ = self.run_tool('impact', 'a', '--database', self.url)
+        self.assertEqual(0, code)
+        self.assertIn('on a: 2 images', out)
+        line, = (one for one in out.splitlines() if image in one)
+        self.assertEqual(['active', 'project-7', 'web?[31m'],
+                         line.split()[-3:])
+        self.assertRegex(out, f'{unknown} .* not in Glance')
+        self.assertNotIn('not there', out)
+
+    def test_from_files_instead_of_the_database(self):
+        image = self.image(f'predella://fast/ID/{KEY}', name='x', owner='p',
+                           md5='m')
+        self.cluster.add(image, 'a')
+        code, out, _ = self.run_tool('export', '--database', self.url)
+        self.assertEqual(0, code)
+        path = os.path.join(self.top, 'export')
+        listing = [{'ID': image, 'Name': 'x', 'Project': 'p',
+                    'Status': 'active', 'Size': 3, 'Checksum': 'm'}]
+        answer = {'images': [{'id': image, 'name': 'x', 'owner': 'p',
+                              'status': 'active', 'size': 3}]}
+        for text in (out, json.dumps(listing), json.dumps(answer)):
+            with open(path, 'w', encoding='utf-8') as stream:
+                stream.write(text)
+            self.assertRegex(self.run_tool('impact', 'a', '--export', path)[1],
+                             f'{image} .* active +p +x')
+            # What has no locations says nothing of them.
+            self.assertEqual(0 if text is out else 1, self.run_tool(
+                'audit', '--export', path)[0])
+        with open(path, 'w', encoding='utf-8') as stream:
+            stream.write('[{}]')
+        self.assertEqual(1, self.run_tool('audit', '--export', path)[0])
+
+    def test_a_database_that_is_not_there(self):
+        secret = 'sqlite:////nowhere/at-all?password=secret'
+        code, _, err = self.run_tool('audit', '--database', secret)
+        self.assertEqual(1, code)
+        self.assertNotIn('secret', err)
+        self.assertEqual(1, self.run_tool('audit', '--config', '/nowhere')[0])
+
+
+class DatadirsTest(ToolCase):
+    def test_priorities_are_turned_round(self):
+        path = os.path.join(self.top, 'conf')
+        with open(path, 'w', encoding='utf-8') as stream:
+            stream.write('''
+[other]
+filesystem_store_datadirs = /no:1
+[old]
+# filesystem_store_datadirs = /commented:1
+filesystem_store_datadirs = /a:200
+filesystem_store_datadirs=/b:200
+filesystem_store_datadir =
+filesystem_store_datadirs = /c:d:100
+filesystem_store_datadirs = /e
+''')
+        code, out, err = self.run_tool('datadirs', '--config', path,
+                                       '--store', 'old')
+        self.assertEqual(0, code, err)
+        self.assertEqual('/a:100,/b:100,/c:d:200,/e:300\n', out)
+        self.assertRegex(err, '/a +200 +100')
+        self.assertEqual(1, self.run_tool('datadirs', '--config', path)[0])
+
+    def test_a_priority_that_is_none(self):
+        with self.assertRaisesRegex(Failed, '/a:x'):
+            datadirs.parse(['/a:x'])
+        self.assertEqual([('/a', 0)], datadirs.parse(['/a:']))
+
+
+if __name__ == '__main__':
+    unittest.main()
