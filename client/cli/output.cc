@@ -39,7 +39,7 @@ std::string SpaceBefore(const std::string& text) { return "  " + text; }
 void PrintUnreachable(const std::vector<std::string>& mounts,
                       std::ostream* out) {
   if (!mounts.empty()) {
-    *out << "not heard from: " << absl::StrJoin(mounts, ", ") << "\n";
+    *out << "not there: " << absl::StrJoin(mounts, ", ") << "\n";
   }
 }
 

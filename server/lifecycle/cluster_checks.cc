@@ -114,8 +114,9 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
                        absl::StripPrefix(v1::Health_Name(health), "HEALTH_"),
                        agent.health.detail().empty() ? "" : ", ",
                        agent.health.detail()),
-          absl::StrCat("mount what belongs there; a new directory is made a "
-                       "mount by predella mount init ",
+          absl::StrCat("mount what belongs there, or start the agent with the "
+                       "name on the label; a new directory is made a mount by "
+                       "predella mount init ",
                        hello.path(), " --name ", hello.mount_name()));
       continue;
     }

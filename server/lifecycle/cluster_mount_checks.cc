@@ -34,9 +34,10 @@ constexpr HealthText kHealthTexts[] = {
      "see whether the agent runs and reaches the coordinator; what is on it: "
      "predella mount impact $0"},
     {v1::HEALTH_ABSENT, "MOUNT_ABSENT",
-     "the directory does not bear its identity file",
-     "mount the file system that belongs there, the agent goes on by itself; "
-     "a new disk in its place: predella mount replace $0 --dry-run"},
+     "what is at its path is not the mount, or not all of it",
+     "mount the file system that belongs there, or put back what is missing of "
+     ".predella, a file or directory empty if need be; the agent goes on by "
+     "itself; a new disk in its place: predella mount replace $0 --dry-run"},
     {v1::HEALTH_FAILED, "MOUNT_FAILED", "reads of the probe fail",
      "look at the kernel log of its host; what is on it: predella mount "
      "impact $0"},
@@ -280,8 +281,8 @@ void ClusterView::CheckInventory(const MountInfo& info,
                                             " of them are marked")
                              : ""),
             "see whether the right file system is mounted whole, and put the "
-            "files back; the mount is listed again when its agent registers "
-            "anew"));
+            "files back; predella index check has the mount listed again at "
+            "once, and it is within the rescan interval"));
   }
   const int64_t orphans = inventory_->OrphanCount(uid);
   if (orphans > 0) {

@@ -72,10 +72,10 @@ absl::StatusOr<Uuid> MountAdmin::NewIdentity(
     return Precondition(
         reason::kMountIdentityMismatch, name,
         absl::StrCat("no agent was refused as ", name,
-                     " in the last minute, so nobody knows which directory "
-                     "shall have the name: start its agent on the new "
-                     "directory, or say new_uid (predella mount init prints "
-                     "it)"));
+                     " for its directory in the last minute, so nobody knows "
+                     "which one shall have the name: start its agent on the "
+                     "new directory and give it some seconds, or say new_uid "
+                     "(predella mount init prints it)"));
   }
   const std::optional<MountInfo> known = deps_.registry->Find(uid);
   if (known.has_value() && AwaitsName(*known, info.row.mount_name())) {

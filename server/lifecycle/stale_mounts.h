@@ -32,7 +32,7 @@ class StaleMounts {
  public:
   explicit StaleMounts(const LifecycleDeps& deps) : deps_(deps) {}
 
-  // The pair is synced in the mount's fence.
+  // The pair is synced in the fence of the mount, which is attached.
   void Synced(const Uuid& mount_uid, const Generation& pair);
   // What a mount knows, when it registers. FAILED_PRECONDITION, MOUNT_STALE
   // with the numbers; reads the index's list of the mount's images only where

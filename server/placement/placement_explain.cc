@@ -44,7 +44,8 @@ std::string RefusedSentence(const MountView& view, const std::string& reason,
   }
   if (reason == "not_ready") {
     return "is not ready: its agent has no session with this coordinator, or "
-           "has not yet said how much space it has";
+           "has not yet said how much space it has, or the mount was away when "
+           "the index was rebuilt and waits for predella mount confirm";
   }
   if (reason == "full") {
     return absl::StrFormat(

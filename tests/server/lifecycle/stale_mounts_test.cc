@@ -146,6 +146,12 @@ TEST_F(StaleMountsTest, AnOperatorMayUseTheCopy) {
   Settle();
   Connect(copy);
   EXPECT_OK(copy->closed());
+  // The same snapshot, put back once more.
+  copy->Lose();
+  Settle();
+  FakeAgent* const again = AddCopy();
+  Connect(again);
+  EXPECT_THAT(again->closed(), HasReason(reason::kMountStale));
 }
 
 TEST_F(StaleMountsTest, AnotherCopyThanTheConfirmedOneIsJudgedAnew) {
