@@ -14,7 +14,6 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
-#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "agent/store/fence_file.h"
 #include "agent/store/files.h"
@@ -160,7 +159,7 @@ absl::Status ImageStoreImpl::SyncDirectories() {
                        " went read-only after an error: it can not sync what "
                        "it shows, so nothing there is known to be on the disk. "
                        "See dmesg; unmount it, check it and mount it anew"),
-          {{"errno", ErrorName(synced)}});
+          MetadataOf(synced));
     }
     RETURN_IF_ERROR(Annotate(synced, "the sync at the start failed"));
   }
