@@ -38,7 +38,7 @@ absl::Status InvalidArgument(absl::string_view message) {
 }
 
 absl::StatusCode OutcomeCode(absl::string_view reason) {
-  if (reason == reason::kNoSpaceInCluster) {
+  if (reason == reason::kNoSpaceInCluster || reason == reason::kMountFull) {
     return absl::StatusCode::kResourceExhausted;
   }
   return reason == reason::kMountsMissing || reason == reason::kAgentUnreachable

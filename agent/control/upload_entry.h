@@ -29,6 +29,7 @@ enum class UploadPhase {
 // The move of an upload to another mount.
 struct UploadMove {
   int64_t received = 0;  // when the mount was full
+  bool full = false;     // or a failed write or sync condemned the file
   std::string detail;
   // Its segment_boundary is where the tail goes on, as the coordinator wrote
   // it down: this process may have been started since, and hold less.
@@ -72,6 +73,8 @@ struct UploadEntry {
   int64_t tail_next = 0;
   int64_t tail_safe = 0;
   int64_t prefix_next = 0;
+  // The client can send from here on, for it never heard of more.
+  int64_t told_safe = 0;
   bool on_disk = false;
   std::optional<CommitRequest> commit;
   bool committed = false;  // the commit came after every byte before it
@@ -83,6 +86,7 @@ struct UploadEntry {
   absl::Duration told_at;
   UploadMove move;
   std::string lost;  // why it can only end; kLost
+  std::string lost_reason;
   // The session was answered without its status, for a call was stuck.
   bool owes_status = false;
   bool looked_up = false;  // since the session named it

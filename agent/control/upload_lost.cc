@@ -15,7 +15,8 @@
 
 namespace predella::agent {
 
-void UploadTable::LoseLocked(const EntryPtr& entry, absl::string_view why) {
+void UploadTable::LoseLocked(const EntryPtr& entry, absl::string_view why,
+                             bool full) {
   if (entry->phase != UploadPhase::kReceiving &&
       entry->phase != UploadPhase::kFull &&
       entry->phase != UploadPhase::kMoved) {
@@ -24,7 +25,12 @@ void UploadTable::LoseLocked(const EntryPtr& entry, absl::string_view why) {
   Transition(entry.get(), UploadPhase::kLost);
   entry->commit.reset();
   entry->committed = false;
-  entry->lost = std::string(why);
+  entry->lost = full && !entry->move.detail.empty()
+                    ? absl::StrCat("the mount is full (", entry->move.detail,
+                                   "), and ", why)
+                    : std::string(why);
+  entry->lost_reason =
+      std::string(full ? reason::kMountFull : reason::kUploadBytesLost);
   LogError("upload_lost", {{"upload", entry->spec.upload_id.ToString()},
                            {"detail", entry->lost}});
   SendLostLocked(entry);
@@ -37,6 +43,7 @@ void UploadTable::SendLostLocked(const EntryPtr& entry) {
   lost->set_upload_id(entry->spec.upload_id.bytes());
   *lost->mutable_generation() = entry->spec.generation.ToProto();
   lost->set_detail(entry->lost);
+  lost->set_reason(entry->lost_reason);
   session_->SendAttached(std::move(message));
 }
 
@@ -47,7 +54,7 @@ absl::Status UploadTable::CheckOpenLocked(const HandlePtr& handle) {
     // What moved on may have been committed there all the same: then the
     // coordinator says so.
     return entry->move.target.mount_uid().empty() || handle->prefix
-               ? MakeError(absl::StatusCode::kAborted, reason::kUploadBytesLost,
+               ? MakeError(OutcomeCode(entry->lost_reason), entry->lost_reason,
                            entry->lost, {{"upload", name}})
                : absl::OkStatus();
   }
@@ -65,7 +72,7 @@ absl::Status UploadTable::CheckOpenLocked(const HandlePtr& handle) {
                 {{"upload", name},
                  {"next_offset", absl::StrCat(entry->tail_next)},
                  {"start_offset", absl::StrCat(handle->start_offset)}});
-  LoseLocked(entry, lost.message());
+  LoseLocked(entry, lost.message(), /*full=*/false);
   return lost;
 }
 

@@ -40,8 +40,9 @@ void UploadTable::KeepForMove(const EntryPtr& entry) {
   if (entry->staged == nullptr || entry->staged->condemned()) {
     return;
   }
-  // What is written down need not be sent again, and survives this process.
-  LogIfError(entry->staged->Checkpoint(),
+  // What is on the disk need not be sent again. Synced: NFS takes bytes that it
+  // has no room for, and says so later.
+  LogIfError(entry->staged->Sync(),
              "the client sends again what is not written down");
   CopyNumbers(entry);
 }
@@ -52,8 +53,14 @@ void UploadTable::FullLocked(const EntryPtr& entry, const absl::Status& why) {
   }
   Transition(entry.get(), UploadPhase::kFull);
   // What survives this agent: the client holds everything above, so the move
-  // can still be finished when this process dies in the middle of it.
-  entry->move.received = entry->tail_safe;
+  // can still be finished when this process dies in the middle of it. Of a file
+  // that is condemned as little as can be: bytes of it may have gone.
+  const bool condemned = entry->staged != nullptr && entry->staged->condemned();
+  entry->move.received =
+      condemned ? std::max(entry->spec.tail_start,
+                           std::min(entry->told_safe, entry->tail_safe))
+                : entry->tail_safe;
+  entry->move.full = HasReason(why, reason::kMountFull);
   entry->move.detail = std::string(why.message());
   LogWarning("upload_full", {{"upload", entry->spec.upload_id.ToString()},
                              {"received", entry->tail_next},
@@ -261,10 +268,12 @@ void UploadTable::CopyFailedLocked(const EntryPtr& entry,
               {"to", to},
               {"error", status.ToString()}});
   if (move.bad_reads >= kMostBadReads) {
-    LoseLocked(entry, absl::StrCat(
-                          "of the ", boundary, " bytes that ", to,
-                          " needs of it, those at ", move.bad_at,
-                          " can not be read as they came: ", status.message()));
+    LoseLocked(
+        entry,
+        absl::StrCat("of the ", boundary, " bytes that ", to,
+                     " needs of it, those at ", move.bad_at,
+                     " can not be read as they came: ", status.message()),
+        entry->move.full);
   } else if (absl::IsUnavailable(status)) {
     // The coordinator named it when the target's agent had not registered, or
     // it has started again elsewhere since: asked again, it says where.
@@ -275,7 +284,8 @@ void UploadTable::CopyFailedLocked(const EntryPtr& entry,
     LoseLocked(
         entry,
         absl::StrCat("only ", move.have, " of the ", boundary, " bytes that ",
-                     to, " needs of it are left here: ", status.message()));
+                     to, " needs of it are left here: ", status.message()),
+        entry->move.full);
   }
 }
 

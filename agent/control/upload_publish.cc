@@ -32,7 +32,7 @@ absl::Status OutcomeError(const UploadEntry& entry,
   absl::StatusCode code = OutcomeCode(ack.reason());
   const bool lost = entry.phase == UploadPhase::kLost;
   absl::string_view why =
-      lost ? reason::kUploadBytesLost : reason::kUploadAborted;
+      lost ? absl::string_view(entry.lost_reason) : reason::kUploadAborted;
   switch (ack.outcome()) {
     case storage::v1::UPLOAD_OUTCOME_SUPERSEDED:
       why = reason::kUploadSuperseded;
@@ -161,11 +161,13 @@ void UploadTable::RunPublish(const EntryPtr& entry) {
     MutexLock lock(&mu_);
     if (!status.ok()) {
       PublishFailedLocked(entry, status, condemned);
-      return;
+    } else {
+      PublishedLocked(entry, *published);
     }
-    PublishedLocked(entry, *published);
   }
-  space_changed_();
+  if (status.ok() || HasReason(status, reason::kMountFull)) {
+    space_changed_();
+  }
 }
 
 void UploadTable::PublishedLocked(const EntryPtr& entry,

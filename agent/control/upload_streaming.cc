@@ -66,6 +66,9 @@ absl::StatusOr<std::shared_ptr<UploadHandle>> UploadTable::Attach(
   handle->entry = entry;
   handle->progress_at = clock_->Boot();
   place = handle;
+  if (!prefix) {
+    entry->told_safe = std::max(entry->told_safe, handle->start_offset);
+  }
   live_.insert(*parsed);
   PostOn(entry, [this, handle] { RunOpen(handle); });
   return handle;
@@ -239,6 +242,10 @@ void UploadTable::SendProgressLocked(const HandlePtr& handle) {
                                   : BlockFloor(entry.tail_safe));
     progress->set_waiting_for_commit(entry.committed);
   }
+  if (!handle->prefix) {
+    UploadEntry& told = *handle->entry;
+    told.told_safe = std::max(told.told_safe, progress->safe_offset());
+  }
   handle->progress_sent = progress->next_offset();
   handle->progress_at = clock_->Boot();
   handle->stream->Send(std::move(response));
@@ -338,8 +345,11 @@ void UploadTable::AfterAppend(const HandlePtr& handle,
                               const absl::Status& status) {
   const EntryPtr& entry = handle->entry;
   const bool condemned = entry->staged != nullptr && entry->staged->condemned();
-  if (!handle->prefix && HasReason(status, reason::kMountFull)) {
-    KeepForMove(entry);
+  if (HasReason(status, reason::kMountFull)) {
+    if (!handle->prefix) {
+      KeepForMove(entry);
+    }
+    space_changed_();  // others shall not come here for it
   }
   MutexLock lock(&mu_);
   live_.insert(entry->spec.upload_id);
@@ -363,7 +373,8 @@ void UploadTable::AfterAppend(const HandlePtr& handle,
                absl::StrCat("the bytes before ", entry->spec.tail_start,
                             ", which came from the mount before, can not be "
                             "taken here after ",
-                            entry->prefix_next, ": ", status.message()));
+                            entry->prefix_next, ": ", status.message()),
+               HasReason(status, reason::kMountFull));
   }
 }
 
@@ -403,10 +414,12 @@ void UploadTable::FinishPrefix(const HandlePtr& handle, bool at_end) {
   }
   MutexLock lock(&mu_);
   if (condemned) {
-    LoseLocked(entry, absl::StrCat("the ", wanted,
-                                   " bytes that came from the mount before "
-                                   "can not be made durable here: ",
-                                   status.message()));
+    LoseLocked(entry,
+               absl::StrCat("the ", wanted,
+                            " bytes that came from the mount before "
+                            "can not be made durable here: ",
+                            status.message()),
+               HasReason(status, reason::kMountFull));
   }
   if (handle->closed) {
     return;

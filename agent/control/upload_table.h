@@ -315,7 +315,8 @@ class UploadTable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // upload_lost.cc
-  void LoseLocked(const EntryPtr& entry, absl::string_view why)
+  // `full`: the mount took bytes that it had no room for.
+  void LoseLocked(const EntryPtr& entry, absl::string_view why, bool full)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SendLostLocked(const EntryPtr& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether a stream can go on with what is here.

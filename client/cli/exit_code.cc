@@ -27,6 +27,9 @@ constexpr Hint kHints[] = {
      "says what to do"},
     {reason::kNoSpaceInCluster,
      "predella placement explain shows the verdict on every mount"},
+    {reason::kMountFull,
+     "send it again: another mount takes it; predella mount ls shows the space "
+     "of each"},
     {reason::kUploadInProgress,
      "another upload of this image is running; wait for it to end, or stop it"},
     {reason::kImageExists,

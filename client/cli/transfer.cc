@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "client/cli/interrupt.h"
+#include "client/cli/output.h"
 #include "client/cli/output_file.h"
 #include "client/cli/progress.h"
 #include "common/clock.h"
@@ -23,6 +24,9 @@
 
 namespace predella::cli {
 namespace {
+
+// Of a file whose bytes were lost, each time to another mount.
+constexpr int kMostTries = 3;
 
 absl::Status FileError(const std::string& what, int error) {
   return absl::Status(error == ENOENT ? absl::StatusCode::kInvalidArgument
@@ -107,32 +111,17 @@ absl::Status SendAll(int fd, std::optional<int64_t> size,
   return absl::OkStatus();
 }
 
-}  // namespace
+// Bytes are gone that only the file has: the mount took them, and said later
+// that it has no room for them.
+bool WantsTheFileAgain(const absl::Status& status) {
+  return HasReason(status, reason::kMountFull) ||
+         HasReason(status, reason::kUploadBytesLost);
+}
 
-absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
-                                   const Context& context) {
-  const bool standard = put.file == "-";
-  const int fd =
-      standard ? STDIN_FILENO : open(put.file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return FileError(absl::StrCat("cannot open ", put.file), errno);
-  }
-  const File file(fd, !standard);
-  struct stat before {};
-  if (fstat(fd, &before) != 0) {
-    return FileError(absl::StrCat("cannot stat ", put.file), errno);
-  }
-  if (S_ISDIR(before.st_mode)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(put.file, " is a directory: an image is one file"));
-  }
-  UploadOptions options;
-  options.image = put.image;
-  options.size_bytes = put.size_bytes;
-  if (S_ISREG(before.st_mode) && !options.size_bytes.has_value()) {
-    const off_t at = standard ? lseek(fd, 0, SEEK_CUR) : 0;
-    options.size_bytes = before.st_size - (at > 0 ? at : 0);
-  }
+absl::StatusOr<v1::Image> PutOnce(Client* client, const PutOptions& put, int fd,
+                                  const struct stat& before,
+                                  const UploadOptions& options,
+                                  const Context& context) {
   ASSIGN_OR_RETURN(auto writer, client->StartUpload(options));
   // Only now there is something to give up; before, a signal just ends this.
   const NoteSignal signals;
@@ -165,6 +154,45 @@ absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
     writer->Abort().IgnoreError();
   }
   return image;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Image> PutImage(Client* client, const PutOptions& put,
+                                   const Context& context) {
+  const bool standard = put.file == "-";
+  const int fd =
+      standard ? STDIN_FILENO : open(put.file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    return FileError(absl::StrCat("cannot open ", put.file), errno);
+  }
+  const File file(fd, !standard);
+  struct stat before {};
+  if (fstat(fd, &before) != 0) {
+    return FileError(absl::StrCat("cannot stat ", put.file), errno);
+  }
+  if (S_ISDIR(before.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(put.file, " is a directory: an image is one file"));
+  }
+  UploadOptions options;
+  options.image = put.image;
+  options.size_bytes = put.size_bytes;
+  const off_t at = standard ? lseek(fd, 0, SEEK_CUR) : 0;
+  if (S_ISREG(before.st_mode) && !options.size_bytes.has_value()) {
+    options.size_bytes = before.st_size - (at > 0 ? at : 0);
+  }
+  for (int tries = 1;; ++tries) {
+    auto image = PutOnce(client, put, fd, before, options, context);
+    if (image.ok() || tries == kMostTries || !S_ISREG(before.st_mode) ||
+        !WantsTheFileAgain(image.status()) || at < 0 ||
+        lseek(fd, at, SEEK_SET) != at) {
+      return image;
+    }
+    *context.err << "sending " << put.file
+                 << " again: " << Shown(image.status().message()) << "\n"
+                 << std::flush;
+  }
 }
 
 absl::Status GetImageBytes(Client* client, const GetOptions& get,

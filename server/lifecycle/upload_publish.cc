@@ -214,7 +214,8 @@ control::v1::PublishedAck UploadManager::OnUploadLost(
                      (*row)->outcome_detail());
     }
     last = End(upload_id, storage::v1::UPLOAD_OUTCOME_ABORTED,
-               reason::kUploadBytesLost,
+               lost.reason() == reason::kMountFull ? reason::kMountFull
+                                                   : reason::kUploadBytesLost,
                absl::StrCat(mount, " lost bytes of it: ", lost.detail()));
   }
   LogError("loss_not_decided",

@@ -170,7 +170,7 @@ TEST_F(LostTest, ATargetThatHasNoRoomForThePrefix) {
   FakeStream* again = nullptr;
   OpenSegment(&again, v1::WRITE_SEGMENT_PREFIX, 2 * kBlockBytes);
   ASSERT_TRUE(again->finished.has_value());
-  EXPECT_THAT(*again->finished, HasReason(reason::kUploadBytesLost));
+  EXPECT_THAT(*again->finished, HasReason(reason::kMountFull));
   EndLost();
   ASSERT_TRUE(client->finished.has_value());
   EXPECT_THAT(*client->finished, HasReason(reason::kUploadBytesLost));

@@ -17,7 +17,9 @@ namespace {
 
 using ::predella::testing::HasReason;
 using ::predella::testing::IsOk;
+using ::predella::testing::StatusIs;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 class MoveTest : public CoreTest {
  protected:
@@ -39,6 +41,28 @@ class MoveTest : public CoreTest {
     fs.Reset();
     return handle;
   }
+  // The same where the file system took what it has no room for, and a sync
+  // says so: as NFS does.
+  std::shared_ptr<UploadHandle> FillUpLate(FakeStream** stream) {
+    Register();
+    Prepare();
+    const auto handle = OpenStream(stream);
+    Write(handle, 0, 4 * kBlockBytes + 100);
+    testing::Fault fault;
+    fault.op = "datasync";
+    fault.path = Inflight();
+    fault.status = MakeError(absl::StatusCode::kResourceExhausted,
+                             reason::kMountFull, "no space left");
+    fault.forever = true;
+    testing::Fault first = fault;
+    first.op = "pwrite";
+    first.during = [this, fault] { fs.Inject(fault); };
+    fs.Inject(first);
+    Write(handle, 4 * kBlockBytes + 100, 2 * kBlockBytes);
+    EXPECT_TRUE(fs.injected());
+    fs.Reset();
+    return handle;
+  }
   control::v1::CoordinatorMessage FullAck() {
     control::v1::CoordinatorMessage message;
     control::v1::UploadFullAck* ack = message.mutable_upload_full_ack();
@@ -47,6 +71,47 @@ class MoveTest : public CoreTest {
     return message;
   }
 };
+
+// The client holds them still: none was ever called safe.
+TEST_F(MoveTest, WhatDidNotGetToTheDiskIsSentAgain) {
+  FakeStream* stream = nullptr;
+  const auto handle = FillUpLate(&stream);
+  ASSERT_NE(Full(), nullptr);
+  EXPECT_EQ(Full()->received_bytes(), 0);
+  EXPECT_THAT(Full()->detail(), HasSubstr("full"));
+  control::v1::CoordinatorMessage ack = FullAck();
+  *ack.mutable_upload_full_ack()->mutable_target() = Target(0);
+  core.OnMessage(session, ack);
+  Run();
+  EXPECT_EQ(stream->sent.back().redirect().offset(), 0);
+  EXPECT_TRUE(peer.copies.empty());
+  EXPECT_EQ(Lost(), nullptr);
+}
+
+// Nobody else has them, and the mount is full: that is what the client hears.
+TEST_F(MoveTest, BytesThatAFullMountLostAreSaidToBeThat) {
+  FakeStream* stream = nullptr;
+  const auto handle = FillUp(&stream);
+  control::v1::CoordinatorMessage ack = FullAck();
+  *ack.mutable_upload_full_ack()->mutable_target() = Target(4 * kBlockBytes);
+  core.OnMessage(session, ack);
+  Run();
+  ASSERT_EQ(peer.copies.size(), 1u);
+  ASSERT_OK(mem.FlipByte(Inflight(), 5));
+  for (int i = 0; i < 2; ++i) {
+    absl::Status read;
+    peer.copies.back().read(
+        0, kBlockBytes, [&read](const auto& bytes) { read = bytes.status(); });
+    Run();
+    EXPECT_THAT(read, StatusIs(absl::StatusCode::kDataLoss));
+    peer.copies.back().done(read);
+    Run();
+    Tick(absl::Seconds(1));
+  }
+  ASSERT_NE(Lost(), nullptr);
+  EXPECT_EQ(Lost()->reason(), "MOUNT_FULL");
+  EXPECT_THAT(Lost()->detail(), HasSubstr("is full"));
+}
 
 TEST_F(MoveTest, TheTailGoesOnElsewhereAndThePrefixIsCopied) {
   FakeStream* stream = nullptr;

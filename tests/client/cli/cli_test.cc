@@ -262,6 +262,46 @@ TEST_F(CliTest, PutPrintsTheIdLast) {
   EXPECT_EQ(out_.str(), std::string(kImage) + "\n");
 }
 
+// Its mount took the bytes, and said later that it had no room for them.
+TEST_F(CliTest, AFileIsSentAgainWhenItsMountWasFull) {
+  const std::string file = ::testing::TempDir() + "cli_put_again";
+  std::ofstream(file) << "panel";
+  std::vector<std::string> came;
+  const auto start = [&came](bool full) {
+    return [&came, full](const UploadOptions& /*options*/)
+               -> absl::StatusOr<std::unique_ptr<ImageWriter>> {
+      auto writer = std::make_unique<NiceMock<MockImageWriter>>();
+      std::string* const bytes = &came.emplace_back();
+      ON_CALL(*writer, Write).WillByDefault([bytes](absl::string_view data) {
+        absl::StrAppend(bytes, data);
+        return absl::OkStatus();
+      });
+      ON_CALL(*writer, bytes_written).WillByDefault([bytes] {
+        return static_cast<int64_t>(bytes->size());
+      });
+      v1::Image image;
+      image.set_name(std::string("images/") + kImage);
+      ON_CALL(*writer, Commit(::testing::_))
+          .WillByDefault(
+              [full, image](const auto&) -> absl::StatusOr<v1::Image> {
+                if (full) {
+                  return MakeError(absl::StatusCode::kResourceExhausted,
+                                   reason::kMountFull, "store-1 is full");
+                }
+                return image;
+              });
+      return writer;
+    };
+  };
+  came.reserve(2);
+  EXPECT_CALL(*connection_, StartUpload)
+      .WillOnce(start(true))
+      .WillOnce(start(false));
+  EXPECT_EQ(Run({"image", "put", file.c_str(), "--id", kImage}), 0);
+  EXPECT_THAT(came, ::testing::ElementsAre("panel", "panel"));
+  EXPECT_THAT(err_.str(), HasSubstr("again: store-1 is full"));
+}
+
 TEST_F(CliTest, VersionAndCompletion) {
   EXPECT_EQ(Run({"version"}), 0);
   EXPECT_EQ(out_.str(), "predella " PREDELLA_VERSION "\n");

@@ -65,6 +65,16 @@ TEST_F(UploadEndTest, LostBytesEndItForEverybody) {
   EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_ABORTED);
 }
 
+TEST_F(UploadEndTest, BytesThatAFullMountLostEndItForWantOfSpace) {
+  FakeAgent* const a = AddConnected("a", 1);
+  ASSERT_OK(Start(image_, upload_, std::nullopt));
+  control::v1::UploadLost lost = Lost();
+  lost.set_reason("MOUNT_FULL");
+  Report(a, lost);
+  EXPECT_EQ(a->ack(upload_)->outcome(), storage::v1::UPLOAD_OUTCOME_ABORTED);
+  EXPECT_EQ(a->ack(upload_)->reason(), "MOUNT_FULL");
+}
+
 TEST_F(UploadEndTest, OnlyItsOwnMountAndGenerationEndIt) {
   AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
