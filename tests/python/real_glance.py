@@ -1,4 +1,6 @@
-"""A glance-api (Debian's) of its own: configured, started, asked by HTTP."""
+"""A glance-api of its own: configured, started, asked by HTTP. It is that of the
+interpreter that runs the tests; PREDELLA_UWSGI names another uwsgi for it.
+"""
 import http.client
 import json
 import os
@@ -58,10 +60,11 @@ WSGI = '''
 from glance.common import wsgi_app
 application = wsgi_app.init_app()
 '''
-UWSGI = '/usr/bin/uwsgi-core'
+DEBIANS_UWSGI = '/usr/bin/uwsgi-core'
+UWSGI = os.environ.get('PREDELLA_UWSGI', DEBIANS_UWSGI)
 UWSGI_INI = '''
 [uwsgi]
-plugins = http,python3
+{plugins}
 http = 127.0.0.1:{port}
 http-auto-chunked = true
 http-chunked-input = true
@@ -87,7 +90,8 @@ class Glance:
     may name {top}, a directory of its own."""
 
     def __init__(self, backends, sections, uwsgi=False):
-        self.uwsgi = uwsgi
+        # Newer ones have no server of their own.
+        self.uwsgi = uwsgi or UWSGI != DEBIANS_UWSGI
         self.top = tempfile.mkdtemp(prefix='pr-glance-', dir='/tmp')
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
@@ -136,7 +140,10 @@ class Glance:
         """As Debian's glance-api-uwsgi.ini has it, in one process."""
         ini = os.path.join(self.top, 'uwsgi.ini')
         with open(ini, 'w', encoding='utf-8') as stream:
-            stream.write(UWSGI_INI.format(top=self.top, port=self.port))
+            # pip's has everything built in.
+            stream.write(UWSGI_INI.format(
+                top=self.top, port=self.port, plugins='plugins = http,python3'
+                if UWSGI == DEBIANS_UWSGI else ''))
         return [UWSGI, '--ini', ini]
 
     def _answers(self):
