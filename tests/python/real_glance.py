@@ -40,6 +40,7 @@ bind_port = {port}
 workers = 1
 enabled_backends = {backends}
 log_file = {top}/glance.log
+{more}
 [database]
 connection = sqlite:///{top}/glance.sqlite
 [glance_store]
@@ -89,7 +90,8 @@ class Glance:
     """`backends` as enabled_backends has it, the first the default; `sections`
     may name {top}, a directory of its own."""
 
-    def __init__(self, backends, sections, uwsgi=False):
+    def __init__(self, backends, sections, uwsgi=False, more=''):
+        self.more = more  # of [DEFAULT]
         # Newer ones have no server of their own.
         self.uwsgi = uwsgi or UWSGI != DEBIANS_UWSGI
         self.top = tempfile.mkdtemp(prefix='pr-glance-', dir='/tmp')
@@ -116,7 +118,7 @@ class Glance:
         with open(self.config, 'w', encoding='utf-8') as stream:
             stream.write(CONF.format(
                 top=self.top, port=self.port, backends=backends,
-                default=backends.split(':')[0],
+                default=backends.split(':')[0], more=self.more,
                 sections=sections.format(top=self.top)))
 
     def start(self):
@@ -179,7 +181,7 @@ class Glance:
         if isinstance(body, dict):
             body = json.dumps(body).encode()
             headers['Content-Type'] = 'application/json'
-        elif body is not None:
+        elif body is not None and 'Content-Type' not in headers:
             headers['Content-Type'] = 'application/octet-stream'
         connection.request(method, path, body, headers,
                            encode_chunked=chunked)
@@ -189,6 +191,13 @@ class Glance:
         if response.headers.get_content_type() == 'application/json':
             data = json.loads(data)
         return response.status, data
+
+    def patch(self, image, changes, **headers):
+        """The status."""
+        return self.call(
+            'PATCH', f'/v2/images/{image}', json.dumps(changes).encode(),
+            Content_Type='application/openstack-images-v2.1-json-patch',
+            **headers)[0]
 
     def create(self, name='a'):
         status, image = self.call('POST', '/v2/images', {
