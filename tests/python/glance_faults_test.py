@@ -164,10 +164,11 @@ class MountsTest(FaultCase):
 
     def mount(self, name, size):
         path = self.cluster.paths[name]
-        code = os.system(f'mount -t tmpfs -o size={size} tmpfs {path}')
-        if code != 0:
-            self.skipTest('needs a mount namespace of its own')
-        self.addCleanup(os.system, f'umount -l {path}')
+        if os.environ.get('PREDELLA_MOUNT_NAMESPACE') != '1':
+            self.skipTest('needs root and a mount namespace')
+        self.assertEqual(0, os.system(
+            f'mount -t tmpfs -o size={size} tmpfs {path}'))
+        self.addCleanup(os.system, f'umount -lq {path}')
 
     def test_unknown_sizes_go_where_there_is_room(self):
         data = data_of(60 * MIB)
