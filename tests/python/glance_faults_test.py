@@ -118,9 +118,10 @@ class KilledAgentTest(FaultCase):
     @staticmethod
     def slowly(data):
         """So that something may happen meanwhile."""
-        for at in range(0, len(data), MIB):
-            time.sleep(0.02)
-            yield data[at:at + MIB]
+        size = MIB // 4  # uWSGI takes no chunks of a MiB
+        for at in range(0, len(data), size):
+            time.sleep(0.005)
+            yield data[at:at + size]
 
 
 class FrozenTest(FaultCase):
