@@ -144,15 +144,6 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
   }
   // Newer than what was deleted of the id before.
   RETURN_IF_ERROR(CheckFree(image_id, deps_.index->Begin().pair()));
-  for (const Uuid& uid : tombstones_->Leftovers(image_id)) {
-    if (uid == mount_uid) {
-      return MakeError(absl::StatusCode::kFailedPrecondition,
-                       reason::kUploadDeleted,
-                       absl::StrCat(ImageName(image_id),
-                                    " was deleted, and its mount has not "
-                                    "confirmed that its file is gone"));
-    }
-  }
   if (validate_only) {
     return ToApi(found.orphan, found.info);
   }

@@ -139,6 +139,42 @@ class AdoptTest(unittest.TestCase):
         self.adopt(image)
         self.assertEqual(data, self.cluster.get(image))
 
+    @unittest.skipUnless(os.geteuid() == 0, 'needs root')
+    def test_files_of_another_user_are_left(self):
+        """An agent runs as Glance's user, and what is not its own stays."""
+        nobody = 65534
+        (theirs, _), (own, data), *_ = self.data.items()
+        for path in (self.top, self.old, os.path.join(self.old, own)):
+            os.chown(path, nobody, nobody)
+        os.chmod(self.top, 0o755)
+        self.cluster = Cluster((100,), [self.old])
+        self.addCleanup(self.cluster.stop)
+        for path in (self.cluster.top, self.cluster.sockets):
+            os.chmod(path, 0o777)
+        as_nobody = ['setpriv', f'--reuid={nobody}', f'--regid={nobody}',
+                     '--clear-groups']
+        made = run([*as_nobody, binary('predella'), 'mount', 'init', self.old,
+                    '--with-images'])
+        self.assertEqual(0, made.code, made.err)
+        self.cluster.coordinator.start()
+        socket = os.path.join(self.cluster.sockets, 'c')
+        wait_until('the coordinator listens', lambda: os.path.exists(socket))
+        os.chmod(socket, 0o777)
+        agent = self.cluster.agents['store-1']
+        agent.argv = as_nobody + agent.argv
+        agent.start()
+        self.cluster.wait_ready()
+        wait_until('the files were listed', lambda: self.adopt(
+            own, check=False).code == 0)
+        self.assertEqual(data, self.cluster.get(own))
+        refused = self.adopt(theirs, check=False)
+        self.assertEqual(1, refused.code)
+        self.assertIn('MOUNT_PERMISSION', refused.err)
+        # It says nothing of the mount.
+        self.assertEqual('HEALTH_ONLINE', self.cluster.cli(
+            'mount', 'stat', 'store-1', '-o', 'json').json['health'])
+        self.assertEqual(0, os.stat(os.path.join(self.old, theirs)).st_uid)
+
     def test_an_agent_that_takes_its_time_or_dies(self):
         self.start()
         slow, killed, *_ = self.data

@@ -57,6 +57,19 @@ class BehaviourTest(behaviour.Behaviour, unittest.TestCase):
         with open(path, 'rb') as stream:
             self.assert_same(stream.read(), data)
 
+    def test_directories_are_held_against_the_service(self):
+        paths = list(self.cluster.paths.values())
+        for other in (None, 'besides'):
+            datadirs = [f'{paths[0]}:100']
+            if other is None:
+                datadirs.append(f'{paths[1]}:200')
+            configure(self, self.cluster,
+                      multifilesystem_store_datadir=datadirs)
+            with self.assertLogs('glance_store_predella', 'DEBUG') as logs:
+                self.add(b'abc')
+            warned = [one for one in logs.output if 'WARNING' in one]
+            self.assertEqual(0 if other is None else 1, len(warned), warned)
+
     def test_the_service_keeps_both_hashes(self):
         image, result = self.add(b'abc')
         stat = self.cluster.cli('image', 'stat', image, '-o', 'json').json

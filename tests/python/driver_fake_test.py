@@ -14,6 +14,7 @@ from glance_store import exceptions
 from glance_store import multi_backend
 
 import behaviour
+from glance_store_predella import datadirs_option
 from glance_store_predella import errors
 from glance_store_predella import options
 from glance_store_predella import store as driver
@@ -253,6 +254,43 @@ class ConfigurationTest(unittest.TestCase):
             store = self.one(predella_endpoint=ENDPOINT)
             self.assert_read_only(store, 'libgrpc++ is missing')
 
+    def test_directories_that_are_no_list_of_directories(self):
+        for text, sentence in (('/a:x', 'is no number'),
+                               ('a:1', 'begin with a slash'),
+                               ('/a:1,/a/:2', '/a twice'),
+                               ('/a:1,/b', 'a priority, or none')):
+            self.assert_read_only(self.one(
+                predella_endpoint=ENDPOINT,
+                multifilesystem_store_datadir=text.split(',')), sentence)
+
+    def test_directories_are_held_against_the_service(self):
+        mounts = [{'name': 'mounts/a', 'path': '/a', 'priority': 100},
+                  {'name': 'mounts/b', 'path': '/x:y/b', 'priority': 200}]
+        for text, said in (
+                ('/a:100,/x:y/b:200', []),
+                ('one=/a/:100,two=/x:y/b:200', []),
+                ('/a,/x:y/b', []),
+                ('/a:200,/x:y/b:200', ['/a has priority 100 and not 200']),
+                ('/a:100', ['it has /x:y/b besides']),
+                ('/a:1,/x:y/b:200,/c:3', ['no mount serves /c',
+                                          '/a has priority 100 and not 1'])):
+            with self.subTest(text):
+                self.native.mounts = mounts
+                store = self.one(
+                    predella_endpoint=ENDPOINT,
+                    multifilesystem_store_datadir=text.split(','))
+                with self.assertLogs('glance_store_predella', 'DEBUG') as logs:
+                    self.add(store)
+                    self.add(store)
+                warned = [one.getMessage() for one in logs.records
+                          if one.levelname == 'WARNING']
+                self.assertEqual(said, [one.split(' has: ')[1]
+                                        for one in warned], 'once each')
+        # One that was not heard yet may be any.
+        self.assertEqual([], datadirs_option.differences(
+            {'/a': 100, '/c': 1},
+            [mounts[0], {'name': 'mounts/c', 'path': '', 'priority': 0}]))
+
     def test_two_stores_of_one_cluster(self):
         _, stores = environment.make_stores(
             fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
@@ -329,7 +367,10 @@ class ConfigurationTest(unittest.TestCase):
 
     def test_options(self):
         for option in options.OPTIONS:
-            self.assertTrue(option.name.startswith('predella_'))
+            # Of the blueprint, and no driver of Glance's has it.
+            self.assertTrue(
+                option.name.startswith('predella_') or
+                option.name == 'multifilesystem_store_datadir')
             self.assertTrue(option.help.strip())
         self.assertEqual([('predella', options.OPTIONS)],
                          options.list_opts())

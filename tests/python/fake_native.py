@@ -204,6 +204,10 @@ class Client:
         return Call(self.service, 'cluster',
                     lambda: {'cluster_uid': self.service.uid})
 
+    def mounts(self):
+        return Call(self.service, 'mounts',
+                    lambda: {'mounts': self.service.mounts})
+
     def delete(self, image, generation):
         def act():
             found = self._find(image)
@@ -221,6 +225,7 @@ class FakeNative:
 
     def __init__(self):
         self.uid = str(uuid.uuid4())
+        self.mounts = []
         self.images = {}
         self.data = {}
         self.failures = {}  # by the operations' names

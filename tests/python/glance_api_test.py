@@ -8,6 +8,8 @@ import socket
 import time
 import unittest
 
+from glance_store import exceptions
+from real_glance import DEBIANS_UWSGI
 from real_glance import Glance
 from real_glance import USER
 from real_glance import UWSGI
@@ -123,8 +125,9 @@ class GlanceCase:
             self.assertEqual(204, self.glance.upload(
                 other, b'other', X_Image_Meta_Store='disk'))
             self.assertEqual((200, b'other'), self.glance.download(other))
-            self.assertEqual(500, self.glance.call(
-                'DELETE', f'/v2/images/{held}')[0])
+            self.assertEqual(
+                503 if hasattr(exceptions, 'TimeoutError') else 500,
+                self.glance.call('DELETE', f'/v2/images/{held}')[0])
         finally:
             self.cluster.coordinator.start()
             self.cluster.wait_ready()
@@ -175,6 +178,7 @@ class GlanceCase:
             self.assert_same(got, data)
 
 
+@unittest.skipIf(UWSGI != DEBIANS_UWSGI, 'of Glances before 33.0')
 class EventletTest(GlanceCase, unittest.TestCase):
     def test_many_at_once(self):
         """More than tpool has threads. Not under real threads: SQLite tells

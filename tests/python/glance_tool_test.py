@@ -133,7 +133,7 @@ class ToolCase(unittest.TestCase):
 
 
 class AdoptTest(ToolCase):
-    def look(self, glance=True, paths=None):
+    def look(self, glance=True, paths=None, directories=()):
         images = None
         if glance:
             args = command._parser().parse_args(
@@ -141,7 +141,8 @@ class AdoptTest(ToolCase):
             images = command._database(args).images()
         # The change time of files can not be set, so the clock is.
         files = adopt.look(self.cluster, paths or list(self.paths.values()),
-                           images, 300, lambda: time.time() + 1000)
+                           images, 300, directories,
+                           lambda: time.time() + 1000)
         return {os.path.relpath(one.path, self.top): one.kind
                 for one in files}
 
@@ -186,6 +187,15 @@ class AdoptTest(ToolCase):
                          self.look())
         # Without Glance nobody knows which.
         self.assertEqual({adopt.TWICE}, set(self.look(glance=False).values()))
+
+    def test_where_glance_has_a_mount_elsewhere(self):
+        image = self.image('file:///var/lib/glance/images/ID')
+        self.write('a', image)
+        self.assertEqual({f'a/{image}': adopt.CONFLICT}, self.look())
+        self.assertEqual({f'a/{image}': adopt.TAKE}, self.look(
+            directories=['a=/var/lib/glance/images']))
+        self.assertEqual({f'a/{image}': adopt.CONFLICT}, self.look(
+            directories=['b=/var/lib/glance/images']))
 
     def test_what_the_cluster_has(self):
         here, elsewhere = str(uuid.uuid4()), str(uuid.uuid4())

@@ -1,4 +1,6 @@
-"""A glance-api (Debian's) of its own: configured, started, asked by HTTP."""
+"""A glance-api of its own: configured, started, asked by HTTP. It is that of the
+interpreter that runs the tests; PREDELLA_UWSGI names another uwsgi for it.
+"""
 import http.client
 import json
 import os
@@ -38,6 +40,7 @@ bind_port = {port}
 workers = 1
 enabled_backends = {backends}
 log_file = {top}/glance.log
+{more}
 [database]
 connection = sqlite:///{top}/glance.sqlite
 [glance_store]
@@ -58,10 +61,11 @@ WSGI = '''
 from glance.common import wsgi_app
 application = wsgi_app.init_app()
 '''
-UWSGI = '/usr/bin/uwsgi-core'
+DEBIANS_UWSGI = '/usr/bin/uwsgi-core'
+UWSGI = os.environ.get('PREDELLA_UWSGI', DEBIANS_UWSGI)
 UWSGI_INI = '''
 [uwsgi]
-plugins = http,python3
+{plugins}
 http = 127.0.0.1:{port}
 http-auto-chunked = true
 http-chunked-input = true
@@ -86,8 +90,10 @@ class Glance:
     """`backends` as enabled_backends has it, the first the default; `sections`
     may name {top}, a directory of its own."""
 
-    def __init__(self, backends, sections, uwsgi=False):
-        self.uwsgi = uwsgi
+    def __init__(self, backends, sections, uwsgi=False, more=''):
+        self.more = more  # of [DEFAULT]
+        # Newer ones have no server of their own.
+        self.uwsgi = uwsgi or UWSGI != DEBIANS_UWSGI
         self.top = tempfile.mkdtemp(prefix='pr-glance-', dir='/tmp')
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
@@ -112,7 +118,7 @@ class Glance:
         with open(self.config, 'w', encoding='utf-8') as stream:
             stream.write(CONF.format(
                 top=self.top, port=self.port, backends=backends,
-                default=backends.split(':')[0],
+                default=backends.split(':')[0], more=self.more,
                 sections=sections.format(top=self.top)))
 
     def start(self):
@@ -136,7 +142,10 @@ class Glance:
         """As Debian's glance-api-uwsgi.ini has it, in one process."""
         ini = os.path.join(self.top, 'uwsgi.ini')
         with open(ini, 'w', encoding='utf-8') as stream:
-            stream.write(UWSGI_INI.format(top=self.top, port=self.port))
+            # pip's has everything built in.
+            stream.write(UWSGI_INI.format(
+                top=self.top, port=self.port, plugins='plugins = http,python3'
+                if UWSGI == DEBIANS_UWSGI else ''))
         return [UWSGI, '--ini', ini]
 
     def _answers(self):
@@ -172,7 +181,7 @@ class Glance:
         if isinstance(body, dict):
             body = json.dumps(body).encode()
             headers['Content-Type'] = 'application/json'
-        elif body is not None:
+        elif body is not None and 'Content-Type' not in headers:
             headers['Content-Type'] = 'application/octet-stream'
         connection.request(method, path, body, headers,
                            encode_chunked=chunked)
@@ -182,6 +191,13 @@ class Glance:
         if response.headers.get_content_type() == 'application/json':
             data = json.loads(data)
         return response.status, data
+
+    def patch(self, image, changes, **headers):
+        """The status."""
+        return self.call(
+            'PATCH', f'/v2/images/{image}', json.dumps(changes).encode(),
+            Content_Type='application/openstack-images-v2.1-json-patch',
+            **headers)[0]
 
     def create(self, name='a'):
         status, image = self.call('POST', '/v2/images', {

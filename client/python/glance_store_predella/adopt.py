@@ -90,21 +90,25 @@ def _judge_by_glance(found, glance):
         found.detail = f'{found.size} bytes of the {glance.size} in Glance'
 
 
-def _named_elsewhere(found, glance):
-    """Whether Glance names another file for the image."""
+def _named_elsewhere(found, glance, places):
+    """The other file that Glance names for the image, or None."""
     if glance is None or glance.locations is None:
         return None
     paths = [relocate.path_of(one.value) for one in glance.locations]
     paths = [path for path in paths if path is not None]
-    if not paths or any(os.path.realpath(path) == os.path.realpath(found.path)
-                        for path in paths):
+    if not paths or any(
+            places.mount_of(path, found.id) == found.mount or
+            os.path.realpath(path) == os.path.realpath(found.path)
+            for path in paths):
         return None
     return paths[0]
 
 
-def look(cluster, paths, glance_images, settle_seconds, clock=time.time):
+def look(cluster, paths, glance_images, settle_seconds, directories=(),
+         clock=time.time):
     """Every file in these directories, and what is to be done about it."""
     mounts = mounts_at(cluster, paths)
+    places = relocate.Places(cluster.mounts(), directories)
     images = cluster.images()
     files = [found for path, mount in mounts.items()
              for found in scan(path, mount, settle_seconds, clock())]
@@ -127,7 +131,7 @@ def look(cluster, paths, glance_images, settle_seconds, clock=time.time):
         glance = None
         if glance_images is not None:
             glance = glance_images.get(found.id)
-            elsewhere = _named_elsewhere(found, glance)
+            elsewhere = _named_elsewhere(found, glance, places)
             if elsewhere is not None:
                 found.kind = TWICE if len(holders[found.id]) > 1 else CONFLICT
                 found.detail = f'Glance names {elsewhere}'

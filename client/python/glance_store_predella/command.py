@@ -56,7 +56,8 @@ def _adopt(args):
     glance = None
     if args.export or args.database or args.config:
         glance = _glance_images(args)
-    files = adopt.look(cluster, args.paths, glance, args.settle)
+    files = adopt.look(cluster, args.paths, glance, args.settle,
+                       args.directory)
     _table(('FILE', 'BYTES', 'IS', ''),
            [(one.path, '-' if one.size is None else str(one.size), one.kind,
              one.detail) for one in sorted(files, key=lambda f: f.path)])
@@ -203,7 +204,7 @@ def _parser():
         help='where Glance has a mount, if elsewhere than its agent')
 
     one = commands.add_parser(
-        'adopt', parents=[of_cluster, of_glance],
+        'adopt', parents=[of_cluster, of_glance, of_places],
         help='take in what Glance\'s filesystem store wrote')
     one.add_argument('paths', nargs='+', metavar='PATH')
     one.add_argument('--dry-run', action='store_true')

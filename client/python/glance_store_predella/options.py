@@ -17,6 +17,16 @@ Possible values:
 Required. Two stores may not have the same endpoint: one cluster is one
 store.
 """),
+    cfg.ListOpt('multifilesystem_store_datadir',
+                help="""
+Directories of the store with their priorities, lower is preferred:
+``/var/glance/store-1:100,/var/glance/store-2:200``.
+
+Not required, and it decides nothing: images lie where the service puts them.
+``predella serve --glance-conf`` takes its directories from this option. At the
+first upload of a process the option is compared with the running service, and
+a difference is logged as a warning.
+"""),
     cfg.IntOpt('predella_write_timeout',
                default=60, min=1, max=3600,
                help="""

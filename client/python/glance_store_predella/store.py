@@ -11,6 +11,7 @@ from glance_store import driver
 from glance_store import exceptions
 from glance_store import location
 
+from glance_store_predella import datadirs_option
 from glance_store_predella import download
 from glance_store_predella import errors
 from glance_store_predella import native
@@ -69,6 +70,7 @@ class Store(driver.Store):
     OPTIONS = options.OPTIONS
 
     _client = None
+    _datadirs = {}
     _claimed_by = None  # the process
     _unusable = 'the store was not configured'
 
@@ -104,6 +106,8 @@ class Store(driver.Store):
                 raise ValueError(
                     f'store {other} has the endpoint {endpoint} as well: one '
                     'cluster is one store')
+        self._datadirs = datadirs_option.parse(
+            config.multifilesystem_store_datadir or [])
         return native.module().Client(
             endpoint, float(config.predella_write_timeout),
             float(config.predella_read_timeout))
@@ -163,7 +167,18 @@ class Store(driver.Store):
                         f'{self.backend_group} reach the same cluster, {uid}: '
                         'one cluster is one store')
         _CLUSTERS[process, uid] = self
+        self._compare_datadirs()
         self._claimed_by = process
+
+    def _compare_datadirs(self):
+        """Whoever wrote the option should hear that it is not so."""
+        if not self._datadirs:
+            return
+        mounts = self._call(self._client.mounts, 'the question for the mounts',
+                            errors.for_add)['mounts']
+        for said in datadirs_option.differences(self._datadirs, mounts):
+            LOG.warning('predella: multifilesystem_store_datadir of %s is not '
+                        'what the service has: %s', self.backend_group, said)
 
     @capabilities.check
     def get(self, location, offset=0, chunk_size=None, context=None):

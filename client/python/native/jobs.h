@@ -174,6 +174,7 @@ class CallJob final : public Job {
   struct Answer {
     v1::Image image;
     std::string cluster_uid;
+    v1::ListMountsResponse mounts;
   };
   using Call = std::function<absl::StatusOr<Answer>(Client&)>;
   static absl::StatusOr<std::shared_ptr<CallJob>> Start(

@@ -76,6 +76,21 @@ py::dict ImageToDict(const v1::Image& image) {
   return result;
 }
 
+py::list MountsToList(const v1::ListMountsResponse& mounts) {
+  py::list result;
+  for (const v1::Mount& mount : mounts.mounts()) {
+    if (mount.admin_state() == v1::ADMIN_STATE_RETIRED) {
+      continue;
+    }
+    py::dict one;
+    one["name"] = mount.name();
+    one["path"] = mount.path();
+    one["priority"] = mount.priority();
+    result.append(one);
+  }
+  return result;
+}
+
 void DefineJob(py::module_& m) {
   py::class_<Job, std::shared_ptr<Job>>(m, "Job")
       .def("ready", &Job::Ready, "What was asked for is there, or failed.")
@@ -261,7 +276,7 @@ class NativeClient {
   std::unique_ptr<Call> Stat(const std::string& image) {
     return Start([image](Client& client) -> absl::StatusOr<CallJob::Answer> {
       ASSIGN_OR_RETURN(v1::Image found, client.GetImage(image));
-      return CallJob::Answer{std::move(found), ""};
+      return CallJob::Answer{std::move(found), "", {}};
     });
   }
 
@@ -277,7 +292,14 @@ class NativeClient {
   std::unique_ptr<Call> Cluster() {
     return Start([](Client& client) -> absl::StatusOr<CallJob::Answer> {
       ASSIGN_OR_RETURN(v1::Cluster cluster, client.GetCluster());
-      return CallJob::Answer{v1::Image(), cluster.uid()};
+      return CallJob::Answer{v1::Image(), cluster.uid(), {}};
+    });
+  }
+
+  std::unique_ptr<Call> Mounts() {
+    return Start([](Client& client) -> absl::StatusOr<CallJob::Answer> {
+      ASSIGN_OR_RETURN(v1::ListMountsResponse mounts, client.ListMounts());
+      return CallJob::Answer{v1::Image(), "", std::move(mounts)};
     });
   }
 
@@ -302,9 +324,11 @@ void DefineClient(py::module_& m) {
             const CallJob::Answer answer = Value(c.job()->Result());
             py::dict result = ImageToDict(answer.image);
             result["cluster_uid"] = answer.cluster_uid;
+            result["mounts"] = MountsToList(answer.mounts);
             return result;
           },
-          "When ready: the image of stat(), the cluster_uid of cluster().");
+          "When ready: the image of stat(), the cluster_uid of cluster(), the "
+          "mounts of mounts().");
   py::class_<NativeClient>(
       m, "Client",
       "One coordinator. Nothing is dialled, and nothing of gRPC is started, "
@@ -319,6 +343,9 @@ void DefineClient(py::module_& m) {
            py::arg("length"), "length 0: to the end.")
       .def("stat", &NativeClient::Stat, py::arg("image"))
       .def("cluster", &NativeClient::Cluster)
+      .def("mounts", &NativeClient::Mounts,
+           "Those that are not given up; path is empty while the agent was not "
+           "heard.")
       .def("delete", &NativeClient::Delete, py::arg("image"),
            py::arg("generation"));
 }
