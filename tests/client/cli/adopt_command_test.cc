@@ -1,8 +1,6 @@
 // `orphan adopt --read`: what a file holds, and what it should hold.
 #include <cstdio>
 #include <fstream>
-#include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -15,6 +13,7 @@
 #include "client/cli/exit_code.h"
 #include "client/mocks/mock_connection.h"
 #include "common/errors.h"
+#include "tests/client/cli/command_fixture.h"
 
 namespace predella::cli {
 namespace {
@@ -22,40 +21,28 @@ namespace {
 using ::testing::_;
 using ::testing::HasSubstr;
 using ::testing::Invoke;
-using ::testing::NiceMock;
 using ::testing::Return;
 
 constexpr char kAdoptImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
 constexpr char kMd5OfAbc[] = "900150983cd24fb0d6963f7d28e17f72";
 
-class AdoptCommandTest : public ::testing::Test {
+class AdoptCommandTest : public CommandFixture {
  protected:
   AdoptCommandTest()
-      : path_(absl::StrCat(::testing::TempDir(), "/", kAdoptImage)) {
+      : CommandFixture({"orphan", "adopt", "store-1", kAdoptImage}),
+        path_(absl::StrCat(::testing::TempDir(), "/", kAdoptImage)) {
     std::ofstream(path_) << "abc";
   }
   ~AdoptCommandTest() override { std::remove(path_.c_str()); }
-  int Run(std::vector<std::string> more) {
-    std::vector<const char*> arguments = {"predella", "orphan", "adopt",
-                                          "store-1", kAdoptImage};
+  int Adopt(const std::vector<std::string>& more) {
+    std::vector<const char*> arguments;
     for (const std::string& one : more) {
       arguments.push_back(one.c_str());
     }
-    out_.str("");
-    err_.str("");
-    Context context;
-    context.out = &out_;
-    context.err = &err_;
-    context.connect = [this](const Context&) { return Client(connection_); };
-    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
-                  &context);
+    return Run(arguments);
   }
 
   const std::string path_;
-  std::shared_ptr<NiceMock<MockConnection>> connection_ =
-      std::make_shared<NiceMock<MockConnection>>();
-  std::ostringstream out_;
-  std::ostringstream err_;
 };
 
 TEST_F(AdoptCommandTest, SaysWhatTheFileHolds) {
@@ -72,7 +59,8 @@ TEST_F(AdoptCommandTest, SaysWhatTheFileHolds) {
         return v1::Orphan();
       }));
   EXPECT_EQ(
-      Run({"--read", path_, "--size", "3", "--hash",
+      Adopt(
+          {"--read", path_, "--size", "3", "--hash",
            absl::StrCat("MD5:", kMd5OfAbc), "--hash",
            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f200"
            "15ad"}),
@@ -82,18 +70,18 @@ TEST_F(AdoptCommandTest, SaysWhatTheFileHolds) {
 
 TEST_F(AdoptCommandTest, AFileThatIsNotAsExpectedIsNotSpokenOf) {
   EXPECT_CALL(*connection_, AdoptOrphan).Times(0);
-  EXPECT_EQ(Run({"--read", path_, "--size", "4"}), kExitFailed);
+  EXPECT_EQ(Adopt({"--read", path_, "--size", "4"}), kExitFailed);
   EXPECT_THAT(err_.str(), HasSubstr("size 3, and not 4"));
   const std::string other(32, '0');
-  EXPECT_EQ(Run({"--read", path_, "--hash", absl::StrCat("md5:", other)}),
+  EXPECT_EQ(Adopt({"--read", path_, "--hash", absl::StrCat("md5:", other)}),
             kExitFailed);
   EXPECT_THAT(err_.str(), HasSubstr(kMd5OfAbc));
   for (const std::string bad : {"md5", "md5:00", "md6:00", "sha512:zz"}) {
-    EXPECT_EQ(Run({"--read", path_, "--hash", bad}), kExitUsage) << bad;
+    EXPECT_EQ(Adopt({"--read", path_, "--hash", bad}), kExitUsage) << bad;
   }
-  EXPECT_EQ(Run({"--read", ::testing::TempDir()}), kExitUsage);
-  EXPECT_EQ(Run({"--read", path_ + ".no"}), kExitUsage);
-  EXPECT_EQ(Run({"--size", "3"}), kExitUsage) << "without a file to read";
+  EXPECT_EQ(Adopt({"--read", ::testing::TempDir()}), kExitUsage);
+  EXPECT_EQ(Adopt({"--read", path_ + ".no"}), kExitUsage);
+  EXPECT_EQ(Adopt({"--size", "3"}), kExitUsage) << "without a file to read";
 }
 
 // An earlier try came as far as the record, and not to the index.
@@ -112,7 +100,7 @@ TEST_F(AdoptCommandTest, OneThatHasItsRecordByNowIsTakenByThat) {
         EXPECT_FALSE(request.has_plain());
         return *orphan;
       }));
-  EXPECT_EQ(Run({"--read", path_}), kExitDone) << err_.str();
+  EXPECT_EQ(Adopt({"--read", path_}), kExitDone) << err_.str();
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "client/mocks/mock_connection.h"
 #include "common/errors.h"
 #include "common/units.h"
+#include "tests/client/cli/command_fixture.h"
 #include "tests/testing/matchers.h"
 
 namespace predella::cli {
@@ -51,26 +52,7 @@ v1::Mount Store(const std::string& name) {
   return mount;
 }
 
-class CliTest : public ::testing::Test {
- protected:
-  int Run(std::vector<const char*> arguments) {
-    arguments.insert(arguments.begin(), "predella");
-    out_.str("");
-    err_.str("");
-    Context context;
-    context.out = &out_;
-    context.err = &err_;
-    context.terminal = terminal_;
-    context.connect = [this](const Context&) { return Client(connection_); };
-    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
-                  &context);
-  }
-  std::shared_ptr<NiceMock<MockConnection>> connection_ =
-      std::make_shared<NiceMock<MockConnection>>();
-  std::ostringstream out_;
-  std::ostringstream err_;
-  bool terminal_ = false;
-};
+class CliTest : public CommandFixture {};
 
 TEST_F(CliTest, MountTable) {
   v1::ListMountsResponse mounts;

@@ -1,8 +1,6 @@
 // Commands about what is degraded, lost, or happened.
 #include <algorithm>
 #include <functional>
-#include <memory>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "client/cli/exit_code.h"
 #include "client/mocks/mock_connection.h"
 #include "common/errors.h"
+#include "tests/client/cli/command_fixture.h"
 #include "tests/testing/matchers.h"
 
 namespace predella::cli {
@@ -25,25 +24,13 @@ using ::testing::_;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Invoke;
-using ::testing::NiceMock;
 using ::testing::Not;
 using ::testing::Return;
 
 constexpr char kDegradedImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
 
-class DegradedCommandsTest : public ::testing::Test {
+class DegradedCommandsTest : public CommandFixture {
  protected:
-  int Run(std::vector<const char*> arguments) {
-    arguments.insert(arguments.begin(), "predella");
-    out_.str("");
-    err_.str("");
-    Context context;
-    context.out = &out_;
-    context.err = &err_;
-    context.connect = [this](const Context&) { return Client(connection_); };
-    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
-                  &context);
-  }
   static v1::ExplainImpactResponse Impact(int64_t count) {
     v1::ExplainImpactResponse impact;
     impact.set_image_count(count);
@@ -61,11 +48,6 @@ class DegradedCommandsTest : public ::testing::Test {
                      reason::kMountNotEmpty, "not accepted",
                      {{"image_count", "12"}, {"lost_digest", "0a1b"}});
   }
-
-  std::shared_ptr<NiceMock<MockConnection>> connection_ =
-      std::make_shared<NiceMock<MockConnection>>();
-  std::ostringstream out_;
-  std::ostringstream err_;
 };
 
 TEST_F(DegradedCommandsTest, AListOfTheDegradedSaysWhy) {

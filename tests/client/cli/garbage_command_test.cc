@@ -1,6 +1,4 @@
 // `predella mount collect-garbage`, and what is shown of held garbage.
-#include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -12,6 +10,7 @@
 #include "client/mocks/mock_connection.h"
 #include "common/collect_garbage.h"
 #include "common/errors.h"
+#include "tests/client/cli/command_fixture.h"
 #include "tests/testing/matchers.h"
 
 namespace predella::cli {
@@ -20,23 +19,11 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Invoke;
-using ::testing::NiceMock;
 using ::testing::Not;
 using ::testing::Return;
 
-class GarbageCommandTest : public ::testing::Test {
+class GarbageCommandTest : public CommandFixture {
  protected:
-  int Run(std::vector<const char*> arguments) {
-    arguments.insert(arguments.begin(), "predella");
-    out_.str("");
-    err_.str("");
-    Context context;
-    context.out = &out_;
-    context.err = &err_;
-    context.connect = [this](const Context&) { return Client(connection_); };
-    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
-                  &context);
-  }
   static v1::Mount Holding(int64_t uploads) {
     v1::Mount mount;
     mount.set_name("mounts/store-1");
@@ -44,11 +31,6 @@ class GarbageCommandTest : public ::testing::Test {
     mount.set_held_upload_bytes(uploads << 20);
     return mount;
   }
-
-  std::shared_ptr<NiceMock<MockConnection>> connection_ =
-      std::make_shared<NiceMock<MockConnection>>();
-  std::ostringstream out_;
-  std::ostringstream err_;
 };
 
 TEST_F(GarbageCommandTest, WithoutYesItOnlySaysWhatWouldBe) {

@@ -1,6 +1,4 @@
 // `predella index check`.
-#include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -10,28 +8,18 @@
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
 #include "client/mocks/mock_connection.h"
+#include "tests/client/cli/command_fixture.h"
 
 namespace predella::cli {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::NiceMock;
 using ::testing::Not;
 using ::testing::Return;
 
-class IndexCheckCommandTest : public ::testing::Test {
+class IndexCheckCommandTest : public CommandFixture {
  protected:
-  int Run(std::vector<const char*> arguments) {
-    arguments.insert(arguments.begin(), {"predella", "index", "check"});
-    out_.str("");
-    err_.str("");
-    Context context;
-    context.out = &out_;
-    context.err = &err_;
-    context.connect = [this](const Context&) { return Client(connection_); };
-    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
-                  &context);
-  }
+  IndexCheckCommandTest() : CommandFixture({"index", "check"}) {}
   static v1::CheckIndexResponse Found() {
     v1::CheckIndexResponse page;
     v1::IndexFinding* finding = page.add_findings();
@@ -49,10 +37,6 @@ class IndexCheckCommandTest : public ::testing::Test {
     page.add_compared("mounts/m-01");
     return page;
   }
-  std::shared_ptr<NiceMock<MockConnection>> connection_ =
-      std::make_shared<NiceMock<MockConnection>>();
-  std::ostringstream out_;
-  std::ostringstream err_;
 };
 
 TEST_F(IndexCheckCommandTest, CleanIsExitCodeZero) {

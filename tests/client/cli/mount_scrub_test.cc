@@ -1,6 +1,4 @@
 // `predella mount scrub`.
-#include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -10,27 +8,17 @@
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
 #include "client/mocks/mock_connection.h"
+#include "tests/client/cli/command_fixture.h"
 
 namespace predella::cli {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::NiceMock;
 using ::testing::Return;
 
-class MountScrubTest : public ::testing::Test {
+class MountScrubTest : public CommandFixture {
  protected:
-  int Run(std::vector<const char*> arguments) {
-    arguments.insert(arguments.begin(), {"predella", "mount", "scrub"});
-    out_.str("");
-    err_.str("");
-    Context context;
-    context.out = &out_;
-    context.err = &err_;
-    context.connect = [this](const Context&) { return Client(connection_); };
-    return RunCli(static_cast<int>(arguments.size()), arguments.data(),
-                  &context);
-  }
+  MountScrubTest() : CommandFixture({"mount", "scrub"}) {}
   static v1::Mount Store(v1::ScrubState state, int64_t faults) {
     v1::Mount mount;
     mount.set_name("mounts/m-01");
@@ -41,10 +29,6 @@ class MountScrubTest : public ::testing::Test {
     mount.mutable_scrub()->set_fault_count(faults);
     return mount;
   }
-  std::shared_ptr<NiceMock<MockConnection>> connection_ =
-      std::make_shared<NiceMock<MockConnection>>();
-  std::ostringstream out_;
-  std::ostringstream err_;
 };
 
 TEST_F(MountScrubTest, WhatIsAskedFor) {
