@@ -234,6 +234,8 @@ void AgentCore::HearLocked(const storage::v1::Generation& pair) {
 void AgentCore::FenceSyncedLocked(const Generation& pair) {
   if (pair.After(memory_.fence)) {
     memory_.fence = pair;
+    // The coordinator knows an older copy by it: told at once.
+    next_heartbeat_ = seams_.clock->Boot();
   }
 }
 

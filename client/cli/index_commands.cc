@@ -20,6 +20,7 @@
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/local_mount.h"
 #include "client/cli/output.h"
 #include "client/cli/serve/datadirs.h"
 #include "client/cli/serve/process_runner.h"
@@ -32,6 +33,7 @@ namespace {
 
 // A million records on a slow disk; a mount that hangs says nothing for ever.
 constexpr absl::Duration kDescribeTimeout = absl::Minutes(30);
+constexpr absl::Duration kRebuildLookTimeout = absl::Seconds(5);
 
 struct IndexArguments {
   std::string state_dir;
@@ -47,14 +49,19 @@ struct IndexArguments {
 absl::StatusOr<std::string> Describe(const Datadir& datadir,
                                      const Context& context) {
   *context.err << "reading " << datadir.path << "\n" << std::flush;
+  const absl::Status hangs = absl::UnavailableError(absl::StrCat(
+      datadir.path,
+      " does not answer: leave it out, the others remember it and it is "
+      "taken in later (predella mount confirm)"));
+  // To read all of a large one may take long; to look at it does not.
+  if (!LookAtMount(datadir.path, kRebuildLookTimeout).answered) {
+    return hangs;
+  }
   const auto run = RunAndCapture({SiblingBinary("predella-agent"), "describe",
                                   absl::StrCat("--path=", datadir.path)},
                                  kDescribeTimeout);
   if (absl::IsDeadlineExceeded(run.status())) {
-    return absl::UnavailableError(absl::StrCat(
-        datadir.path,
-        " does not answer: leave it out, the others remember it and it is "
-        "taken in later (predella mount confirm)"));
+    return hangs;
   }
   RETURN_IF_ERROR(run.status());
   if (run->exit_code != 0) {

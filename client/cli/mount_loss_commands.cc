@@ -86,7 +86,13 @@ absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
       all.clear_images();
       all.clear_next_page_token();
       if (!json) {
-        *context.out << "on " << absl::StrJoin(a.names, ", ") << ": "
+        std::vector<std::string> names;
+        for (const std::string& name : a.names) {
+          if (std::find(names.begin(), names.end(), name) == names.end()) {
+            names.push_back(name);
+          }
+        }
+        *context.out << "on " << absl::StrJoin(names, ", ") << ": "
                      << CountAndBytes(page.image_count(), page.image_bytes())
                      << "\nno copy elsewhere: "
                      << CountAndBytes(page.only_copy_count(),

@@ -37,7 +37,9 @@ constexpr HealthText kHealthTexts[] = {
      "what is at its path is not the mount, or not all of it",
      "mount the file system that belongs there, or put back what is missing of "
      ".predella, a file or directory empty if need be; the agent goes on by "
-     "itself; a new disk in its place: predella mount replace $0 --dry-run"},
+     "itself; an older copy that is all there is: start its agent again, then "
+     "predella mount confirm $0; a new disk in its place: predella mount "
+     "replace $0 --dry-run"},
     {v1::HEALTH_FAILED, "MOUNT_FAILED", "reads of the probe fail",
      "look at the kernel log of its host; what is on it: predella mount "
      "impact $0"},

@@ -100,6 +100,9 @@ v1::Cluster ClusterView::Get() const {
     CountMount(info, &counted, &cluster);
     if (info.view.admin_state == storage::v1::ADMIN_STATE_MAINTENANCE) {
       CheckExcused(info, &cluster);
+      if (info.row.unconfirmed()) {
+        CheckTrust(info, &cluster);  // no work on it settles that
+      }
     } else {
       CheckMount(info, &cluster);
     }

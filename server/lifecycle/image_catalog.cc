@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,13 +42,15 @@ absl::Status Unsure(const Uuid& image_id, absl::string_view reason,
 
 ImageCatalog::ImageCatalog(const LifecycleDeps& deps, TrustKeeper* trust,
                            UploadTable* uploads, UploadManager* upload_manager,
-                           Tombstones* tombstones, Inventory* inventory)
+                           Tombstones* tombstones, Inventory* inventory,
+                           CopyVerifier* verifier)
     : deps_(deps),
       trust_(trust),
       uploads_(uploads),
       upload_manager_(upload_manager),
       tombstones_(tombstones),
-      inventory_(inventory) {}
+      inventory_(inventory),
+      verifier_(verifier) {}
 
 void ImageCatalog::OnDeleted(std::function<void()> deleted) {
   deleted_ = std::move(deleted);
@@ -194,6 +198,33 @@ absl::Status ImageCatalog::CoverAllBelow(const Uuid& image_id) {
   return CommitDelete(image_id, Scope::kAllBelow, {}, std::move(txn));
 }
 
+// Where a file of this very generation lies, or did when it was last seen: the
+// image shall not rise from there, whenever the mount comes back.
+std::vector<Uuid> ImageCatalog::MayHold(
+    const storage::v1::ImageRow& row) const {
+  std::set<std::string> uids(row.left_mount_uids().begin(),
+                             row.left_mount_uids().end());
+  for (const storage::v1::CopyRow& copy : row.copies()) {
+    uids.insert(copy.mount_uid());
+  }
+  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
+  for (const MountInfo& info : deps_.registry->List()) {
+    const std::optional<Orphan> orphan = inventory_->FindOrphan(
+        Uuid::FromBytesOrNone(info.row.mount_uid()), image_id);
+    if (orphan.has_value() && orphan->record.has_value() && !IsRetired(info) &&
+        Generation::FromProto(orphan->record->generation()) ==
+            Generation::FromProto(row.generation())) {
+      uids.insert(info.row.mount_uid());
+    }
+  }
+  std::vector<Uuid> out;
+  out.reserve(uids.size());
+  for (const std::string& uid : uids) {
+    out.push_back(Uuid::FromBytesOrNone(uid));
+  }
+  return out;
+}
+
 absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
                                      Scope scope) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
@@ -204,10 +235,7 @@ absl::Status ImageCatalog::DeleteRow(const storage::v1::ImageRow& row,
   for (const storage::v1::CopyRow& copy : row.copies()) {
     holders.push_back(Uuid::FromBytesOrNone(copy.mount_uid()));
   }
-  std::vector<Uuid> pending = holders;
-  for (const std::string& uid : row.left_mount_uids()) {
-    pending.push_back(Uuid::FromBytesOrNone(uid));
-  }
+  const std::vector<Uuid> pending = MayHold(row);
   IndexTxn txn = deps_.index->Begin();
   const Generation pair = txn.pair();
   txn.RequireImage(row);

@@ -15,6 +15,7 @@
 #include "common/ids.h"
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/image_service.pb.h"
+#include "server/lifecycle/copy_verifier.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/lifecycle_options.h"
 #include "server/lifecycle/tombstones.h"
@@ -28,7 +29,8 @@ class ImageCatalog {
  public:
   ImageCatalog(const LifecycleDeps& deps, TrustKeeper* trust,
                UploadTable* uploads, UploadManager* upload_manager,
-               Tombstones* tombstones, Inventory* inventory);
+               Tombstones* tombstones, Inventory* inventory,
+               CopyVerifier* verifier);
   // Called after a delete was acknowledged, to have the files unlinked soon.
   void OnDeleted(std::function<void()> deleted);
 
@@ -53,7 +55,9 @@ class ImageCatalog {
 
   // image_choice.cc. Keeps one of the generations of an image and has the
   // files of the others removed. NOT_FOUND, GENERATION_MISMATCH when none is
-  // this one; FAILED_PRECONDITION, RECOVERING. Nothing to choose: OK.
+  // this one; FAILED_PRECONDITION, RECOVERING. What is kept is read whole
+  // first: DATA_LOSS when it is not, ABORTED while that goes on, and the same
+  // request again says what came of it. Nothing to choose: OK.
   absl::StatusOr<v1::Image> Choose(const Uuid& image_id,
                                    const Generation& generation,
                                    bool validate_only);
@@ -64,6 +68,7 @@ class ImageCatalog {
   // FAILED_PRECONDITION when no copy of it can be read: MOUNT_RETIRED where all
   // were given up, else REPLICA_MISSING.
   absl::Status CheckChoosable(const storage::v1::ImageRow& keep) const;
+  absl::Status VerifyKept(const storage::v1::ImageRow& keep);
   absl::Status CommitChoice(const std::optional<storage::v1::ImageRow>& row,
                             const std::vector<storage::v1::ConflictRow>& others,
                             const storage::v1::ImageRow& keep);
@@ -73,6 +78,7 @@ class ImageCatalog {
   // its own pair.
   enum class Scope { kKnown, kAllBelow };
   Scope ScopeOf(const DeleteRequest& request) const;
+  std::vector<Uuid> MayHold(const storage::v1::ImageRow& row) const;
   absl::Status DeleteRow(const storage::v1::ImageRow& row, Scope scope);
   // Has the open uploads of an image closed.
   struct ClosedUploads {
@@ -99,6 +105,7 @@ class ImageCatalog {
   UploadManager* const upload_manager_;
   Tombstones* const tombstones_;
   Inventory* const inventory_;
+  CopyVerifier* const verifier_;
   std::function<void()> deleted_;  // constant after OnDeleted
 };
 

@@ -16,6 +16,9 @@
 namespace predella::server {
 namespace {
 
+// How long a command waits for the bytes to be read.
+constexpr absl::Duration kChoiceWait = absl::Seconds(7);
+
 bool Is(const storage::v1::ImageRow& row, const Generation& generation) {
   return Generation::FromProto(row.generation()) == generation;
 }
@@ -85,6 +88,7 @@ absl::StatusOr<v1::Image> ImageCatalog::Choose(const Uuid& image_id,
     if (validate_only || conflicts.empty()) {
       return Get(image_id);
     }
+    RETURN_IF_ERROR(VerifyKept(*keep));
     const absl::Status status = CommitChoice(row, conflicts, *keep);
     if (status.ok()) {
       LogInfo("image_chosen", {{"image", image_id.ToString()},
@@ -137,6 +141,31 @@ absl::Status ImageCatalog::CheckChoosable(
                    retired ? "choose another"
                            : "bring its copy back, or choose another"),
       {{"image", ImageName(Uuid::FromBytesOrNone(keep.image_id()))}});
+}
+
+// Nobody may have read it since RECOVERING: a scrub names what rows name.
+absl::Status ImageCatalog::VerifyKept(const storage::v1::ImageRow& keep) {
+  const Generation generation = Generation::FromProto(keep.generation());
+  absl::Status verified;
+  for (const storage::v1::CopyRow& copy : keep.copies()) {
+    const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+    const std::optional<MountInfo> info = deps_.registry->Find(uid);
+    if (!info.has_value() || IsRetired(*info) || !Readable(*info) ||
+        deps_.index->FaultOf(keep, uid).has_value()) {
+      continue;
+    }
+    verified = verifier_->Verify(uid, Uuid::FromBytesOrNone(keep.image_id()),
+                                 generation, kChoiceWait);
+    if (verified.ok()) {
+      return verified;
+    }
+  }
+  return absl::IsAborted(verified)
+             ? verified
+             : Annotate(verified,
+                        absl::StrCat("generation ", generation.ToString(),
+                                     " is not whole, and the others would be "
+                                     "removed for it: choose another"));
 }
 
 absl::Status ImageCatalog::CommitChoice(

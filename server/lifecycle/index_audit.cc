@@ -175,16 +175,16 @@ std::string IndexAudit::WhyNot(const MountInfo& info, int64_t after) const {
   if (info.row.unconfirmed()) {
     return "it is UNCONFIRMED";
   }
+  if (CountsAsDegraded(info.health)) {
+    return absl::StrCat(
+        "it is ", absl::StripPrefix(v1::Health_Name(info.health), "HEALTH_"),
+        info.health_detail.empty() ? "" : ": ", info.health_detail);
+  }
   if (!info.attached) {
     return "its agent is not connected";
   }
   if (!info.trusted) {
     return "it is not trusted: it knows more than the index";
-  }
-  if (CountsAsDegraded(info.health)) {
-    return absl::StrCat(
-        "it is ", absl::StripPrefix(v1::Health_Name(info.health), "HEALTH_"),
-        info.health_detail.empty() ? "" : ": ", info.health_detail);
   }
   const Inventory::Relisted listed = inventory_->RelistedSince(
       Uuid::FromBytesOrNone(info.row.mount_uid()), after);
@@ -343,6 +343,27 @@ Finding IndexAudit::OrphanFinding(const Orphan& orphan,
         rm);
   }
   return finding;
+}
+
+void IndexAudit::Add(const Finding& finding,
+                     v1::CheckIndexResponse* response) const {
+  v1::IndexFinding out = ToApi(finding);
+  if (finding.code == "COPY_MISSING" || finding.code == "COPY_DAMAGED") {
+    for (const MountInfo& info : deps_.registry->List()) {
+      const std::optional<Orphan> orphan = inventory_->FindOrphan(
+          Uuid::FromBytesOrNone(info.row.mount_uid()), finding.image_id);
+      if (orphan.has_value() && orphan->record.has_value() &&
+          !IsRetired(info)) {
+        out.set_next_step(absl::StrCat(
+            "a file of it lies on ", info.row.mount_name(),
+            ", which a delete of the image would take, too: predella orphan "
+            "adopt ",
+            info.row.mount_name(), " ", finding.image_id.ToString(),
+            " puts it in the place of the bad copy if it is whole"));
+      }
+    }
+  }
+  *response->add_findings() = std::move(out);
 }
 
 v1::IndexFinding IndexAudit::ToApi(const Finding& finding) const {

@@ -62,9 +62,8 @@ class IndexAudit {
                           const storage::v1::ImageRow& row) const;
   Finding OrphanFinding(const Orphan& orphan, const MountInfo& info) const;
   v1::IndexFinding ToApi(const Finding& finding) const;
-  void Add(const Finding& finding, v1::CheckIndexResponse* response) const {
-    *response->add_findings() = ToApi(finding);
-  }
+  // Says where a file lies that may take the place of a bad copy.
+  void Add(const Finding& finding, v1::CheckIndexResponse* response) const;
 
   const LifecycleDeps deps_;
   TrustKeeper* const trust_;

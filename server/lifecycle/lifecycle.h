@@ -9,6 +9,7 @@
 
 #include "server/lifecycle/agent_watch.h"
 #include "server/lifecycle/cluster_view.h"
+#include "server/lifecycle/copy_verifier.h"
 #include "server/lifecycle/event_log.h"
 #include "server/lifecycle/event_recorder.h"
 #include "server/lifecycle/image_catalog.h"
@@ -78,6 +79,7 @@ class Lifecycle {
   StaleMounts stale_;
   AgentWatch watch_;
   SessionManager sessions_;
+  CopyVerifier verifier_;
   Tombstones tombstones_;
   UploadManager upload_manager_;
   Reaper reaper_;

@@ -55,6 +55,11 @@ absl::Status ScrubKeeper::Apply(const Uuid& mount_uid,
   for (int i = 0; i < kMaxCommitTries; ++i) {
     ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
                      deps_.index->GetImage(image_id));
+    if (finding.has_generation() &&
+        finding.fault() != storage::v1::COPY_FAULT_UNSPECIFIED &&
+        IsOfConflict(mount_uid, finding)) {
+      return NoteConflict(mount_uid, finding);
+    }
     // Removed, moved or replaced meanwhile, or never ours.
     if (!image.has_value() || !HoldsCopy(*image, mount_uid) ||
         (finding.has_generation() &&
@@ -68,6 +73,46 @@ absl::Status ScrubKeeper::Apply(const Uuid& mount_uid,
     }
   }
   return TooManyConflicts(image_id.ToString());
+}
+
+bool ScrubKeeper::IsOfConflict(const Uuid& mount_uid,
+                               const control::v1::CopyFinding& finding) const {
+  const auto conflicts =
+      deps_.index->ConflictsOf(Uuid::FromBytesOrNone(finding.image_id()));
+  return conflicts.ok() &&
+         std::any_of(
+             conflicts->begin(), conflicts->end(),
+             [&](const storage::v1::ConflictRow& conflict) {
+               return HoldsCopy(conflict.image(), mount_uid) &&
+                      Generation::FromProto(conflict.image().generation()) ==
+                          Generation::FromProto(finding.generation());
+             });
+}
+
+// Faults are of rows, and this generation is none yet: the event names it, the
+// pass counts it, and whoever would choose it is refused (ImageCatalog).
+absl::Status ScrubKeeper::NoteConflict(
+    const Uuid& mount_uid, const control::v1::CopyFinding& finding) {
+  RETURN_IF_ERROR(CheckWritable(*deps_.index));
+  control::v1::CopyFinding named = finding;
+  named.set_detail(absl::StrCat(
+      "generation ", Generation::FromProto(finding.generation()).ToString(),
+      ", which waits for a choice: ", finding.detail()));
+  IndexTxn txn = deps_.index->Begin();
+  PutFindingEvent(mount_uid, named, &txn);
+  RETURN_IF_ERROR(deps_.index->Commit(std::move(txn)));
+  CountFound(mount_uid, Uuid::FromBytesOrNone(finding.image_id()));
+  return absl::OkStatus();
+}
+
+void ScrubKeeper::CountFound(const Uuid& mount_uid, const Uuid& image_id) {
+  MutexLock lock(&mu_);
+  Pass& pass = passes_[mount_uid];
+  if (pass.row.state() == storage::v1::SCRUB_STATE_RUNNING &&
+      image_id > Uuid::FromBytesOrNone(pass.row.last_image_id())) {
+    pass.ahead.insert(image_id);
+    pass.found.insert(image_id);
+  }
 }
 
 absl::Status ScrubKeeper::TryApply(const Uuid& mount_uid,
@@ -102,12 +147,8 @@ absl::Status ScrubKeeper::TryApply(const Uuid& mount_uid,
                                             {"mount", mount_uid.ToString()},
                                             {"detail", finding.detail()}});
   }
-  MutexLock lock(&mu_);
-  Pass& pass = passes_[mount_uid];
-  if (!whole && pass.row.state() == storage::v1::SCRUB_STATE_RUNNING &&
-      image_id > Uuid::FromBytesOrNone(pass.row.last_image_id())) {
-    pass.ahead.insert(image_id);
-    pass.found.insert(image_id);
+  if (!whole) {
+    CountFound(mount_uid, image_id);
   }
   return absl::OkStatus();
 }

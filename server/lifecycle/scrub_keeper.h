@@ -141,6 +141,12 @@ class ScrubKeeper {
   absl::Status TryApply(const Uuid& mount_uid,
                         const storage::v1::ImageRow& image,
                         const control::v1::CopyFinding& finding);
+  // Of a generation that waits for a choice.
+  bool IsOfConflict(const Uuid& mount_uid,
+                    const control::v1::CopyFinding& finding) const;
+  absl::Status NoteConflict(const Uuid& mount_uid,
+                            const control::v1::CopyFinding& finding);
+  void CountFound(const Uuid& mount_uid, const Uuid& image_id);
   void PutFindingEvent(const Uuid& mount_uid,
                        const control::v1::CopyFinding& finding, IndexTxn* txn);
   // Commits the row with an event, where `kind` is not empty.

@@ -378,8 +378,7 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   attach->set_claim_label(claim_label);
   attach->set_mount_key(
       DeriveMountKey(deps_.index->cluster().cluster_key(), uid));
-  const Generation heard = deps_.index->synced_pair();
-  *attach->mutable_heard() = heard.ToProto();
+  *attach->mutable_heard() = deps_.index->synced_pair().ToProto();
   for (control::v1::OpenUpload& open : uploads_->OpenUploadsOn(uid)) {
     *attach->add_open_uploads() = std::move(open);
   }
@@ -390,7 +389,6 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
   {
     MutexLock lock(&session->mu);
     session->roster = roster.SerializeAsString();
-    session->attach_heard = heard;
     session->may_collect = attach->may_collect();
   }
   Send(session.get(), std::move(message));
@@ -399,7 +397,6 @@ void SessionManager::SendAttach(const SessionPtr& session, bool claim_label) {
 void SessionManager::HandleAttachDone(const SessionPtr& session,
                                       const control::v1::AttachDone& done) {
   Uuid uid;
-  Generation heard;
   bool late = false;
   {
     MutexLock lock(&session->mu);
@@ -410,7 +407,6 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
     }
     session->state = State::kAttached;
     uid = session->mount_uid;
-    heard = session->attach_heard;
   }
   // Uploads first: while one is undecided, no NOT_FOUND may pass.
   for (const control::v1::UploadStatus& status : done.uploads()) {
@@ -436,7 +432,7 @@ void SessionManager::HandleAttachDone(const SessionPtr& session,
     changed_->Notify();
     return;
   }
-  stale_->Synced(uid, heard);
+  stale_->Attached(uid);
   const std::optional<MountInfo> info = deps_.registry->Find(uid);
   const bool trusted = info.has_value() && trust_->MayTrust(*info);
   deps_.registry->Attached(uid, session->number(), trusted);

@@ -13,7 +13,6 @@
 #include "absl/base/thread_annotations.h"
 
 #include "common/executor.h"
-#include "common/generation.h"
 #include "common/ids.h"
 #include "common/mutex.h"
 #include "server/lifecycle/session_manager.h"
@@ -57,8 +56,6 @@ struct SessionManager::Session {
   std::string roster ABSL_GUARDED_BY(mu);
   // The mount's own, as it registered: read when RECOVERING begins.
   std::vector<storage::v1::RosterEntry> remembered ABSL_GUARDED_BY(mu);
-  // What it was told with Attach: synced in its fence when it answers.
-  Generation attach_heard ABSL_GUARDED_BY(mu);
   std::map<int64_t, Done> pending ABSL_GUARDED_BY(mu);
 };
 

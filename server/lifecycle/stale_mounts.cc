@@ -26,9 +26,13 @@ Generation LastHeard(absl::Span<const storage::v1::FenceEntry> known) {
 
 void StaleMounts::Synced(const Uuid& mount_uid, const Generation& pair) {
   MutexLock lock(&mu_);
-  copies_.erase(mount_uid);  // the one that is attached is the mount
   Generation& synced = synced_[mount_uid];
   synced = pair.After(synced) ? pair : synced;
+}
+
+void StaleMounts::Attached(const Uuid& mount_uid) {
+  MutexLock lock(&mu_);
+  copies_.erase(mount_uid);
 }
 
 absl::Status StaleMounts::Check(

@@ -32,8 +32,12 @@ class StaleMounts {
  public:
   explicit StaleMounts(const LifecycleDeps& deps) : deps_(deps) {}
 
-  // The pair is synced in the fence of the mount, which is attached.
+  // The agent of the mount, which is attached, says that the pair is synced in
+  // its fence. (What it was told with Attach need not be: a mount that takes no
+  // writes is attached, too.)
   void Synced(const Uuid& mount_uid, const Generation& pair);
+  // The directory is the mount from here on.
+  void Attached(const Uuid& mount_uid);
   // What a mount knows, when it registers. FAILED_PRECONDITION, MOUNT_STALE
   // with the numbers; reads the index's list of the mount's images only where
   // the newest of them is one that the mount has not heard of.

@@ -275,8 +275,8 @@ UploadManager::MoveOn(const storage::v1::UploadRow& first,
     if (!reservation.ok()) {
       refusal = MakeError(
           reservation.status().code(), ReasonOf(reservation.status()),
-          absl::StrCat("the mount filled up after ", full.received_bytes(),
-                       " bytes (", full.detail(),
+          absl::StrCat("the mount could take no more after ",
+                       full.received_bytes(), " bytes (", full.detail(),
                        ") and no other can take the image: ",
                        reservation.status().message()),
           MetadataOf(reservation.status()));

@@ -1,6 +1,7 @@
 """Nobody acts twice and nobody writes to the wrong place."""
 import os
 import shutil
+import time
 import unittest
 
 from cluster import (Cluster, ClusterTest, Daemon, binary, run, wait_until)
@@ -166,6 +167,7 @@ class ExclusionTest(ClusterTest):
             'image', 'put', '-', data=b'x', check=False).code == 0)
         # A fence and tombstones that nobody can read are said to be.
         agent = self.cluster.agents['store-1']
+        time.sleep(3)  # the coordinator has heard what is synced there
         agent.kill()
         for name in ('fence', 'tombstones'):
             with open(os.path.join(path, '.predella', name), 'r+b') as f:

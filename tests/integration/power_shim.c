@@ -55,7 +55,17 @@ __attribute__((constructor)) static void Begin(void) {
   count = shared;
 }
 
+// Where the power fails nobody hears an error of the disk any more: another
+// thread, in a call at that moment, does not live to see one.
+static int cut;
+static void StopIfCut(void) {
+  while (__atomic_load_n(&cut, __ATOMIC_SEQ_CST)) {
+    pause();
+  }
+}
+
 static void Point(void) {
+  StopIfCut();
   __atomic_fetch_add(&count->inside, 1, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&count->left, __ATOMIC_SEQ_CST) <= 0 ||
       __atomic_fetch_sub(&count->left, 1, __ATOMIC_SEQ_CST) != 1) {
@@ -63,6 +73,7 @@ static void Point(void) {
     return;
   }
   uint32_t how = 2;
+  __atomic_store_n(&cut, 1, __ATOMIC_SEQ_CST);
   if (ioctl(disk, SHUTDOWN, &how) != 0) {
     perror("power_shim");
     _exit(3);
@@ -107,11 +118,13 @@ static int Skipped(int fd) {
 }
 
 #define NEXT(NAME, TYPE) ((TYPE)dlsym(RTLD_NEXT, #NAME))
-#define SYNC(NAME)                       \
-  int NAME(int fd) {                     \
-    if (Skipped(fd)) return 0;           \
-    OfFile(fd);                          \
-    return NEXT(NAME, int (*)(int))(fd); \
+#define SYNC(NAME)                                   \
+  int NAME(int fd) {                                 \
+    if (Skipped(fd)) return 0;                       \
+    OfFile(fd);                                      \
+    const int result = NEXT(NAME, int (*)(int))(fd); \
+    StopIfCut();                                     \
+    return result;                                   \
   }
 SYNC(fsync)
 SYNC(fdatasync)
@@ -124,8 +137,11 @@ int sync_file_range(int fd, off64_t offset, off64_t bytes, unsigned flags) {
 }
 ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
   OfFile(fd);
-  return NEXT(pwrite, ssize_t(*)(int, const void*, size_t, off_t))(
-      fd, data, size, offset);
+  const ssize_t result =
+      NEXT(pwrite, ssize_t(*)(int, const void*, size_t, off_t))(fd, data, size,
+                                                                offset);
+  StopIfCut();
+  return result;
 }
 ssize_t write(int fd, const void* data, size_t size) {
   OfFile(fd);

@@ -230,10 +230,12 @@ class WrongDirectoryTest(unittest.TestCase):
         self.assertEqual(self.cluster.get(image), kept)
         self.assertIn(later, self.cluster.cli(
             'image', 'ls', '--degraded').text)
+        # And then that is the mount, and the other one is older.
+        time.sleep(3)  # the coordinator has heard what is synced there
         agent.kill()
         umount('-l', self.point)
         agent.start()
-        self.cluster.wait_ready(timeout=20)
+        wait_until('it is named', lambda: 'MOUNT_STALE' in status())
 
     def test_a_directory_that_is_not_mounted_yet_is_shown_and_taken(self):
         agent = self.cluster.agents['store-1']

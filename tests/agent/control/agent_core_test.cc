@@ -472,6 +472,31 @@ TEST_F(CoreTest, AFenceWithNothingToSyncHidesNoHang) {
   Run();
 }
 
+// By it the coordinator knows an older copy of the directory.
+TEST_F(CoreTest, WhatIsSyncedInTheFenceIsToldAtOnce) {
+  Register();
+  Tick(absl::Seconds(2));
+  const size_t before = link->sent.size();
+  control::v1::CoordinatorMessage message;
+  *message.mutable_heartbeat_ack()->mutable_heard() =
+      Generation{7, 21, 3}.ToProto();
+  message.mutable_heartbeat_ack()->set_coordinator_time_us(clock.NowMicros());
+  core.OnMessage(session, message);
+  Run();
+  for (int i = 0; i < 4; ++i) {
+    Tick();
+    Run();
+  }
+  std::vector<Generation> told;
+  for (size_t i = before; i < link->sent.size(); ++i) {
+    if (link->sent[i].has_heartbeat()) {
+      told.push_back(Generation::FromProto(link->sent[i].heartbeat().fence()));
+    }
+  }
+  EXPECT_THAT(told, ElementsAre(Generation{7, 21, 3}))
+      << "within a second, where a heartbeat comes every two";
+}
+
 TEST_F(CoreTest, HeartbeatsBearSpaceAndLiveUploads) {
   Register();
   Prepare(10 * kBlockBytes);

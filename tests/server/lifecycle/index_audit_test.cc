@@ -290,13 +290,17 @@ TEST_F(IndexAuditTest, WhatMayBeNeededIsNotAdvisedToBeRemoved) {
   b->Put(whole, *a->file(whole));
   b->Put(damaged, *a->file(damaged));
   PutFault(damaged, a, storage::v1::COPY_FAULT_DAMAGED);
-  std::string steps[2];
+  std::string steps[3];
   for (const v1::IndexFinding& finding : Check().findings) {
     if (finding.code() == "COPY_UNKNOWN") {
       steps[finding.image() == "images/" + whole.ToString() ? 0 : 1] =
           finding.next_step();
+    } else if (finding.code() == "COPY_DAMAGED") {
+      steps[2] = finding.next_step();
     }
   }
+  EXPECT_THAT(steps[2],
+              AllOf(HasSubstr("orphan adopt b"), Not(HasSubstr("image rm"))));
   EXPECT_THAT(steps[0], AllOf(HasSubstr("predella image stat"),
                               HasSubstr("orphan rm"), HasSubstr("--dry-run")));
   EXPECT_THAT(steps[1], AllOf(HasSubstr("keep it"), HasSubstr("orphan adopt b"),

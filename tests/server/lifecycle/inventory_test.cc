@@ -16,6 +16,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
@@ -657,6 +658,47 @@ TEST_F(ConflictTest, OneThatCanNotBeReadIsNotChosen) {
   Tick();
   EXPECT_TRUE(a_->Has(image_));
   EXPECT_TRUE(b_->Has(image_));
+  EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false));
+}
+
+// Its file was damaged, or taken away, while it waited: no row tells.
+TEST_F(ConflictTest, OneThatIsNotWholeIsNotChosen) {
+  TwoHistories();
+  List();
+  const auto behave = [this](bool rotten, bool silent) {
+    a_->Behave([&](FakeAgent::Behaviour* b) {
+      b->rotten_bytes = rotten;
+      b->ignore_commands = silent;
+    });
+  };
+  behave(true, false);
+  const auto refused = lifecycle_->images().Choose(image_, lost_, false);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(std::string(refused.status().message()),
+              AllOf(HasSubstr("choose another"), HasSubstr("rotten")));
+  Settle();
+  Tick();
+  EXPECT_TRUE(b_->Has(image_));
+  EXPECT_EQ(GenerationOf(image_), present_);
+  // What a scrub finds of it is an event.
+  control::v1::CopyFaults faults;
+  control::v1::CopyFinding* const finding = faults.add_findings();
+  finding->set_image_id(image_.bytes());
+  *finding->mutable_generation() = lost_.ToProto();
+  finding->set_fault(storage::v1::COPY_FAULT_DAMAGED);
+  finding->set_detail("the block at 0");
+  a_->ReportFindings(faults);
+  Settle();
+  std::vector<std::string> details;
+  EXPECT_OK(index_->ScanEvents([&](const storage::v1::EventRow& row) {
+    if (row.kind() == "copy_damaged") {
+      details.push_back(row.detail());
+    }
+  }));
+  EXPECT_THAT(details,
+              ElementsAre(HasSubstr("waits for a choice: the block at 0")));
+  EXPECT_EQ(index_->fault_count(a_->uid()), 0) << "it is no row's";
+  behave(false, false);
   EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false));
 }
 

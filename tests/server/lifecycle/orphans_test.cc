@@ -125,6 +125,25 @@ TEST_F(OrphansTest, ACopyBesideTheImageIsOnlyNamed) {
   EXPECT_THAT(List().orphans(0).detail(), HasSubstr("mounts/a"));
 }
 
+// Nor does it where somebody made a second copy, whose mount is away.
+TEST_F(OrphansTest, ADeletedImageDoesNotRiseFromASecondCopy) {
+  b_->Put(image_, *a_->file(image_));
+  Again(b_);
+  Again(a_);
+  ASSERT_EQ(Count(b_), 1);
+  b_->Lose();
+  Settle();
+  ASSERT_OK(Delete(image_));
+  Tick();
+  clock_.Advance(absl::Hours(24 * 60));
+  a_->Beat();
+  Tick();
+  Tick();
+  Again(b_);
+  Tick();
+  EXPECT_FALSE(b_->Has(image_));
+}
+
 TEST_F(OrphansTest, OtherBytesUnderTheNameStayForeign) {
   FakeAgent::File file = *a_->Take(image_);
   file.has_record = false;

@@ -103,6 +103,16 @@ TEST_F(RebuiltTest, ImagesComeBackAndAMountThatWasAwayWaitsForAnOperator) {
   // Not waited for, and not forgotten.
   EXPECT_FALSE(recovering());
   EXPECT_THAT(Checks(), Contains("MOUNT_UNCONFIRMED"));
+  // Maintenance excuses much, and does not settle that.
+  v1::MaintainMountRequest maintain;
+  maintain.set_name("mounts/b");
+  maintain.mutable_until_time()->set_seconds(
+      absl::ToUnixSeconds(absl::FromUnixMicros(clock_.NowMicros())) + 3600);
+  ASSERT_OK(lifecycle_->mounts().Maintain(maintain));
+  EXPECT_THAT(Checks(), Contains("MOUNT_UNCONFIRMED"));
+  v1::UncordonMountRequest uncordon;
+  uncordon.set_name("mounts/b");
+  ASSERT_OK(lifecycle_->mounts().Uncordon(uncordon));
   ASSERT_OK_AND_ASSIGN(const v1::Image after, lifecycle_->images().Get(image_));
   EXPECT_EQ(after.generation(), before->generation());
   EXPECT_EQ(after.location_key(), before->location_key());

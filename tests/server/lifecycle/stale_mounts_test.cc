@@ -103,6 +103,24 @@ TEST_F(StaleMountsTest, ACopyThatWasMadeWhileAnUploadWasOpenIsRefused) {
   EXPECT_TRUE(registry_->FindByName("a")->attached);
 }
 
+// One that is read-only can not write down what it is told, and is no copy for
+// that when it takes writes again.
+TEST_F(StaleMountsTest, WhatWasToldAndNotSyncedIsNotAskedFor) {
+  a_ = AddConnected("a");
+  a_->Lose();
+  Settle();
+  PutRow({});  // pairs go on
+  FakeAgent* const read_only = AddCopy();
+  Connect(read_only);
+  EXPECT_OK(read_only->closed());
+  read_only->Lose();
+  Settle();
+  FakeAgent* const again = AddCopy();
+  Connect(again);
+  EXPECT_OK(again->closed());
+  EXPECT_TRUE(registry_->FindByName("a")->attached);
+}
+
 TEST_F(StaleMountsTest, SoAfterAStartOfTheCoordinator) {
   Fill();
   Restart();
@@ -142,6 +160,8 @@ TEST_F(StaleMountsTest, AnOperatorMayUseTheCopy) {
   EXPECT_EQ(index_->fault_count(a_->uid()), 1) << "what it lacks is named";
   EXPECT_EQ(Check("MOUNT_STALE").code(), "");
   // From here on it is the mount: it has heard of everything.
+  copy->Beat();
+  Settle();
   copy->Lose();
   Settle();
   Connect(copy);

@@ -1,0 +1,63 @@
+#include "server/lifecycle/copy_verifier.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+
+#include "common/errors.h"
+#include "common/resource_name.h"
+#include "predella/control/v1/agent_session_service.pb.h"
+
+namespace predella::server {
+
+absl::Status CopyVerifier::Verify(const Uuid& mount_uid, const Uuid& image_id,
+                                  const Generation& generation,
+                                  absl::Duration wait) {
+  const Key key(mount_uid.bytes(), image_id.bytes(), generation.ToString());
+  bool first = false;
+  {
+    MutexLock lock(&mu_);
+    first = results_.try_emplace(key).second;
+  }
+  if (first) {
+    control::v1::Command command;
+    command.mutable_check_copy()->set_image_id(image_id.bytes());
+    *command.mutable_check_copy()->mutable_generation() = generation.ToProto();
+    commands_->CallAsync(
+        mount_uid, std::move(command),
+        [this, key](const absl::StatusOr<control::v1::CommandResult>& answer) {
+          MutexLock lock(&mu_);
+          results_[key] = answer.status();
+          answered_.SignalAll();
+        });
+  }
+  const auto deadline =
+      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(wait);
+  MutexLock lock(&mu_);
+  while (true) {
+    const auto it = results_.find(key);
+    if (it == results_.end()) {
+      break;  // another caller was told
+    }
+    if (it->second.has_value()) {
+      const absl::Status result = *it->second;
+      results_.erase(it);
+      return result;
+    }
+    const auto left = deadline - std::chrono::steady_clock::now();
+    if (left <= std::chrono::nanoseconds(0)) {
+      break;
+    }
+    answered_.WaitFor(&mu_, left);
+  }
+  return MakeError(absl::StatusCode::kAborted, reason::kCommitConflict,
+                   absl::StrCat("generation ", generation.ToString(), " of ",
+                                ImageName(image_id),
+                                " is still being read, to know that it is "
+                                "whole: ask again in a while"));
+}
+
+}  // namespace predella::server
