@@ -73,7 +73,18 @@ class Daemon:
         return code
 
     def pause(self):
+        """No thread of it runs any more; one may still be inside the kernel."""
         self.process.send_signal(signal.SIGSTOP)
+        tasks = f'/proc/{self.process.pid}/task'
+
+        def state(task):
+            try:
+                with open(f'{tasks}/{task}/stat', encoding='ascii') as f:
+                    return f.read().rsplit(')', 1)[1].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                return 'gone'
+        wait_until(f'{self.name} is stopped', lambda: not self.running() or
+                   all(state(t) not in 'RS' for t in os.listdir(tasks)))
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)

@@ -37,6 +37,8 @@ class GarbageTest(ClusterTest):
         return self.cluster.cli('events', '--kind', kind).text.splitlines()
 
     def begin_and_abandon(self, count):
+        # One whose place takes long to prepare would go to the other mount.
+        self.cluster.cli('mount', 'cordon', 'store-2')
         puts = [self.cluster.spawn_cli('image', 'put', '-')
                 for _ in range(count)]
         for i, put in enumerate(puts):
@@ -51,6 +53,7 @@ class GarbageTest(ClusterTest):
             put.wait(30)
             for stream in (put.stdin, put.stdout, put.stderr):
                 stream.close()
+        self.cluster.cli('mount', 'uncordon', 'store-2')
 
     def forget(self, begin):
         """An index from before what `begin` does comes back, and is done with

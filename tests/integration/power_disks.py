@@ -76,21 +76,6 @@ class CrashPoint:
         return True
 
 
-def freeze(daemon):
-    """No thread of it runs any more; one may still be inside the kernel."""
-    daemon.pause()
-    tasks = f'/proc/{daemon.process.pid}/task'
-
-    def state(task):
-        try:
-            with open(f'{tasks}/{task}/stat', encoding='ascii') as f:
-                return f.read().rsplit(')', 1)[1].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return 'gone'
-    wait_until(f'{daemon.name} is stopped', lambda: not daemon.running() or
-               all(state(t) not in 'RS' for t in os.listdir(tasks)))
-
-
 class Disk:
     """A file system of its own at `path`."""
 
@@ -115,7 +100,7 @@ class Disk:
 
     def cut(self, user):
         """The power fails: the process `user` does not outlive it."""
-        freeze(user)
+        user.pause()
         self.shut_down(NO_FLUSH)
         user.kill()
 
