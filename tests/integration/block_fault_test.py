@@ -202,6 +202,7 @@ class BlockFaults(ClusterTest):
         self.assertIn(first, str(degraded))
         stat = self.cluster.cli('image', 'stat', first).text
         self.assertIn('damaged', stat)
+        self.wait_health('SUSPECT')  # said a heartbeat later
         del self.stored[first]
         self.cluster.cli('image', 'rm', first)
         self.injected += 1
