@@ -99,6 +99,7 @@ absl::StatusOr<int> BecomeCoordinator(std::vector<std::string> arguments,
   context.out->flush();
   arguments.insert(arguments.begin(), SiblingBinary("predella-coordinator"));
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) {
     argv.push_back(argument.data());
   }

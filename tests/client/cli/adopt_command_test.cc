@@ -18,7 +18,6 @@
 namespace predella::cli {
 namespace {
 
-using ::testing::_;
 using ::testing::HasSubstr;
 using ::testing::Invoke;
 using ::testing::Return;
@@ -36,6 +35,7 @@ class AdoptCommandTest : public CommandFixture {
   ~AdoptCommandTest() override { std::remove(path_.c_str()); }
   int Adopt(const std::vector<std::string>& more) {
     std::vector<const char*> arguments;
+    arguments.reserve(more.size());
     for (const std::string& one : more) {
       arguments.push_back(one.c_str());
     }

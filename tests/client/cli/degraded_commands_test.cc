@@ -20,7 +20,6 @@
 namespace predella::cli {
 namespace {
 
-using ::testing::_;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Invoke;
