@@ -207,14 +207,11 @@ std::vector<Uuid> ImageCatalog::MayHold(
   for (const storage::v1::CopyRow& copy : row.copies()) {
     uids.insert(copy.mount_uid());
   }
-  const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
-  for (const MountInfo& info : deps_.registry->List()) {
-    const std::optional<Orphan> orphan = inventory_->FindOrphan(
-        Uuid::FromBytesOrNone(info.row.mount_uid()), image_id);
-    if (orphan.has_value() && orphan->record.has_value() && !IsRetired(info) &&
-        Generation::FromProto(orphan->record->generation()) ==
-            Generation::FromProto(row.generation())) {
-      uids.insert(info.row.mount_uid());
+  for (const Orphan& orphan :
+       inventory_->WholeOrphansOf(Uuid::FromBytesOrNone(row.image_id()))) {
+    if (Generation::FromProto(orphan.record->generation()) ==
+        Generation::FromProto(row.generation())) {
+      uids.insert(orphan.mount_uid.bytes());
     }
   }
   std::vector<Uuid> out;

@@ -349,16 +349,16 @@ void IndexAudit::Add(const Finding& finding,
                      v1::CheckIndexResponse* response) const {
   v1::IndexFinding out = ToApi(finding);
   if (finding.code == "COPY_MISSING" || finding.code == "COPY_DAMAGED") {
-    for (const MountInfo& info : deps_.registry->List()) {
-      const std::optional<Orphan> orphan = inventory_->FindOrphan(
-          Uuid::FromBytesOrNone(info.row.mount_uid()), finding.image_id);
-      if (orphan.has_value() && orphan->record.has_value() &&
-          !IsRetired(info)) {
+    for (const Orphan& orphan : inventory_->WholeOrphansOf(finding.image_id)) {
+      const std::optional<MountInfo> info =
+          deps_.registry->Find(orphan.mount_uid);
+      if (info.has_value() && !IsRetired(*info)) {
+        const std::string& mount = info->row.mount_name();
         out.set_next_step(absl::StrCat(
-            "a file of it lies on ", info.row.mount_name(),
+            "a file of it lies on ", mount,
             ", which a delete of the image would take, too: predella orphan "
             "adopt ",
-            info.row.mount_name(), " ", finding.image_id.ToString(),
+            mount, " ", finding.image_id.ToString(),
             " puts it in the place of the bad copy if it is whole"));
       }
     }

@@ -137,6 +137,9 @@ class Inventory {
                                   int64_t limit) const;
   std::optional<Orphan> FindOrphan(const Uuid& mount_uid,
                                    const Uuid& image_id) const;
+  // Whole files under the name of the image, wherever the last listings showed
+  // one; also on mounts that are away since.
+  std::vector<Orphan> WholeOrphansOf(const Uuid& image_id) const;
   // A row names it by now.
   void ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id);
   // It is gone.

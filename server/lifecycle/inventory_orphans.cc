@@ -21,6 +21,18 @@ std::optional<Orphan> Inventory::FindOrphan(const Uuid& mount_uid,
                                            : std::make_optional(it->second);
 }
 
+std::vector<Orphan> Inventory::WholeOrphansOf(const Uuid& image_id) const {
+  std::vector<Orphan> out;
+  MutexLock lock(&mu_);
+  for (const auto& [mount_uid, audited] : audited_) {
+    const auto it = audited.orphans.find(image_id);
+    if (it != audited.orphans.end() && it->second.record.has_value()) {
+      out.push_back(it->second);
+    }
+  }
+  return out;
+}
+
 void Inventory::ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id) {
   MutexLock lock(&mu_);
   const auto mount = audited_.find(mount_uid);

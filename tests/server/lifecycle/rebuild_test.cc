@@ -98,6 +98,11 @@ TEST_F(RebuiltTest, ImagesComeBackAndAMountThatWasAwayWaitsForAnOperator) {
   ASSERT_TRUE(recovering());
   EXPECT_TRUE(unconfirmed(b_));
   EXPECT_THAT(Checks(), Contains("RECOVERING"));
+  int told = 0;
+  EXPECT_OK(index_->ScanEvents([&](const storage::v1::EventRow& row) {
+    told += row.kind() == "recovering" ? 1 : 0;
+  }));
+  EXPECT_EQ(told, 1) << "no coordinator ran when it began";
   Connect(a_);
   List();
   // Not waited for, and not forgotten.

@@ -55,8 +55,14 @@ class StaleMountsTest : public LifecycleFixture {
 
 TEST_F(StaleMountsTest, AnOlderCopyIsRefusedAndNamed) {
   Fill();
+  clock_.Advance(absl::Seconds(16));
+  ASSERT_EQ(registry_->FindByName("a")->health, v1::HEALTH_UNREACHABLE);
+  registry_->TakeSeen(a_->uid());
   FakeAgent* const copy = AddCopy();
   Connect(copy);
+  for (const server::SeenHealth& seen : registry_->TakeSeen(a_->uid())) {
+    EXPECT_NE(seen.health, v1::HEALTH_ONLINE) << "to be dialled is no health";
+  }
   EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale));
   EXPECT_THAT(std::string(copy->closed().message()),
               AllOf(HasSubstr("older copy of mounts/a"),
