@@ -181,8 +181,8 @@ absl::Status PrintLoss(Client* client, const std::string& name,
   return absl::OkStatus();
 }
 
-// An image that was never taken in has no row, and is no loss by the number:
-// the files that the last listing of the mount showed, or that there was none.
+// An image that was never taken in has no row: the files that the last listing
+// of the mount showed, or that there was none.
 absl::Status PrintUnnamed(Client* client, const std::string& name,
                           const Context& context) {
   ASSIGN_OR_RETURN(v1::ListOrphansResponse files, client->ListOrphans(name));
@@ -238,11 +238,16 @@ absl::StatusOr<AcceptedLoss> ParseAccepted(const LossArguments& a,
 absl::Status NotAccepted(const LossArguments& a, absl::string_view command,
                          const absl::Status& status) {
   ErrorMetadata metadata = MetadataOf(status);
-  const std::string& count = metadata["image_count"];
+  const std::string count = metadata["image_count"];
+  const std::string unnamed = metadata["unnamed_count"];
   return MakeError(
       status.code(), reason::kMountNotEmpty,
       absl::StrCat(
           a.name, " holds ", count, " images, which would be lost",
+          unnamed.empty() || unnamed == "0"
+              ? ""
+              : absl::StrCat(", ", unnamed,
+                             " of them files that the index does not name"),
           a.accept_lost == "0" ? ""
                                : absl::StrCat(" (not the ", a.accept_lost,
                                               " that was accepted)"),
@@ -265,12 +270,10 @@ absl::StatusOr<v1::Mount> NameLoss(Client* client, const LossArguments& a,
   const bool refused = HasReason(changed.status(), reason::kMountNotEmpty);
   if (refused || (changed.ok() && a.dry_run)) {
     RETURN_IF_ERROR(PrintLoss(client, a.name, context));
+    RETURN_IF_ERROR(PrintUnnamed(client, a.name, context));
   }
   if (refused) {
     return NotAccepted(a, command, changed.status());
-  }
-  if (changed.ok() && a.dry_run) {
-    RETURN_IF_ERROR(PrintUnnamed(client, a.name, context));
   }
   return changed;
 }
@@ -366,7 +369,8 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
       "    12:4c9e0b6d1f0a3e57a8d2c41b9f6e7035 --yes");
   add_change(retire);
   retire->add_flag("--accept-unlisted", a->accept_unlisted,
-                   "In RECOVERING: also when nobody knows what is on it.");
+                   "In RECOVERING, or UNCONFIRMED: also when nobody knows all "
+                   "that is on it.");
   retire->callback(run(Retire));
 
   CLI::App* replace = mount->add_subcommand(

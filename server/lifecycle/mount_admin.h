@@ -9,6 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "common/generation.h"
+#include "common/ids.h"
 #include "common/lost_digest.h"
 #include "predella/storage/v1/storage.pb.h"
 #include "predella/v1/mount_service.pb.h"
@@ -44,9 +46,9 @@ class MountAdmin {
   absl::StatusOr<v1::Mount> Maintain(const v1::MaintainMountRequest& request);
   // mount_loss.cc. FAILED_PRECONDITION, MOUNT_NOT_EMPTY unless the loss is
   // accepted by its exact number and digest (common/lost_digest.h), generations
-  // which wait for a choice included; the status bears both (`image_count`,
-  // `lost_digest`). RECOVERING before it was listed, unless that is accepted
-  // too.
+  // which wait for a choice and files that only a listing showed included; the
+  // status bears both (`image_count`, `lost_digest`), and `unnamed_count` of
+  // the latter. RECOVERING before it was listed, unless that is accepted too.
   absl::StatusOr<v1::Mount> Retire(const v1::RetireMountRequest& request);
   // mount_replace.cc. Gives the name to another identity, and the present one
   // up as Retire does. FAILED_PRECONDITION: MOUNT_IN_USE while an agent serves
@@ -82,10 +84,19 @@ class MountAdmin {
                                         bool validate_only);
   struct Loss {
     ImageTotals totals;
+    // Of these: what the index does not name, and a listing showed.
+    ImageTotals unnamed;
     LostDigest digest;
+    void Add(const Uuid& image_id, const Generation& generation, int64_t bytes);
   };
-  // Images, and generations that wait for a choice.
+  // Images, generations that wait for a choice, and files under an image's name
+  // that the index does not name, as the last listing showed them.
   absl::StatusOr<Loss> CountLoss(const Uuid& mount_uid) const;
+  absl::Status CountUnnamed(const Uuid& mount_uid, Loss* loss) const;
+  // Whether a row or a conflict names that generation ("none": any), on
+  // whatever mount.
+  absl::StatusOr<bool> Knows(const Uuid& image_id,
+                             const Generation& generation) const;
   // While no image is being committed on the mount.
   absl::StatusOr<v1::Mount> RetireCounted(
       const v1::RetireMountRequest& request);

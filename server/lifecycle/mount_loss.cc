@@ -1,12 +1,18 @@
 // MountAdmin: a mount is given up, and what is lost with it accepted: exactly
 // those images that somebody looked at.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
 #include "common/errors.h"
+#include "common/generation.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
 #include "common/units.h"
@@ -15,6 +21,11 @@
 #include "server/lifecycle/mount_admin.h"
 
 namespace predella::server {
+namespace {
+
+constexpr int64_t kMostUnnamed = std::numeric_limits<int64_t>::max();
+
+}  // namespace
 
 absl::StatusOr<v1::Mount> MountAdmin::Retire(
     const v1::RetireMountRequest& request) {
@@ -34,14 +45,19 @@ absl::StatusOr<v1::Mount> MountAdmin::Retire(
   return mount;
 }
 
+void MountAdmin::Loss::Add(const Uuid& image_id, const Generation& generation,
+                           int64_t bytes) {
+  ++totals.count;
+  totals.bytes += bytes;
+  digest.Add(image_id, generation);
+}
+
 absl::StatusOr<MountAdmin::Loss> MountAdmin::CountLoss(
     const Uuid& mount_uid) const {
   Loss loss;
   const auto add = [&loss](const storage::v1::ImageRow& image) {
-    ++loss.totals.count;
-    loss.totals.bytes += image.size_bytes();
-    loss.digest.Add(Uuid::FromBytesOrNone(image.image_id()),
-                    Generation::FromProto(image.generation()));
+    loss.Add(Uuid::FromBytesOrNone(image.image_id()),
+             Generation::FromProto(image.generation()), image.size_bytes());
   };
   // Not the counters: what is counted and what is in the digest has to be one.
   ImageScan scan(deps_.index, Uuid(), /*want=*/1000);
@@ -62,7 +78,57 @@ absl::StatusOr<MountAdmin::Loss> MountAdmin::CountLoss(
           add(conflict.image());
         }
       }));
+  RETURN_IF_ERROR(CountUnnamed(mount_uid, &loss));
   return loss;
+}
+
+// Each may be an image that clients were told of: the mount was away when the
+// index was made, or the index is an older one, or a record was lost.
+absl::Status MountAdmin::CountUnnamed(const Uuid& mount_uid, Loss* loss) const {
+  struct File {
+    Generation generation;
+    int64_t size_bytes = 0;
+  };
+  std::map<Uuid, File> files;
+  for (const Inventory::Unadopted& file : inventory_->ListUnadopted()) {
+    if (file.mount_uid == mount_uid) {
+      files[file.image_id] = {Generation(), file.size_bytes};
+    }
+  }
+  for (const Orphan& orphan :
+       inventory_->ListOrphans(mount_uid, Uuid(), kMostUnnamed)) {
+    files[orphan.image_id] = {
+        orphan.record.has_value()
+            ? Generation::FromProto(orphan.record->generation())
+            : Generation(),
+        orphan.size_bytes};
+  }
+  for (const auto& [image_id, file] : files) {
+    ASSIGN_OR_RETURN(const bool known, Knows(image_id, file.generation));
+    if (!known) {
+      loss->Add(image_id, file.generation, file.size_bytes);
+      ++loss->unnamed.count;
+      loss->unnamed.bytes += file.size_bytes;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> MountAdmin::Knows(const Uuid& image_id,
+                                       const Generation& generation) const {
+  const auto same = [&](const storage::v1::ImageRow& row) {
+    return generation.none() ||
+           Generation::FromProto(row.generation()) == generation;
+  };
+  ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
+                   deps_.index->GetImage(image_id));
+  ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
+                   deps_.index->ConflictsOf(image_id));
+  return (row.has_value() && same(*row)) ||
+         std::any_of(conflicts.begin(), conflicts.end(),
+                     [&](const storage::v1::ConflictRow& conflict) {
+                       return same(conflict.image());
+                     });
 }
 
 absl::Status MountAdmin::CheckLossAccepted(const storage::v1::MountRow& row,
@@ -109,8 +175,14 @@ absl::Status MountAdmin::CheckLossAccepted(const storage::v1::MountRow& row,
   return MakeError(
       absl::StatusCode::kFailedPrecondition, reason::kMountNotEmpty,
       absl::StrCat(name, " holds ", loss.totals.count, " images with ",
-                   FormatSize(loss.totals.bytes), ", which would be lost; to ",
-                   "accept that, look at them (ExplainImpact) and say ",
+                   FormatSize(loss.totals.bytes), ", which would be lost",
+                   loss.unnamed.count == 0
+                       ? ""
+                       : absl::StrCat(" (", loss.unnamed.count, " with ",
+                                      FormatSize(loss.unnamed.bytes),
+                                      " are files that the index does not "
+                                      "name: ListOrphans)"),
+                   "; to accept that, look at them (ExplainImpact) and say ",
                    "accept_lost_image_count ", loss.totals.count,
                    " and accept_lost_digest \"", digest, "\" (it was ",
                    accepted_count, " and \"", accepted_digest, "\"",
@@ -121,6 +193,7 @@ absl::Status MountAdmin::CheckLossAccepted(const storage::v1::MountRow& row,
       {{"mount", name},
        {"image_count", absl::StrCat(loss.totals.count)},
        {"image_bytes", absl::StrCat(loss.totals.bytes)},
+       {"unnamed_count", absl::StrCat(loss.unnamed.count)},
        {"lost_digest", digest}});
 }
 

@@ -127,6 +127,8 @@ TEST_F(DegradedCommandsTest, ImpactSaysTheNumbersAndAllTheNames) {
 }
 
 TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
+  EXPECT_CALL(*connection_, ListOrphans)
+      .WillOnce(Return(v1::ListOrphansResponse()));
   EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(NotEmpty()));
   EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(12)));
   EXPECT_EQ(Run({"mount", "retire", "store-2", "--dry-run"}), kExitConflict);
@@ -175,6 +177,32 @@ TEST_F(DegradedCommandsTest, RetireSaysWhatTheIndexDoesNotName) {
   EXPECT_THAT(out_.str(), HasSubstr("not known, store-3 was not compared"));
 }
 
+TEST_F(DegradedCommandsTest, FilesThatTheIndexDoesNotNameAreAcceptedByName) {
+  EXPECT_CALL(*connection_, RetireMount)
+      .WillOnce(Invoke([](const v1::RetireMountRequest& request) {
+        EXPECT_TRUE(request.accept_unlisted());
+        return MakeError(absl::StatusCode::kFailedPrecondition,
+                         reason::kMountNotEmpty, "not accepted",
+                         {{"image_count", "1"},
+                          {"unnamed_count", "1"},
+                          {"lost_digest", "0a1b"}});
+      }));
+  EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(0)));
+  v1::ListOrphansResponse files;
+  v1::Orphan* const file = files.add_orphans();
+  file->set_mount("mounts/store-3");
+  file->set_image(std::string("images/") + kDegradedImage);
+  EXPECT_CALL(*connection_, ListOrphans).WillOnce(Return(files));
+  EXPECT_EQ(Run({"mount", "retire", "store-3", "--accept-unlisted", "--yes"}),
+            kExitConflict);
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("1 file that the index does not"),
+                                HasSubstr(kDegradedImage)));
+  EXPECT_THAT(err_.str(),
+              AllOf(HasSubstr("1 of them files that the index does not name"),
+                    HasSubstr("predella mount retire store-3 --accept-lost "
+                              "1:0a1b --accept-unlisted --yes")));
+}
+
 TEST_F(DegradedCommandsTest, ANumberDoesNotSayWhichImagesAreLost) {
   EXPECT_CALL(*connection_, RetireMount).Times(0);
   EXPECT_CALL(*connection_, ReplaceMount).Times(0);
@@ -191,6 +219,8 @@ TEST_F(DegradedCommandsTest, ANumberDoesNotSayWhichImagesAreLost) {
 }
 
 TEST_F(DegradedCommandsTest, OtherImagesThanTheAcceptedAreShown) {
+  EXPECT_CALL(*connection_, ListOrphans)
+      .WillOnce(Return(v1::ListOrphansResponse()));
   EXPECT_CALL(*connection_, ReplaceMount).WillOnce(Return(NotEmpty()));
   EXPECT_CALL(*connection_, ExplainImpact).WillOnce(Return(Impact(12)));
   EXPECT_EQ(Run({"mount", "replace", "store-2", "--new-uid", kDegradedImage,
@@ -220,6 +250,8 @@ TEST_F(DegradedCommandsTest, RetireNamesOnlyWhatHasNoOtherCopy) {
     image->set_name("images/" + id(n));
     image->set_other_readable_copies(n == 1 ? 1 : 0);
   }
+  EXPECT_CALL(*connection_, ListOrphans)
+      .WillOnce(Return(v1::ListOrphansResponse()));
   EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(NotEmpty()));
   EXPECT_CALL(*connection_, ExplainImpact)
       .WillOnce(Return(impact))
