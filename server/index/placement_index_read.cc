@@ -1,7 +1,9 @@
 // PlacementIndex: reads.
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,14 +35,14 @@ absl::StatusOr<std::optional<Row>> GetRow(KvStore* kv, absl::string_view key) {
 template <typename Row>
 absl::Status ScanRows(KvStore* kv, absl::string_view prefix,
                       absl::string_view after, int64_t limit,
-                      const std::function<void(const Row&)>& each) {
+                      const std::function<void(Row&&)>& each) {
   absl::Status parsed;
   RETURN_IF_ERROR(kv->Scan(prefix, after, limit,
                            [&](absl::string_view key, absl::string_view value) {
                              Row row;
                              parsed = ParseRow(key, value, &row);
                              if (parsed.ok()) {
-                               each(row);
+                               each(std::move(row));
                              }
                              return parsed.ok();
                            }));
@@ -57,9 +59,11 @@ absl::StatusOr<std::optional<storage::v1::ImageRow>> PlacementIndex::GetImage(
 absl::StatusOr<std::vector<storage::v1::ImageRow>> PlacementIndex::ListImages(
     const Uuid& after, int64_t limit) const {
   std::vector<storage::v1::ImageRow> rows;
+  rows.reserve(static_cast<size_t>(std::max<int64_t>(limit, 0)));
   RETURN_IF_ERROR(ScanRows<storage::v1::ImageRow>(
       kv_, keys::kImages, after.none() ? std::string() : keys::Image(after),
-      limit, [&](const storage::v1::ImageRow& row) { rows.push_back(row); }));
+      limit,
+      [&](storage::v1::ImageRow&& row) { rows.push_back(std::move(row)); }));
   return rows;
 }
 
@@ -97,7 +101,9 @@ PlacementIndex::TombstonesOf(const Uuid& image_id) const {
   std::vector<storage::v1::TombstoneRow> rows;
   RETURN_IF_ERROR(ScanRows<storage::v1::TombstoneRow>(
       kv_, keys::TombstonesOf(image_id), "", 0,
-      [&](const storage::v1::TombstoneRow& row) { rows.push_back(row); }));
+      [&](storage::v1::TombstoneRow&& row) {
+        rows.push_back(std::move(row));
+      }));
   return rows;
 }
 
@@ -109,7 +115,7 @@ PlacementIndex::ConflictsOf(const Uuid& image_id) const {
   }
   RETURN_IF_ERROR(ScanRows<storage::v1::ConflictRow>(
       kv_, keys::ConflictsOf(image_id), "", 0,
-      [&](const storage::v1::ConflictRow& row) { rows.push_back(row); }));
+      [&](storage::v1::ConflictRow&& row) { rows.push_back(std::move(row)); }));
   return rows;
 }
 
@@ -152,7 +158,7 @@ absl::Status PlacementIndex::LoadFaults() {
   std::vector<storage::v1::FaultRow> rows;
   RETURN_IF_ERROR(ScanRows<storage::v1::FaultRow>(
       kv_, keys::kFaults, "", 0,
-      [&](const storage::v1::FaultRow& row) { rows.push_back(row); }));
+      [&](storage::v1::FaultRow&& row) { rows.push_back(std::move(row)); }));
   for (storage::v1::FaultRow& row : rows) {
     const Uuid mount = Uuid::FromBytesOrNone(row.mount_uid());
     const Uuid image = Uuid::FromBytesOrNone(row.image_id());
@@ -171,7 +177,7 @@ absl::StatusOr<std::vector<storage::v1::MountRow>> PlacementIndex::ListMounts()
   std::vector<storage::v1::MountRow> rows;
   RETURN_IF_ERROR(ScanRows<storage::v1::MountRow>(
       kv_, keys::kMounts, "", 0,
-      [&](const storage::v1::MountRow& row) { rows.push_back(row); }));
+      [&](storage::v1::MountRow&& row) { rows.push_back(std::move(row)); }));
   return rows;
 }
 
@@ -180,7 +186,7 @@ absl::StatusOr<std::vector<storage::v1::ScrubRow>> PlacementIndex::ListScrubs()
   std::vector<storage::v1::ScrubRow> rows;
   RETURN_IF_ERROR(ScanRows<storage::v1::ScrubRow>(
       kv_, keys::kScrubs, "", 0,
-      [&](const storage::v1::ScrubRow& row) { rows.push_back(row); }));
+      [&](storage::v1::ScrubRow&& row) { rows.push_back(std::move(row)); }));
   return rows;
 }
 

@@ -50,6 +50,7 @@ class Coordinator {
     return *coordinator;
   }
 
+  PlacementIndex& index() { return *index_; }
   ImageCatalog& images() { return lifecycle_->images(); }
   MountAdmin& mounts() { return lifecycle_->mounts(); }
   ClusterView& cluster() { return lifecycle_->cluster(); }
@@ -168,6 +169,27 @@ void WholeList(const std::string& mount, int64_t want,
     state.SetItemsProcessed(state.items_processed() + listed);
   }
 }
+
+// The reference of the whole list: the same rows, read in order and looked at
+// by nobody.
+void BM_IndexScan(benchmark::State& state) {
+  constexpr int64_t kPage = 1000;
+  while (state.KeepRunning()) {
+    int64_t seen = 0;
+    Uuid after;
+    while (true) {
+      const auto rows = Coordinator::Get().index().ListImages(after, kPage);
+      Check(rows.status());
+      if (rows->empty()) {
+        break;
+      }
+      seen += static_cast<int64_t>(rows->size());
+      after = Uuid::FromBytesOrNone(rows->back().image_id());
+    }
+    state.SetItemsProcessed(state.items_processed() + seen);
+  }
+}
+BENCHMARK(BM_IndexScan)->Unit(benchmark::kSecond)->Iterations(1);
 
 // Nearly all images are degraded: the table is read in order.
 void BM_WholeList(benchmark::State& state) {
