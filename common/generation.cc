@@ -6,7 +6,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 
 #include "common/errors.h"
@@ -14,7 +13,7 @@
 namespace predella {
 
 std::string Generation::ToString() const {
-  return absl::StrFormat("%d-%d-%08x", epoch, n, nonce);
+  return absl::StrCat(epoch, "-", n, "-", absl::Hex(nonce, absl::kZeroPad8));
 }
 
 absl::StatusOr<Generation> Generation::Parse(absl::string_view text) {

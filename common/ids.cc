@@ -89,10 +89,17 @@ Uuid Uuid::FromBytesOrNone(absl::string_view bytes) {
 }
 
 std::string Uuid::ToString() const {
-  const std::string hex = ToHex(bytes());
-  return absl::StrCat(hex.substr(0, 8), "-", hex.substr(8, 4), "-",
-                      hex.substr(12, 4), "-", hex.substr(16, 4), "-",
-                      hex.substr(20));
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  text.reserve(36);
+  for (size_t i = 0; i < raw_.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) {
+      text.push_back('-');
+    }
+    text.push_back(kDigits[raw_[i] >> 4]);
+    text.push_back(kDigits[raw_[i] & 0xf]);
+  }
+  return text;
 }
 
 Uuid IdGenerator::NextUuid() {

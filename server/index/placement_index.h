@@ -192,10 +192,11 @@ class PlacementIndex {
 
   absl::StatusOr<std::optional<storage::v1::ImageRow>> GetImage(
       const Uuid& image_id) const;
-  // Rows with ids greater than `after` ("none": from the first), at most
-  // `limit`.
-  absl::StatusOr<std::vector<storage::v1::ImageRow>> ListImages(
-      const Uuid& after, int64_t limit) const;
+  // Rows with ids greater than `after` ("none": from the first), in the order
+  // of the ids, until `row` returns false. A row is valid during its call.
+  absl::Status ScanImages(
+      const Uuid& after,
+      const std::function<bool(const storage::v1::ImageRow&)>& row) const;
   // Ids of the images with a copy on a mount; costs its answer.
   absl::StatusOr<std::vector<Uuid>> ListMountImages(const Uuid& mount_uid,
                                                     const Uuid& after,

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <optional>
 #include <utility>
-#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 
@@ -17,17 +17,15 @@
 namespace predella::server {
 namespace {
 
-v1::Copy ToApiCopy(const Uuid& uid, const MountInfo* info) {
-  v1::Copy copy;
-  copy.set_mount_uid(uid.ToString());
+void ToApiCopy(const Uuid& uid, const MountInfo* info, v1::Copy* copy) {
+  copy->set_mount_uid(uid.ToString());
   if (info != nullptr) {
-    copy.set_mount(MountName(info->row.mount_name()));
-    copy.set_health(info->health);
-    CopyAddresses(*info, copy.mutable_addresses());
+    copy->set_mount(MountName(info->row.mount_name()));
+    copy->set_health(info->health);
+    CopyAddresses(*info, copy->mutable_addresses());
   } else {
-    copy.set_health(v1::HEALTH_UNKNOWN);
+    copy->set_health(v1::HEALTH_UNKNOWN);
   }
-  return copy;
 }
 
 void AddFault(const storage::v1::FaultRow& row, v1::Copy* copy) {
@@ -84,27 +82,26 @@ v1::UploadState ToUploadState(storage::v1::UploadOutcome outcome) {
   }
 }
 
-v1::Image ToApiImage(const storage::v1::ImageRow& row, const ImageState& state,
-                     const LifecycleDeps& deps, const KnownMounts& mounts,
-                     bool brief) {
+void ToApiImage(const storage::v1::ImageRow& row, ImageState state,
+                const LifecycleDeps& deps, const KnownMounts& mounts,
+                bool brief, v1::Image* image) {
   const Uuid image_id = Uuid::FromBytesOrNone(row.image_id());
   const Generation generation = Generation::FromProto(row.generation());
-  v1::Image image;
-  image.set_name(ImageName(image_id));
-  image.set_generation(generation.ToString());
-  image.set_size_bytes(row.size_bytes());
-  image.set_crc32c_hex(absl::StrFormat("%08x", row.crc32c()));
+  image->set_name(ImageName(image_id));
+  image->set_generation(generation.ToString());
+  image->set_size_bytes(row.size_bytes());
+  image->set_crc32c_hex(absl::StrCat(absl::Hex(row.crc32c(), absl::kZeroPad8)));
   for (const storage::v1::Hash& hash : row.hashes()) {
-    v1::Hash* out = image.add_hashes();
+    v1::Hash* out = image->add_hashes();
     out->set_algorithm(hash.algorithm());
     out->set_hex(ToHex(hash.value()));
   }
-  std::vector<v1::Copy> copies;
   for (const storage::v1::CopyRow& held : row.copies()) {
     const Uuid uid = Uuid::FromBytesOrNone(held.mount_uid());
-    v1::Copy copy = ToApiCopy(uid, mounts.Find(uid));
+    v1::Copy* const copy = image->add_copies();
+    ToApiCopy(uid, mounts.Find(uid), copy);
     if (const auto fault = deps.index->FaultOf(row, uid); fault.has_value()) {
-      AddFault(*fault, &copy);
+      AddFault(*fault, copy);
     }
     if (!brief) {
       Capability capability;
@@ -115,30 +112,28 @@ v1::Image ToApiImage(const storage::v1::ImageRow& row, const ImageState& state,
       capability.expire_time_us =
           deps.clock->NowMicros() +
           absl::ToInt64Microseconds(deps.options.read_capability_ttl);
-      copy.set_read_capability(SignCapability(
+      copy->set_read_capability(SignCapability(
           capability,
           DeriveMountKey(deps.index->cluster().cluster_key(), uid)));
     }
-    copies.push_back(std::move(copy));
   }
-  std::stable_sort(copies.begin(), copies.end(),
-                   [](const v1::Copy& a, const v1::Copy& b) {
-                     return CopyRank(a) < CopyRank(b);
-                   });
-  for (v1::Copy& copy : copies) {
-    *image.add_copies() = std::move(copy);
+  if (image->copies_size() > 1) {
+    std::stable_sort(image->mutable_copies()->pointer_begin(),
+                     image->mutable_copies()->pointer_end(),
+                     [](const v1::Copy* a, const v1::Copy* b) {
+                       return CopyRank(*a) < CopyRank(*b);
+                     });
   }
-  image.set_readable_copies(state.readable_copies);
-  image.set_health(state.health);
-  image.set_at_risk(state.at_risk);
-  image.set_health_detail(state.detail);
-  *image.mutable_create_time() = ToTimestamp(row.create_time_us());
-  image.set_location_key(ToHex(row.location_key()));
-  image.set_upload(UploadName(Uuid::FromBytesOrNone(row.upload_id())));
+  image->set_readable_copies(state.readable_copies);
+  image->set_health(state.health);
+  image->set_at_risk(state.at_risk);
+  image->set_health_detail(std::move(state.detail));
+  *image->mutable_create_time() = ToTimestamp(row.create_time_us());
+  image->set_location_key(ToHex(row.location_key()));
+  image->set_upload(UploadName(Uuid::FromBytesOrNone(row.upload_id())));
   if (!brief) {
-    *image.mutable_placement() = ToApi(row.decision());
+    *image->mutable_placement() = ToApi(row.decision());
   }
-  return image;
 }
 
 v1::ImageConflict ToApiConflict(const storage::v1::ConflictRow& row,

@@ -23,10 +23,10 @@ v1::UploadState ToUploadState(storage::v1::UploadOutcome outcome);
 v1::ImageConflict ToApiConflict(const storage::v1::ConflictRow& row,
                                 const MountRegistry& registry);
 
-// With capabilities and the decision unless `brief`.
-v1::Image ToApiImage(const storage::v1::ImageRow& row, const ImageState& state,
-                     const LifecycleDeps& deps, const KnownMounts& mounts,
-                     bool brief);
+// With capabilities and the decision unless `brief`. `image` is empty before.
+void ToApiImage(const storage::v1::ImageRow& row, ImageState state,
+                const LifecycleDeps& deps, const KnownMounts& mounts,
+                bool brief, v1::Image* image);
 v1::Mount ToApiMount(const MountInfo& info, const ImageTotals& totals,
                      int64_t pending_removals);
 

@@ -64,9 +64,9 @@ absl::StatusOr<v1::Image> ImageCatalog::Get(const Uuid& image_id) {
     return WhyMissing(image_id);
   }
   const KnownMounts mounts(*deps_.registry, *row);
-  v1::Image image =
-      ToApiImage(*row, DeriveImage(*row, *deps_.index, mounts), deps_, mounts,
-                 /*brief=*/false);
+  v1::Image image;
+  ToApiImage(*row, DeriveImage(*row, *deps_.index, mounts), deps_, mounts,
+             /*brief=*/false, &image);
   ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
                    deps_.index->ConflictsOf(image_id));
   for (const storage::v1::ConflictRow& conflict : conflicts) {

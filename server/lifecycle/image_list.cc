@@ -88,28 +88,26 @@ absl::StatusOr<v1::ListImagesResponse> ImageCatalog::List(
   AddSources(request.health(), mount, *deps_.index, mounts, &scan);
   v1::ListImagesResponse response;
   Uuid looked_at;
-  for (int64_t looked = 0;; ++looked) {
-    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
-                     scan.Next());
-    if (!row.has_value()) {
-      break;
-    }
+  int64_t looked = 0;
+  RETURN_IF_ERROR(scan.Run([&](const storage::v1::ImageRow& row) {
     if (response.images_size() == page_size || looked == kMostImagesLooked) {
       response.set_next_page_token(
           EncodePageToken(arguments, looked_at.bytes()));
-      break;
+      return false;
     }
-    looked_at = Uuid::FromBytesOrNone(row->image_id());
-    if (!mount.none() && !HoldsCopy(*row, mount)) {
-      continue;
+    ++looked;
+    looked_at = Uuid::FromBytesOrNone(row.image_id());
+    if (!mount.none() && !HoldsCopy(row, mount)) {
+      return true;
     }
-    const ImageState state = DeriveImage(*row, *deps_.index, mounts);
+    ImageState state = DeriveImage(row, *deps_.index, mounts);
     if (request.health() == v1::IMAGE_HEALTH_UNSPECIFIED ||
         state.health == request.health()) {
-      *response.add_images() =
-          ToApiImage(*row, state, deps_, mounts, /*brief=*/true);
+      ToApiImage(row, std::move(state), deps_, mounts, /*brief=*/true,
+                 response.add_images());
     }
-  }
+    return true;
+  }));
   for (const MountInfo& info : deps_.registry->List()) {
     if (!info.attached && !IsRetired(info)) {
       response.add_unreachable(MountName(info.row.mount_name()));

@@ -1,7 +1,6 @@
 #include "server/lifecycle/image_scan.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "common/status_macros.h"
 
@@ -79,39 +78,22 @@ absl::StatusOr<std::optional<Uuid>> ImageScan::NextId() {
   return id;
 }
 
-absl::StatusOr<std::optional<storage::v1::ImageRow>> ImageScan::NextOfAll() {
-  if (next_row_ == rows_.size() && !last_rows_) {
-    ASSIGN_OR_RETURN(rows_, index_->ListImages(after_, batch_));
-    next_row_ = 0;
-    last_rows_ = static_cast<int64_t>(rows_.size()) < batch_;
-    if (!rows_.empty()) {
-      after_ = Uuid::FromBytesOrNone(rows_.back().image_id());
-    }
-  }
-  if (next_row_ == rows_.size()) {
-    return std::optional<storage::v1::ImageRow>();
-  }
-  return std::make_optional(std::move(rows_[next_row_++]));
-}
-
-absl::StatusOr<std::optional<storage::v1::ImageRow>> ImageScan::Next() {
-  if (!decided_) {
-    decided_ = true;
-    all_ = all_ || (expected_ > kMostBatch &&
-                    expected_ * kGetCost >= index_->totals().count);
-  }
-  if (all_) {
-    return NextOfAll();
+absl::Status ImageScan::Run(
+    const std::function<bool(const storage::v1::ImageRow&)>& image) {
+  if (all_ || (expected_ > kMostBatch &&
+               expected_ * kGetCost >= index_->totals().count)) {
+    return index_->ScanImages(after_, image);
   }
   while (true) {
     ASSIGN_OR_RETURN(const std::optional<Uuid> id, NextId());
     if (!id.has_value()) {
-      return std::optional<storage::v1::ImageRow>();
+      return absl::OkStatus();
     }
-    ASSIGN_OR_RETURN(std::optional<storage::v1::ImageRow> row,
+    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
                      index_->GetImage(*id));
-    if (row.has_value()) {  // else deleted between the two reads
-      return row;
+    // Without one it was deleted between the two reads.
+    if (row.has_value() && !image(*row)) {
+      return absl::OkStatus();
     }
   }
 }

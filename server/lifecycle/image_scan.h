@@ -5,9 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "common/ids.h"
@@ -28,8 +30,10 @@ class ImageScan {
   void AddFaults(const Uuid& mount_uid);
   void AddAll() { all_ = true; }
 
-  // The next image, each once; absent: that was the last.
-  absl::StatusOr<std::optional<storage::v1::ImageRow>> Next();
+  // Once: gives the images, each once, until `image` returns false. A row is
+  // valid during its call.
+  absl::Status Run(
+      const std::function<bool(const storage::v1::ImageRow&)>& image);
 
  private:
   struct Source {
@@ -41,19 +45,14 @@ class ImageScan {
   };
 
   absl::Status Fill(Source* source) const;
-  absl::StatusOr<std::optional<storage::v1::ImageRow>> NextOfAll();
   absl::StatusOr<std::optional<Uuid>> NextId();
 
   const PlacementIndex* const index_;
   const int64_t batch_;
   Uuid after_;
   bool all_ = false;
-  bool decided_ = false;
   int64_t expected_ = 0;  // ids that the sources hold
   std::vector<Source> sources_;
-  std::vector<storage::v1::ImageRow> rows_;  // of all
-  size_t next_row_ = 0;
-  bool last_rows_ = false;
 };
 
 }  // namespace predella::server

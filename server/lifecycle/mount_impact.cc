@@ -62,23 +62,18 @@ absl::Status Count(const std::set<Uuid>& asked, const PlacementIndex& index,
     for (const Uuid& uid : asked) {
       scan.AddMount(uid);
     }
-    while (true) {
-      ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
-                       scan.Next());
-      if (!row.has_value()) {
-        break;
+    RETURN_IF_ERROR(scan.Run([&](const storage::v1::ImageRow& row) {
+      const Holders holders = HoldersOf(row, asked, index, mounts);
+      if (!holders.asked.empty()) {
+        ++all.count;
+        all.bytes += row.size_bytes();
       }
-      const Holders holders = HoldersOf(*row, asked, index, mounts);
-      if (holders.asked.empty()) {
-        continue;
-      }
-      ++all.count;
-      all.bytes += row->size_bytes();
-      if (holders.elsewhere == 0) {
+      if (!holders.asked.empty() && holders.elsewhere == 0) {
         ++only.count;
-        only.bytes += row->size_bytes();
+        only.bytes += row.size_bytes();
       }
-    }
+      return true;
+    }));
   }
   response->set_image_count(all.count);
   response->set_image_bytes(all.bytes);
@@ -151,31 +146,29 @@ absl::StatusOr<v1::ExplainImpactResponse> MountAdmin::ExplainImpact(
     scan.AddMount(uid);
   }
   Uuid looked_at;
-  for (int64_t looked = 0;; ++looked) {
-    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
-                     scan.Next());
-    if (!row.has_value()) {
-      break;
-    }
+  int64_t looked = 0;
+  RETURN_IF_ERROR(scan.Run([&](const storage::v1::ImageRow& row) {
     if (response.images_size() - kept == page_size ||
         looked == kMostImpactLooked) {
       response.set_next_page_token(
           EncodePageToken(arguments, looked_at.bytes()));
-      break;
+      return false;
     }
-    looked_at = Uuid::FromBytesOrNone(row->image_id());
-    const Holders holders = HoldersOf(*row, asked, *deps_.index, mounts);
+    ++looked;
+    looked_at = Uuid::FromBytesOrNone(row.image_id());
+    const Holders holders = HoldersOf(row, asked, *deps_.index, mounts);
     if (holders.asked.empty()) {
-      continue;
+      return true;
     }
     v1::ImpactedImage* const image = response.add_images();
     image->set_name(ImageName(looked_at));
-    image->set_size_bytes(row->size_bytes());
+    image->set_size_bytes(row.size_bytes());
     image->set_other_readable_copies(holders.readable);
     for (const MountInfo* const info : holders.asked) {
       image->add_mounts(MountName(info->row.mount_name()));
     }
-  }
+    return true;
+  }));
   return response;
 }
 

@@ -62,16 +62,12 @@ absl::StatusOr<MountAdmin::Loss> MountAdmin::CountLoss(
   // Not the counters: what is counted and what is in the digest has to be one.
   ImageScan scan(deps_.index, Uuid(), /*want=*/1000);
   scan.AddMount(mount_uid);
-  while (true) {
-    ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> row,
-                     scan.Next());
-    if (!row.has_value()) {
-      break;
+  RETURN_IF_ERROR(scan.Run([&](const storage::v1::ImageRow& row) {
+    if (HoldsCopy(row, mount_uid)) {
+      add(row);
     }
-    if (HoldsCopy(*row, mount_uid)) {
-      add(*row);
-    }
-  }
+    return true;
+  }));
   RETURN_IF_ERROR(
       deps_.index->ScanConflicts([&](const storage::v1::ConflictRow& conflict) {
         if (HoldsCopy(conflict.image(), mount_uid)) {

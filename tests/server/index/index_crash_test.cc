@@ -60,8 +60,7 @@ class IndexCrashTest : public ::testing::Test {
   void CheckInvariants(PlacementIndex* index) {
     std::map<Uuid, ImageTotals> by_mount;
     ImageTotals all;
-    ASSERT_OK_AND_ASSIGN(const auto rows, index->ListImages(Uuid(), 0));
-    for (const storage::v1::ImageRow& row : rows) {
+    ASSERT_OK(index->ScanImages(Uuid(), [&](const storage::v1::ImageRow& row) {
       ++all.count;
       all.bytes += row.size_bytes();
       for (const storage::v1::CopyRow& copy : row.copies()) {
@@ -69,7 +68,8 @@ class IndexCrashTest : public ::testing::Test {
         ++by_mount[mount].count;
         by_mount[mount].bytes += row.size_bytes();
       }
-    }
+      return true;
+    }));
     EXPECT_EQ(index->totals().count, all.count);
     EXPECT_EQ(index->totals().bytes, all.bytes);
     for (int m = 100; m <= 103; ++m) {

@@ -226,11 +226,21 @@ TEST_F(PlacementIndexTest, ListsPageByPage) {
   for (int i = 1; i <= 5; ++i) {
     ASSERT_OK(PutImage(TestId(i), i, i % 2 == 0 ? store2_ : store1_));
   }
-  ASSERT_OK_AND_ASSIGN(const auto first, index_->ListImages(Uuid(), 2));
-  ASSERT_EQ(first.size(), 2);
-  EXPECT_EQ(first[1].image_id(), TestId(2).bytes());
-  ASSERT_OK_AND_ASSIGN(const auto rest, index_->ListImages(TestId(2), 0));
-  EXPECT_EQ(rest.size(), 3);
+  std::vector<Uuid> seen;
+  ASSERT_OK(
+      index_->ScanImages(Uuid(), [&seen](const storage::v1::ImageRow& row) {
+        seen.push_back(Uuid::FromBytesOrNone(row.image_id()));
+        return seen.size() < 2;
+      }));
+  EXPECT_THAT(seen, ElementsAre(TestId(1), TestId(2)));
+  seen.clear();
+  ASSERT_OK(
+      index_->ScanImages(TestId(2), [&seen](const storage::v1::ImageRow& row) {
+        seen.push_back(Uuid::FromBytesOrNone(row.image_id()));
+        EXPECT_EQ(row.copies_size(), 1) << "nothing is left of the row before";
+        return true;
+      }));
+  EXPECT_THAT(seen, ElementsAre(TestId(3), TestId(4), TestId(5)));
   EXPECT_THAT(index_->ListMountImages(store1_, TestId(1), 1),
               testing::IsOkAndHolds(ElementsAre(TestId(3))));
   EXPECT_THAT(index_->ListMountImages(TestId(1003), Uuid(), 0),
@@ -360,7 +370,8 @@ TEST_F(PlacementIndexTest, ADamagedRowIsAnErrorAndNotAbsent) {
   Start();
   EXPECT_THAT(index_->GetImage(TestId(1)),
               StatusIs(absl::StatusCode::kDataLoss));
-  EXPECT_THAT(index_->ListImages(Uuid(), 0),
+  EXPECT_THAT(index_->ScanImages(
+                  Uuid(), [](const storage::v1::ImageRow&) { return true; }),
               StatusIs(absl::StatusCode::kDataLoss));
 }
 
