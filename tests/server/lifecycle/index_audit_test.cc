@@ -142,7 +142,10 @@ TEST_F(IndexAuditTest, WithoutListingsOnlyTheIndexIsLookedAt) {
 TEST_F(IndexAuditTest, MountsThatCanNotBeComparedAreNamed) {
   AddConnected("a", 1);
   AddConnected("away", 2)->Lose();
-  Say(AddConnected("hung", 3), v1::HEALTH_HUNG);
+  // Its agent is gone, too: that it hung is what an operator has to know.
+  FakeAgent* const hung = AddConnected("hung", 3);
+  Say(hung, v1::HEALTH_HUNG);
+  hung->Lose();
   AddConnected("failing", 4)->Behave([](FakeAgent::Behaviour* b) {
     b->refuse_listing = absl::UnavailableError("readdir: EIO");
   });
