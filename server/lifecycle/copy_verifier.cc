@@ -1,6 +1,7 @@
 #include "server/lifecycle/copy_verifier.h"
 
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -13,16 +14,22 @@
 
 namespace predella::server {
 
+bool CopyVerifier::Begin(const Key& key) {
+  MutexLock lock(&mu_);
+  const absl::Duration now = clock_->Boot();
+  for (auto it = results_.begin(); it != results_.end();) {
+    const bool old =
+        it->second.status.has_value() && now - it->second.time > kKept;
+    it = old ? results_.erase(it) : std::next(it);
+  }
+  return results_.try_emplace(key).second;
+}
+
 absl::Status CopyVerifier::Verify(const Uuid& mount_uid, const Uuid& image_id,
                                   const Generation& generation,
                                   absl::Duration wait) {
   const Key key(mount_uid.bytes(), image_id.bytes(), generation.ToString());
-  bool first = false;
-  {
-    MutexLock lock(&mu_);
-    first = results_.try_emplace(key).second;
-  }
-  if (first) {
+  if (Begin(key)) {
     control::v1::Command command;
     command.mutable_check_copy()->set_image_id(image_id.bytes());
     *command.mutable_check_copy()->mutable_generation() = generation.ToProto();
@@ -30,7 +37,7 @@ absl::Status CopyVerifier::Verify(const Uuid& mount_uid, const Uuid& image_id,
         mount_uid, std::move(command),
         [this, key](const absl::StatusOr<control::v1::CommandResult>& answer) {
           MutexLock lock(&mu_);
-          results_[key] = answer.status();
+          results_[key] = {answer.status(), clock_->Boot()};
           answered_.SignalAll();
         });
   }
@@ -42,8 +49,8 @@ absl::Status CopyVerifier::Verify(const Uuid& mount_uid, const Uuid& image_id,
     if (it == results_.end()) {
       break;  // another caller was told
     }
-    if (it->second.has_value()) {
-      const absl::Status result = *it->second;
+    if (it->second.status.has_value()) {
+      const absl::Status result = *it->second.status;
       results_.erase(it);
       return result;
     }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
+#include "common/clock.h"
 #include "common/generation.h"
 #include "common/ids.h"
 #include "common/mutex.h"
@@ -21,13 +22,19 @@ namespace predella::server {
 // Thread-safe.
 class CopyVerifier {
  public:
-  // Must outlive it.
-  explicit CopyVerifier(AgentCommands* commands) : commands_(commands) {}
+  // Nobody asked for a result within that time: what was read may be otherwise
+  // by now.
+  static constexpr absl::Duration kKept = absl::Minutes(10);
+
+  // Both must outlive it.
+  CopyVerifier(AgentCommands* commands, Clock* clock)
+      : commands_(commands), clock_(clock) {}
 
   // Has the mount's agent read the copy and compare it with its record. OK when
   // it is whole, or what was found. ABORTED, COMMIT_CONFLICT while that goes
   // on for longer than `wait`: it does so without this call, and the next one
-  // for the same copy says what came of it. Each result is told once.
+  // for the same copy says what came of it. Each result is told once, and
+  // within kKept; later it is read anew.
   absl::Status Verify(const Uuid& mount_uid, const Uuid& image_id,
                       const Generation& generation, absl::Duration wait);
 
@@ -35,11 +42,19 @@ class CopyVerifier {
   // Mount, image, generation.
   using Key = std::tuple<std::string, std::string, std::string>;
 
+  struct Result {
+    std::optional<absl::Status> status;  // absent: it is being read
+    absl::Duration time;                 // when it was
+  };
+
+  // Whether the caller is to have it read.
+  bool Begin(const Key& key);
+
   AgentCommands* const commands_;
+  Clock* const clock_;
   Mutex mu_;
   CondVar answered_;
-  // Absent: it is being read.
-  std::map<Key, std::optional<absl::Status>> results_ ABSL_GUARDED_BY(mu_);
+  std::map<Key, Result> results_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace predella::server

@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 
 #include "common/errors.h"
+#include "tests/testing/fake_clock.h"
 #include "tests/testing/matchers.h"
 
 namespace predella::server {
@@ -37,7 +38,8 @@ class HeldCommands final : public AgentCommands {
 
 TEST(CopyVerifierTest, WhoAsksAgainHearsWhatCameOfIt) {
   HeldCommands commands;
-  CopyVerifier verifier(&commands);
+  testing::FakeClock clock;
+  CopyVerifier verifier(&commands, &clock);
   const Uuid mount = *Uuid::Parse("11111111-1111-4111-8111-111111111111");
   const Uuid image = *Uuid::Parse("22222222-2222-4222-8222-222222222222");
   const Generation generation{3, 7, 0xab};
@@ -57,6 +59,13 @@ TEST(CopyVerifierTest, WhoAsksAgainHearsWhatCameOfIt) {
   ASSERT_EQ(commands.commands.size(), 2u);
   commands.waiting[1](control::v1::CommandResult());
   EXPECT_OK(ask());
+  // What was found long ago is no answer.
+  EXPECT_THAT(ask(), StatusIs(absl::StatusCode::kAborted));
+  ASSERT_EQ(commands.commands.size(), 3u);
+  commands.waiting[2](control::v1::CommandResult());
+  clock.Advance(CopyVerifier::kKept + absl::Seconds(1));
+  EXPECT_THAT(ask(), StatusIs(absl::StatusCode::kAborted));
+  EXPECT_EQ(commands.commands.size(), 4u);
 }
 
 }  // namespace
