@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -179,6 +180,7 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Start(
   }
   agent->server_ = std::move(*started);
   agent->server_->SetServing(kChunkServiceName, false);
+  agent->StartDescriptors();
   if (options.advertise.empty()) {
     std::vector<std::string> addresses;
     for (const Address& address : agent->server_->addresses()) {
@@ -212,6 +214,18 @@ void Agent::StartWatcher() {
   std::thread([watcher = watcher_] { watcher->Run(); }).detach();
 }
 
+void Agent::StartDescriptors() {
+  auto started = DescriptorServer::Start(core_.get(), disk_->descriptors(),
+                                         server_->addresses());
+  if (!started.ok()) {
+    LogWarning("descriptors_not_served",
+               {{"error", started.status().ToString()},
+                {"meaning", "clients on this host read as others do, slower"}});
+    return;
+  }
+  descriptors_ = *std::move(started);
+}
+
 std::string Agent::StatusLine() {
   return absl::StrCat("mount ", options_.name, " at ", options_.path,
                       core_->Serving()
@@ -242,7 +256,12 @@ bool Agent::Stop(absl::Duration drain) {
   core_->Drain();
   LogInfo("draining", {{"streams", core_->uploads()->open_streams()}});
   // Publishes of streams that end meanwhile still need session and ticks.
+  const absl::Duration until = RealClock()->Boot() + drain;
   server_->Shutdown(drain);
+  if (descriptors_ != nullptr) {
+    descriptors_->Shutdown(
+        std::max(absl::ZeroDuration(), until - RealClock()->Boot()));
+  }
   session_->Stop();
   {
     MutexLock lock(&mu_);
@@ -287,6 +306,7 @@ Agent::~Agent() {
     watcher_->Stop();
   }
   server_.reset();
+  descriptors_.reset();
   // Joined while the core is there for their last tasks.
   disk_->Join();
 }

@@ -16,6 +16,7 @@
 #include "agent/health/mount_watcher.h"
 #include "agent/options.h"
 #include "agent/service/chunk_service.h"
+#include "agent/service/descriptor_server.h"
 #include "agent/service/grpc_coordinator_session.h"
 #include "agent/service/grpc_peer_writer.h"
 #include "common/mutex.h"
@@ -42,6 +43,7 @@ class Agent {
  private:
   Agent(const AgentOptions& options, std::unique_ptr<DiskThreads> disk);
   void StartWatcher();
+  void StartDescriptors();
   void RunTicks();
 
   const AgentOptions options_;
@@ -54,6 +56,7 @@ class Agent {
   std::shared_ptr<MountWatcher> watcher_;
   std::unique_ptr<ChunkServiceImpl> chunks_;
   std::unique_ptr<ServerRunner> server_;
+  std::unique_ptr<DescriptorServer> descriptors_;  // null: it could not listen
   std::unique_ptr<GrpcCoordinatorSession> session_;
 
   Mutex mu_;

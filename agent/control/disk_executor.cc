@@ -25,6 +25,11 @@ bool OnDiskThread() { return t_on_disk_thread; }
 
 absl::StatusOr<std::unique_ptr<DiskThreads>> DiskThreads::Start(int threads) {
   std::unique_ptr<DiskThreads> out(new DiskThreads());
+  absl::StatusOr<std::unique_ptr<DescriptorPipe>> pipe = DescriptorPipe::Make();
+  if (!pipe.ok()) {
+    return pipe.status();
+  }
+  out->pipe_ = *std::move(pipe);
   DiskThreads* const raw = out.get();
   out->leader_ = std::thread([raw, threads] { raw->Lead(threads); });
   absl::Status status;
@@ -38,6 +43,7 @@ absl::StatusOr<std::unique_ptr<DiskThreads>> DiskThreads::Start(int threads) {
   if (!status.ok()) {
     return status;
   }
+  out->pipe_->KeepNetworkEnd();
   return out;
 }
 
@@ -51,6 +57,7 @@ void DiskThreads::Lead(int threads) {
                      "their own: ",
                      std::strerror(errno)));
   } else {
+    pipe_->KeepDiskEnd();
     data_ = std::make_unique<ThreadPool>("disk", threads, MarkDiskThread);
     probe_ = std::make_unique<ThreadPool>("probe", 1, [] {
       MarkDiskThread();

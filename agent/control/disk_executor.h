@@ -7,7 +7,8 @@
 // socket exists and makes every other disk thread from within itself.
 //
 // Files are opened, used and closed on these threads only: elsewhere their
-// descriptors mean something else.
+// descriptors mean something else. One that shall be used elsewhere goes
+// through descriptors().
 #ifndef PREDELLA_AGENT_CONTROL_DISK_EXECUTOR_H_
 #define PREDELLA_AGENT_CONTROL_DISK_EXECUTOR_H_
 
@@ -18,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "agent/control/descriptor_pipe.h"
 #include "common/executor.h"
 #include "common/mutex.h"
 
@@ -51,6 +53,8 @@ class DiskThreads {
   Executor* data() { return data_.get(); }
   // One thread for probes alone, so that a probe is never queued behind data.
   Executor* probe() { return probe_.get(); }
+  // Its ends are in the two tables. Lives as long as this.
+  DescriptorPipe* descriptors() { return pipe_.get(); }
 
  private:
   DiskThreads() = default;
@@ -66,6 +70,7 @@ class DiskThreads {
   bool asked_ ABSL_GUARDED_BY(mu_) = false;  // and not done yet
   int missing_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status status_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<DescriptorPipe> pipe_;  // before the leader
   // Made by the leader before started_, constant afterwards.
   std::unique_ptr<ThreadPool> data_;
   std::unique_ptr<ThreadPool> probe_;

@@ -70,6 +70,9 @@ class File {
   // Drops clean pages of a range from the cache; the next read is cold.
   virtual absl::Status DropCache(int64_t offset, int64_t length) = 0;
   virtual absl::StatusOr<FileInfo> Stat() = 0;
+  // Its number in the calling thread's table, where it is open for reading
+  // only; this one's, for as long as it lives.
+  virtual std::optional<int> ReadDescriptor() { return std::nullopt; }
   // Mode bits, and the group where given.
   virtual absl::Status SetOwnership(uint32_t mode,
                                     std::optional<uint32_t> gid) = 0;
@@ -124,6 +127,10 @@ class FileSystem {
   // The kernel's number of the mount that the pinned root lies on; it is not
   // given to another one while this is open. Absent where it has none.
   virtual std::optional<int64_t> MountId() { return std::nullopt; }
+  // Whether others on this host may be given open files of it: a call to one
+  // waits for a local device or memory, and for no server or process, which
+  // could hold whoever calls for ever. Found out when it was opened.
+  virtual bool PassesDescriptors() const { return false; }
   // The directory as it was named, for messages.
   virtual std::string root() const = 0;
 };

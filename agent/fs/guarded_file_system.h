@@ -45,6 +45,7 @@ class GuardedFileSystem final : public FileSystem {
   absl::StatusOr<SpaceInfo> Space() override { return base_->Space(); }
   absl::Status CheckRoot() override { return base_->CheckRoot(); }
   std::optional<int64_t> MountId() override { return base_->MountId(); }
+  bool PassesDescriptors() const override { return base_->PassesDescriptors(); }
   std::string root() const override { return base_->root(); }
 
  private:

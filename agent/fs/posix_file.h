@@ -40,6 +40,7 @@ class PosixFile final : public File {
   absl::Status WaitWriteback(int64_t offset, int64_t length) override;
   absl::Status DropCache(int64_t offset, int64_t length) override;
   absl::StatusOr<FileInfo> Stat() override;
+  std::optional<int> ReadDescriptor() override;
   absl::Status SetOwnership(uint32_t mode,
                             std::optional<uint32_t> gid) override;
 

@@ -2,12 +2,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -69,6 +71,16 @@ class PosixLock final : public FileLock {
   bool exclusive_ = true;
 };
 
+// File systems on a device of this host or in its memory. Those are named that
+// are known to be it: one may lie over NFS (overlayfs), or ask a process
+// (FUSE).
+bool IsLocal(uint32_t type) {
+  constexpr uint32_t kXfs = 0x58465342;  // not in linux/magic.h
+  return type == EXT4_SUPER_MAGIC ||     // and ext2, ext3
+         type == kXfs || type == BTRFS_SUPER_MAGIC ||
+         type == F2FS_SUPER_MAGIC || type == TMPFS_MAGIC;
+}
+
 // "a/b/c" -> "a/b" and "c".
 struct SplitPath {
   std::string directory;
@@ -99,7 +111,10 @@ absl::StatusOr<std::unique_ptr<FileSystem>> PosixFileSystem::Open(
   if (fd < 0) {
     return ErrnoStatus(errno, absl::StrCat("open directory ", root));
   }
-  return std::unique_ptr<FileSystem>(new PosixFileSystem(root, fd));
+  struct statfs fs {};
+  const bool local =
+      ::fstatfs(fd, &fs) == 0 && IsLocal(static_cast<uint32_t>(fs.f_type));
+  return std::unique_ptr<FileSystem>(new PosixFileSystem(root, fd, local));
 }
 
 PosixFileSystem::~PosixFileSystem() { CloseDescriptor(fd_, root_); }

@@ -50,10 +50,14 @@ class PosixFileSystem final : public FileSystem {
   absl::StatusOr<SpaceInfo> Space() override;
   absl::Status CheckRoot() override;
   std::optional<int64_t> MountId() override;
+  bool PassesDescriptors() const override { return passes_descriptors_; }
   std::string root() const override { return root_; }
 
  private:
-  PosixFileSystem(std::string root, int fd) : root_(std::move(root)), fd_(fd) {}
+  PosixFileSystem(std::string root, int fd, bool passes_descriptors)
+      : root_(std::move(root)),
+        fd_(fd),
+        passes_descriptors_(passes_descriptors) {}
 
   // "read .predella/lock in /srv/store-1".
   std::string What(absl::string_view verb, absl::string_view path) const;
@@ -66,6 +70,7 @@ class PosixFileSystem final : public FileSystem {
 
   const std::string root_;
   const int fd_;
+  const bool passes_descriptors_;
   // Set once the file system refused RENAME_NOREPLACE (NFS does).
   std::atomic<bool> no_replace_refused_{false};
 };

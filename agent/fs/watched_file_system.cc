@@ -59,6 +59,9 @@ class WatchedFile final : public File {
     const DiskCalls::Call call(calls_, Kind::kMetadata, "fstat", path_);
     return base_->Stat();
   }
+  std::optional<int> ReadDescriptor() override {
+    return base_->ReadDescriptor();  // asks only the kernel's table
+  }
   absl::Status SetOwnership(uint32_t mode,
                             std::optional<uint32_t> gid) override {
     const DiskCalls::Call call(calls_, Kind::kMetadata, "fchown", path_);

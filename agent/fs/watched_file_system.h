@@ -46,6 +46,7 @@ class WatchedFileSystem final : public FileSystem {
   absl::StatusOr<SpaceInfo> Space() override;
   absl::Status CheckRoot() override;
   std::optional<int64_t> MountId() override { return base_->MountId(); }
+  bool PassesDescriptors() const override { return base_->PassesDescriptors(); }
   std::string root() const override { return base_->root(); }
 
  private:

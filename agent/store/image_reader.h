@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
 #include "agent/store/image_store.h"
@@ -25,6 +27,10 @@ class ImageReaderImpl final : public ImageReader {
 
   const PublishedImage& image() const override { return image_; }
   absl::StatusOr<VerifiedBytes> Read(int64_t offset, int64_t length) override;
+  absl::Span<const uint32_t> block_crc32c() const override { return table_; }
+  std::optional<int> ReadDescriptor() override {
+    return file_->ReadDescriptor();
+  }
 
  private:
   const PublishedImage image_;

@@ -139,6 +139,10 @@ class ImageReader {
   // READ_PAST_END when offset is beyond the end.
   virtual absl::StatusOr<VerifiedBytes> Read(int64_t offset,
                                              int64_t length) = 0;
+  // For who reads the file himself: the CRC32C of each block.
+  virtual absl::Span<const uint32_t> block_crc32c() const = 0;
+  // As File::ReadDescriptor, on a disk thread.
+  virtual std::optional<int> ReadDescriptor() = 0;
 };
 
 // Metadata "bytes" of a finding: the file is not the image, and no sign of a
@@ -336,6 +340,8 @@ class ImageStore {
   virtual absl::StatusOr<SpaceInfo> Space() = 0;
   // As FileSystem::MountId, when it was opened.
   virtual std::optional<int64_t> mount_id() const = 0;
+  // As FileSystem::PassesDescriptors; never blocks.
+  virtual bool passes_descriptors() const = 0;
   // It is open for reading only, without an exclusive lock, and a probe saw
   // that the mount takes writes now: it is to be opened anew. Never blocks.
   virtual bool writable_again() { return false; }

@@ -82,6 +82,9 @@ class ImageStoreImpl final : public ImageStore {
   int64_t image_count() override { return core_.registry.images(); }
   absl::StatusOr<SpaceInfo> Space() override { return core_.fs->Space(); }
   std::optional<int64_t> mount_id() const override { return mount_id_; }
+  bool passes_descriptors() const override {
+    return base_->PassesDescriptors();
+  }
   bool writable_again() override { return writable_again_.load(); }
   ProbeOutcome Probe() override;
 

@@ -71,6 +71,9 @@ absl::StatusOr<Client> ConnectByEndpoint(const Context& context) {
   ASSIGN_OR_RETURN(options.endpoint,
                    FindEndpoint(context.endpoint, RealEnvironment,
                                 PointerFiles(RealEnvironment)));
+  if (context.local_reads == "never") {
+    options.local_reads = ClientOptions::LocalReads::kNever;
+  }
   // One for all copies of the options: what was said is said.
   options.on_waiting =
       [notice = std::make_shared<WaitingNotice>(context.err, context.progress)](

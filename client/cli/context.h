@@ -23,6 +23,8 @@ struct Context {
   // --endpoint; empty: environment, then the pointer file.
   std::string endpoint;
   std::string output = "table";
+  // auto or never, as ClientOptions::local_reads.
+  std::string local_reads = "auto";
 
   std::ostream* out = nullptr;
   std::ostream* err = nullptr;

@@ -231,6 +231,11 @@ void AddImageCommands(CLI::App* app, Context* context) {
                   "File to write; default: standard output.");
   get->add_option("--offset", a->offset, "First byte (4096, 1MiB).");
   get->add_option("--length", a->length, "Bytes to read; 0: to the end.");
+  get->add_option("--local-reads", context->local_reads,
+                  "auto: through the open file, where an agent on this host "
+                  "gives it; never: always through the agent.")
+      ->check(CLI::IsMember({"auto", "never"}))
+      ->capture_default_str();
   get->callback(run(Get));
 
   CLI::App* ls = image->add_subcommand("ls", "List images by their ids.");

@@ -11,9 +11,12 @@
 #include "google/protobuf/empty.pb.h"
 
 #include "client/internal/grpc_streams.h"
+#include "client/internal/local_image.h"
+#include "client/internal/local_read.h"
 #include "client/internal/stub.h"
 #include "common/mutex.h"
 #include "common/rpc/grpc_status.h"
+#include "common/rpc/listen.h"
 #include "common/rpc/server_runner.h"
 #include "predella/v1/cluster_service.grpc.pb.h"
 #include "predella/v1/image_service.grpc.pb.h"
@@ -186,6 +189,20 @@ class GrpcStub final : public Stub {
       const std::string& address,
       const v1::ReadImageRequest& request) override {
     return OpenReadStream(AgentChannel(address), request);
+  }
+  std::unique_ptr<ReadStream> OpenLocalRead(
+      const std::string& address,
+      const v1::ReadImageRequest& request) override {
+    const absl::StatusOr<Address> parsed = ParseAddress(address);
+    if (options_.local_reads == ClientOptions::LocalReads::kNever ||
+        !parsed.ok() || !parsed->unix_socket) {
+      return nullptr;
+    }
+    return StartLocalRead(
+        [path = parsed->path, request, timeout = options_.local_stall_timeout] {
+          return OpenLocalImage(path, request, timeout);
+        },
+        request.offset(), request.offset() + request.length());
   }
 
  private:

@@ -91,6 +91,12 @@ absl::StatusOr<absl::string_view> ImageReaderImpl::Read() {
       continue;
     }
     stream_.reset();
+    if (std::exchange(local_, false)) {
+      // Whatever it was: the agent looks at the same place, and says it.
+      try_local_ = false;
+      silent_ = false;
+      continue;
+    }
     if (absl::Status status = Recover(step.status()); !status.ok()) {
       error_ = status;
       return error_;
@@ -106,7 +112,9 @@ absl::StatusOr<bool> ImageReaderImpl::Step() {
     RETURN_IF_ERROR(OpenNext());
   }
   absl::Status ended;
-  switch (stream_->Wait(options_.stall_timeout, &message_, &ended)) {
+  switch (stream_->Wait(
+      local_ ? options_.local_stall_timeout : options_.stall_timeout, &message_,
+      &ended)) {
     case StreamEvent::kMessage:
       break;
     case StreamEvent::kEnd:
@@ -152,7 +160,13 @@ absl::Status ImageReaderImpl::OpenNext() {
   request.set_capability(copy.read_capability());
   request.set_offset(offset_);
   request.set_length(end_ - offset_);
-  stream_ = stub_->OpenRead(copy.addresses(address_), request);
+  if (try_local_) {
+    stream_ = stub_->OpenLocalRead(copy.addresses(address_), request);
+    local_ = stream_ != nullptr;
+  }
+  if (!local_) {
+    stream_ = stub_->OpenRead(copy.addresses(address_), request);
+  }
   return absl::OkStatus();
 }
 
@@ -271,6 +285,7 @@ absl::Status ImageReaderImpl::Recover(const absl::Status& broken) {
   }
   address_ = 0;
   if (++copy_ < current_.copies_size()) {
+    try_local_ = true;
     return absl::OkStatus();
   }
   if (round_had_damage_only_) {

@@ -77,6 +77,9 @@ class ImageReaderImpl final : public ImageReader {
   const int64_t end_;
   uint32_t crc32c_ = 0;
   std::unique_ptr<ReadStream> stream_;
+  bool local_ = false;  // stream_ reads the open file
+  // Until that failed at the copy that is tried.
+  bool try_local_ = true;
   // Its bytes are handed to the application slice by slice, without a copy.
   ReadMessage message_;
   size_t next_slice_ = 0;

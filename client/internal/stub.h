@@ -119,6 +119,10 @@ class Stub {
       const std::string& address) = 0;
   virtual std::unique_ptr<ReadStream> OpenRead(
       const std::string& address, const v1::ReadImageRequest& request) = 0;
+  // The same through the open file, as StartLocalRead; `request.length()` is
+  // not 0. Null where that is not to be tried.
+  virtual std::unique_ptr<ReadStream> OpenLocalRead(
+      const std::string& address, const v1::ReadImageRequest& request) = 0;
 };
 
 std::shared_ptr<Stub> MakeGrpcStub(const ClientOptions& options);

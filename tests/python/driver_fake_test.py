@@ -350,6 +350,13 @@ class ConfigurationTest(unittest.TestCase):
         store = self.one(predella_endpoint=ENDPOINT)
         self.assertEqual((60.0, 30.0), store._client.timeouts)
 
+    def test_whether_local_files_are_read_reaches_the_client(self):
+        store = self.one(predella_endpoint=ENDPOINT)
+        self.assertIs(True, store._client.local_reads)
+        store = self.one(predella_endpoint=ENDPOINT,
+                         predella_local_reads='never')
+        self.assertIs(False, store._client.local_reads)
+
     def test_defaults_of_all_backends(self):
         from glance_store import driver as upstream
         if not hasattr(upstream, 'BackendGroupConfiguration'):

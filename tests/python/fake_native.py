@@ -177,12 +177,14 @@ class Call:
 
 
 class Client:
-    def __init__(self, service, endpoint, write_timeout, read_timeout):
+    def __init__(self, service, endpoint, write_timeout, read_timeout,
+                 local_reads):
         if not endpoint.startswith('unix:/'):
             raise Error(f'{endpoint} is no address', 'INVALID_ARGUMENT',
                         'INVALID_ARGUMENT')
         self.service = service
         self.timeouts = (write_timeout, read_timeout)
+        self.local_reads = local_reads
 
     def start_upload(self, image, size, hashes):
         upload = Upload(self.service, image, size, hashes)
@@ -237,8 +239,8 @@ class FakeNative:
         self.readers = []
         self.aborted = []
 
-    def Client(self, endpoint, write_timeout, read_timeout):
-        return Client(self, endpoint, write_timeout, read_timeout)
+    def Client(self, endpoint, write_timeout, read_timeout, local_reads):
+        return Client(self, endpoint, write_timeout, read_timeout, local_reads)
 
     def has_hash(self, openssl):
         return openssl not in self.unknown_hashes

@@ -32,6 +32,13 @@ struct ClientOptions {
   absl::Duration stalled_for = absl::Seconds(10);
   // An open stream that is silent for so long is given up.
   absl::Duration stall_timeout = absl::Seconds(30);
+  // Whether images are read through their open files, where an agent on this
+  // host gives them: faster, and as safe (docs/api.md, "Reading on the agent's
+  // host"). What goes wrong with it is read through the agent.
+  enum class LocalReads { kAuto, kNever };
+  LocalReads local_reads = LocalReads::kAuto;
+  // A read of an open file that takes so long is left to itself.
+  absl::Duration local_stall_timeout = absl::Seconds(5);
   // Between tries, with jitter.
   absl::Duration first_backoff = absl::Milliseconds(100);
   absl::Duration most_backoff = absl::Seconds(2);

@@ -110,7 +110,8 @@ class Store(driver.Store):
             config.multifilesystem_store_datadir or [])
         return native.module().Client(
             endpoint, float(config.predella_write_timeout),
-            float(config.predella_read_timeout))
+            float(config.predella_read_timeout),
+            config.predella_local_reads == 'auto')
 
     def _config(self, backend):
         grafted = getattr(driver, 'BackendGroupConfiguration', None)

@@ -237,11 +237,13 @@ class Call {
 class NativeClient {
  public:
   NativeClient(const std::string& endpoint, double write_timeout,
-               double read_timeout) {
+               double read_timeout, bool local_reads) {
     Drop(Exhume());
     Check(ParseAddress(endpoint).status());
     ClientOptions options;
     options.endpoint = endpoint;
+    options.local_reads = local_reads ? ClientOptions::LocalReads::kAuto
+                                      : ClientOptions::LocalReads::kNever;
     options.retry_for = Seconds(write_timeout);
     options.refused_for = std::min(options.refused_for, options.retry_for);
     writes_ = std::make_shared<Connections>(options);
@@ -333,8 +335,11 @@ void DefineClient(py::module_& m) {
       m, "Client",
       "One coordinator. Nothing is dialled, and nothing of gRPC is started, "
       "before the first call: it may be made before a fork.")
-      .def(py::init<const std::string&, double, double>(), py::arg("endpoint"),
-           py::arg("write_timeout"), py::arg("read_timeout"))
+      .def(py::init<const std::string&, double, double, bool>(),
+           py::arg("endpoint"), py::arg("write_timeout"),
+           py::arg("read_timeout"), py::arg("local_reads") = true,
+           "local_reads: through open files, where an agent on this host gives "
+           "them.")
       .def("start_upload", &NativeClient::StartUpload, py::arg("image"),
            py::arg("size"), py::arg("hashes"),
            "size: None where it is not known. hashes: pairs of a name and "

@@ -15,6 +15,8 @@
 #include "gtest/gtest.h"
 
 #include "agent/control/agent_core.h"
+#include "agent/control/disk_executor.h"
+#include "agent/fs/posix_file_system.h"
 #include "agent/service/chunk_service.h"
 #include "agent/service/grpc_peer_writer.h"
 #include "agent/store/image_store.h"
@@ -23,6 +25,7 @@
 #include "common/mutex.h"
 #include "common/resource_name.h"
 #include "common/rpc/server_runner.h"
+#include "common/status_macros.h"
 #include "tests/testing/matchers.h"
 #include "tests/testing/mem_file_system.h"
 
@@ -55,24 +58,40 @@ class AnsweringLink final : public CoordinatorLink {
   std::vector<control::v1::AgentMessage> sent_ ABSL_GUARDED_BY(mu_);
 };
 
+// The mount in place of one in memory, initialised before.
+struct TestDisk {
+  DiskThreads* threads = nullptr;
+  std::string directory;
+};
+
 class TestAgent {
  public:
-  TestAgent(const std::string& name, const std::string& socket)
-      : disk_("disk", 4), probe_("probe", 1) {
-    absl::StatusOr<storage::v1::MountLabel> label =
-        InitMount(&mem, RealClock(), RandomIds(), name);
+  TestAgent(const std::string& name, const std::string& socket,
+            const TestDisk& disk = {})
+      : disk_("disk", 4), probe_("probe", 1), threads_(disk.threads) {
+    absl::StatusOr<storage::v1::MountLabel> label;
+    if (threads_ == nullptr) {
+      label = InitMount(&mem, RealClock(), RandomIds(), name);
+    } else {
+      auto fs = PosixFileSystem::Open(disk.directory);
+      EXPECT_OK(fs);
+      label = ReadLabel(fs->get());
+    }
     EXPECT_OK(label);
     mount_uid = Uuid::FromBytesOrNone(label->mount_uid());
     key = DeriveMountKey("cluster key", mount_uid);
     AgentSeams seams;
     seams.clock = RealClock();
     seams.ids = RandomIds();
-    seams.disk = &disk_;
-    seams.probe = &probe_;
+    seams.disk = threads_ == nullptr ? &disk_ : threads_->data();
+    seams.probe = threads_ == nullptr ? &probe_ : threads_->probe();
     seams.peer = &peer_;
     seams.open_store =
-        [this](
+        [this, directory = disk.directory](
             const MountMemory&) -> absl::StatusOr<std::shared_ptr<ImageStore>> {
+      if (threads_ != nullptr) {
+        return OpenOn(directory);
+      }
       absl::StatusOr<std::unique_ptr<ImageStore>> store =
           ImageStore::Open(&mem, RealClock(), RandomIds(), StoreOptions());
       if (!store.ok()) {
@@ -98,6 +117,9 @@ class TestAgent {
   ~TestAgent() {
     server_->Shutdown(absl::ZeroDuration());
     core->Stop([] {});
+    if (threads_ != nullptr) {
+      threads_->Join();
+    }
     disk_.Shutdown();
     probe_.Shutdown();
   }
@@ -109,6 +131,7 @@ class TestAgent {
     welcome.mutable_welcome()->set_protocol_version(1);
     welcome.mutable_welcome()->set_cluster_uid(std::string(16, 'c'));
     welcome.mutable_welcome()->set_epoch(7);
+    welcome.mutable_welcome()->set_epoch_nonce(generation.nonce);
     welcome.mutable_welcome()->set_coordinator_time_us(
         RealClock()->NowMicros());
     core->OnMessage(session_, welcome);
@@ -198,9 +221,25 @@ class TestAgent {
   std::unique_ptr<v1::ChunkService::Stub> stub;
 
  private:
+  static absl::StatusOr<std::shared_ptr<ImageStore>> OpenOn(
+      const std::string& directory) {
+    struct Opened {
+      std::unique_ptr<FileSystem> fs;
+      std::unique_ptr<ImageStore> store;
+    };
+    auto opened = std::make_shared<Opened>();
+    ASSIGN_OR_RETURN(opened->fs, PosixFileSystem::Open(directory));
+    ASSIGN_OR_RETURN(opened->store,
+                     ImageStore::Open(opened->fs.get(), RealClock(),
+                                      RandomIds(), StoreOptions()));
+    ImageStore* const store = opened->store.get();
+    return std::shared_ptr<ImageStore>(std::move(opened), store);
+  }
+
   GrpcPeerWriter peer_;
   ThreadPool disk_;
   ThreadPool probe_;
+  DiskThreads* const threads_;  // null: the two above
   std::unique_ptr<ChunkServiceImpl> service_;
   std::unique_ptr<ServerRunner> server_;
   uint64_t session_ = 0;

@@ -101,6 +101,25 @@ TEST_F(PosixTest, FilesDoWhatFilesDo) {
   EXPECT_NE(space.device, 0);
 }
 
+TEST_F(PosixTest, OnlyWhatIsOpenForReadingIsPassedOn) {
+  Put("f", "panel");
+  ASSERT_OK_AND_ASSIGN(const auto read, fs_->Open("f", OpenMode::kRead));
+  ASSERT_OK_AND_ASSIGN(const auto write, fs_->Open("f", OpenMode::kReadWrite));
+  EXPECT_EQ(write->ReadDescriptor(), std::nullopt);
+  ASSERT_TRUE(read->ReadDescriptor().has_value());
+  char bytes[8] = {};
+  EXPECT_EQ(::pread(*read->ReadDescriptor(), bytes, sizeof(bytes), 0), 5);
+  EXPECT_EQ(std::string(bytes), "panel");
+  EXPECT_LT(::pwrite(*read->ReadDescriptor(), "x", 1, 0), 0);
+}
+
+TEST(LocalFileSystemTest, ProcIsNone) {
+  ASSERT_OK_AND_ASSIGN(const auto proc, PosixFileSystem::Open("/proc"));
+  EXPECT_FALSE(proc->PassesDescriptors());
+  ASSERT_OK_AND_ASSIGN(const auto memory, PosixFileSystem::Open("/dev/shm"));
+  EXPECT_TRUE(memory->PassesDescriptors());
+}
+
 TEST_F(PosixTest, RenameKeepsOrReplacesAsItSays) {
   Put("a", "1");
   Put("b", "2");
