@@ -169,14 +169,17 @@ def _export(args):
 
 
 def _datadirs(args):
-    directories = datadirs.parse(datadirs.read(
-        args.config or glance_db.DEFAULT_CONF, args.store))
+    path = args.config or glance_db.DEFAULT_CONF
+    directories = datadirs.parse(datadirs.read(path, args.store))
     if not directories:
         raise Failed(f'[{args.store}] has no filesystem_store_datadirs')
     turned = datadirs.turned_round(directories)
     _table(('DIRECTORY', 'GLANCE, HIGHEST FIRST', 'PREDELLA, LOWEST FIRST'),
            [(path, str(old), str(new)) for (path, old), (_, new)
             in zip(directories, turned)], sys.stderr)
+    if datadirs.is_thin(path, args.store):
+        print('filesystem_thin_provisioning is on: give predella serve --thin '
+              'for the same', file=sys.stderr)
     print(','.join(f'{path}:{priority}' for path, priority in turned))
     return DONE
 
