@@ -119,6 +119,10 @@ def _apply(args):
     changes = relocate.read_plan(args.apply or args.undo)
     if args.undo:
         changes = relocate.turned_round(changes)
+    if args.sql:
+        for line in relocate.statements(changes):
+            print(line)
+        return DONE
     if not args.yes:
         _say(f'{len(changes)} rows would be changed; --yes does it')
         return USAGE
@@ -223,7 +227,8 @@ def _parser():
                      help='back: from predella:// to file://')
     one.add_argument('--plan', metavar='FILE', help='written; never over one')
     one.add_argument('--sql', action='store_true',
-                     help='print the plan as statements')
+                     help='print the plan as statements; with --apply or '
+                     '--undo: that, and change nothing')
     one.add_argument('--apply', metavar='FILE')
     one.add_argument('--undo', metavar='FILE')
     one.add_argument('--yes', action='store_true')
