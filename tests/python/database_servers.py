@@ -2,6 +2,7 @@
 own, and nothing of this machine's. They do not run as root.
 """
 import glob
+import importlib.util
 import os
 import shutil
 import signal
@@ -71,6 +72,8 @@ class MariaDb(Server):
 
     @staticmethod
     def missing():
+        if importlib.util.find_spec('pymysql') is None:
+            return 'needs python3-pymysql'
         return None if os.path.exists(MARIADB) else 'needs mariadb-server-core'
 
     def start(self):
@@ -97,6 +100,8 @@ class PostgreSql(Server):
 
     @classmethod
     def missing(cls):
+        if importlib.util.find_spec('psycopg2') is None:
+            return 'needs python3-psycopg2'
         return None if cls.programs() else (
             'needs postgresql, installed or unpacked by scripts/setup --test')
 
@@ -108,8 +113,9 @@ class PostgreSql(Server):
             tree = os.path.join(self.top, 'tree')
             shutil.copytree(UNPACKED, tree, symlinks=True)
             programs = programs.replace(UNPACKED, tree)
-            environment['LD_LIBRARY_PATH'] = os.path.join(
-                tree, 'usr', 'lib', 'x86_64-linux-gnu')
+            environment['LD_LIBRARY_PATH'] = ':'.join(
+                glob.glob(f'{tree}/lib/*-linux-gnu')
+                + glob.glob(f'{tree}/usr/lib/*-linux-gnu'))
         data = os.path.join(self.top, 'data')
         self.as_user(f'{programs}/initdb', '-D', data, '-A', 'trust', '-U',
                      'glance', '--no-sync', env=environment)

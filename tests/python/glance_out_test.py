@@ -3,6 +3,7 @@ store on the same directories serves every image, byte for byte. Needs root, to
 become two other users.
 """
 import hashlib
+import http.client
 import os
 import random
 import shutil
@@ -183,7 +184,10 @@ class OutTest(unittest.TestCase):
         image = self.upload(1000)
         self.assertEqual(200, self.glance.download(image)[0])
         self.move_out()
-        self.assertNotEqual(200, self.glance.download(image)[0])
+        try:
+            self.assertNotEqual(200, self.glance.download(image)[0])
+        except http.client.RemoteDisconnected:
+            pass  # what uWSGI makes of Glance's 500
         path, = (os.path.join(path, image)
                  for path in self.cluster.paths.values()
                  if os.path.exists(os.path.join(path, image)))

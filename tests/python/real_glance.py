@@ -43,7 +43,7 @@ enabled_backends = {backends}
 log_file = {top}/glance.log
 {more}
 [database]
-connection = sqlite:///{top}/glance.sqlite
+connection = {database}
 [glance_store]
 default_backend = {default}
 {sections}
@@ -90,10 +90,13 @@ wsgi-file = {top}/wsgi.py
 class Glance:
     """`backends` as enabled_backends has it, the first the default; `sections`
     may name {top}, a directory of its own. `user`: (uid, gid) to run as, from
-    a copy of the driver, which that user may read."""
+    a copy of the driver, which that user may read. `database`: a URL instead
+    of SQLite, which tells real threads that it is locked."""
 
-    def __init__(self, backends, sections, uwsgi=False, more='', user=None):
+    def __init__(self, backends, sections, uwsgi=False, more='', user=None,
+                 database='sqlite:///{top}/glance.sqlite'):
         self.more = more  # of [DEFAULT]
+        self.database = database
         self.user = user
         # Newer ones have no server of their own.
         self.uwsgi = uwsgi or UWSGI != DEBIANS_UWSGI
@@ -136,6 +139,7 @@ class Glance:
             stream.write(CONF.format(
                 top=self.top, port=self.port, backends=backends,
                 default=backends.split(':')[0], more=self.more,
+                database=self.database.format(top=self.top),
                 sections=sections.format(top=self.top)))
 
     def start(self):
