@@ -92,6 +92,7 @@ absl::StatusOr<std::shared_ptr<ImageStore>> OpenStore(
   store_options.mount_name = options.name;
   store_options.file_mode = options.file_mode_bits;
   store_options.file_group = options.file_group_id;
+  store_options.thin = options.thin;
   store_options.memory = memory;
   store_options.calls = calls;
   store_options.holder = absl::StrCat("predella-agent ", options.name, " on ",

@@ -70,6 +70,7 @@ void AgentOptions::AddTo(Config* config) {
               "Allow unencrypted traffic on addresses of the network");
   config->Add("require-mountpoint", &require_mountpoint,
               "Serve the directory only while something is mounted on it");
+  config->Add("thin", &thin, "Leave holes in new images where 64 KiB are zero");
   config->AddDuration("slow-above", &slow_above,
                       "SLOW when 95 of 100 probes take longer for a minute; "
                       "3s suits a network file system");

@@ -32,6 +32,7 @@ struct AgentOptions {
   std::string scrub_rate = "64MiB";  // a second
   bool insecure_plaintext_on_network = false;
   bool require_mountpoint = false;
+  bool thin = false;
   absl::Duration slow_above = absl::Seconds(1);
   absl::Duration drain_timeout = absl::Seconds(30);
   // For a supervisor: exit when this pipe reaches its end, or with it.

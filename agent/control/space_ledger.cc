@@ -84,7 +84,7 @@ absl::Status SpaceLedger::Promise(const Uuid& upload_id,
   Entry entry;
   if (it != entries_.end()) {
     entry = it->second;
-    available += std::max<int64_t>(0, entry.promised - entry.allocated);
+    available += entry.Outstanding();
   } else {
     // With bytes there are inodes, and both are counted.
     entry.is_new = on_disk == 0;
@@ -95,7 +95,7 @@ absl::Status SpaceLedger::Promise(const Uuid& upload_id,
                                 std::min(StepLocked(), kSmallestStep));
   const int64_t wanted = size.value_or(start + step);
   // A file system that counts no inodes (size 0) has no limit of them.
-  if (wanted - entry.allocated > available ||
+  if (wanted - entry.allocated - entry.holes > available ||
       (it == entries_.end() && space_->size_inodes > 0 &&
        InodesLocked() < kInodesOfUpload)) {
     return FullLocked(wanted);
@@ -143,11 +143,18 @@ absl::Status SpaceLedger::Grow(const Uuid& upload_id, int64_t needed) {
   return absl::OkStatus();
 }
 
-void SpaceLedger::SetAllocated(const Uuid& upload_id, int64_t bytes) {
+void SpaceLedger::SetAllocated(const Uuid& upload_id, int64_t bytes,
+                               int64_t holes) {
   MutexLock lock(&mu_);
   const auto it = entries_.find(upload_id);
   if (it != entries_.end()) {
-    it->second.allocated_now = bytes;
+    Entry& entry = it->second;
+    entry.allocated_now = bytes;
+    entry.holes = holes;
+    if (holes > 0) {
+      // Whoever promised it again took all that came for allocated.
+      entry.allocated = std::min(entry.allocated, bytes);
+    }
   }
 }
 
@@ -175,7 +182,7 @@ int64_t SpaceLedger::ReserveLocked() const {
 int64_t SpaceLedger::OutstandingLocked() const {
   int64_t sum = 0;
   for (const auto& [id, entry] : entries_) {
-    sum += std::max<int64_t>(0, entry.promised - entry.allocated);
+    sum += entry.Outstanding();
   }
   return sum;
 }

@@ -2,6 +2,7 @@
 #ifndef PREDELLA_AGENT_CONTROL_SPACE_LEDGER_H_
 #define PREDELLA_AGENT_CONTROL_SPACE_LEDGER_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -18,7 +19,7 @@ namespace predella::agent {
 // min(max(1 %, 1 GiB), 5 %) of the file system.
 int64_t DefaultReserve(int64_t size_bytes);
 
-// available = f_bavail - reserve - sum of max(0, promised - allocated).
+// available = f_bavail - reserve - sum of max(0, promised - allocated - holes).
 // Promises live in memory: at a registration the coordinator names them all
 // again. Thread-safe; never touches the disk.
 class SpaceLedger {
@@ -64,8 +65,9 @@ class SpaceLedger {
   // unknown size grow by whole steps. MOUNT_FULL when there is no room.
   absl::Status Grow(const Uuid& upload_id, int64_t needed);
   // Counts from the next SetSpace on: before that f_bavail does not know of
-  // these bytes either.
-  void SetAllocated(const Uuid& upload_id, int64_t bytes);
+  // these bytes either. `holes`: what came besides and needs no room, which
+  // counts at once.
+  void SetAllocated(const Uuid& upload_id, int64_t bytes, int64_t holes = 0);
   void Release(const Uuid& upload_id);
 
  private:
@@ -73,6 +75,11 @@ class SpaceLedger {
     int64_t promised = 0;
     int64_t allocated = 0;  // when f_bavail was read
     int64_t allocated_now = 0;
+    int64_t holes = 0;
+    // What may yet be written that f_bavail does not know of.
+    int64_t Outstanding() const {
+      return std::max<int64_t>(0, promised - allocated - holes);
+    }
     bool grows = false;
     bool is_new = false;  // since f_bavail was read
   };

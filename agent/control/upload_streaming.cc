@@ -155,12 +155,13 @@ absl::Status UploadTable::EnsureStaged(const EntryPtr& entry) {
 
 void UploadTable::CopyNumbers(const EntryPtr& entry) {
   const int64_t allocated = entry->staged->allocated_bytes();
+  const int64_t holes = entry->staged->hole_bytes();
   MutexLock lock(&mu_);
   entry->on_disk = true;
   entry->tail_next = entry->staged->tail_next();
   entry->tail_safe = entry->staged->tail_safe();
   entry->prefix_next = entry->staged->prefix_next();
-  ledger_->SetAllocated(entry->spec.upload_id, allocated);
+  ledger_->SetAllocated(entry->spec.upload_id, allocated, holes);
 }
 
 void UploadTable::TakeBoundary(const HandlePtr& handle) {

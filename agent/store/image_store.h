@@ -84,6 +84,9 @@ class StagedImage {
   virtual int64_t tail_safe() const = 0;
   // Bytes that the file system has allocated for it, for the ledger.
   virtual int64_t allocated_bytes() const = 0;
+  // Zeros among what came that were left out of the file, as far as this
+  // opening knows: an earlier one's count as allocated.
+  virtual int64_t hole_bytes() const = 0;
   // Whether a failed sync or write condemned it: nothing more is accepted,
   // but what was verified may still be read by ReadBack.
   virtual bool condemned() const = 0;
@@ -211,6 +214,9 @@ struct StoreOptions {
   uint32_t file_mode = 0640;
   // Group of image files; absent: the directory's.
   std::optional<uint32_t> file_group;
+  // Runs of zeros in what is uploaded become holes, and no room is taken
+  // before the bytes come.
+  bool thin = false;
   // A directory that is not the one remembered, or an earlier copy of it, is
   // refused (MOUNT_IDENTITY_MISMATCH) before anything of it is touched.
   MountMemory memory;

@@ -32,10 +32,6 @@
 namespace predella::agent {
 namespace {
 
-// Dirty pages of an upload, and the ranges they are written back in.
-constexpr int64_t kDirtyWindow = int64_t{16} << 20;
-constexpr int64_t kWritebackUnit = int64_t{4} << 20;
-
 absl::Status SizeMismatch(absl::string_view message) {
   return MakeError(absl::StatusCode::kOutOfRange, reason::kSizeMismatch,
                    message);
@@ -63,13 +59,18 @@ StagedImageImpl::StagedImageImpl(StoreCore* core, StagedStart start)
   };
   prefix_ = begin(start.prefix_next, spec_.tail_start);
   tail_ = begin(start.tail_next, spec_.size_bytes.value_or(INT64_MAX));
+  // Whoever opened the file cut it there.
+  file_end_ = empty_from_ =
+      tail_.next > spec_.tail_start ? tail_.next : prefix_.next;
 }
 
 absl::Status StagedImageImpl::Prepare() {
   RETURN_IF_ERROR(file_->SetOwnership(core_->options.file_mode, core_->group));
   RETURN_IF_ERROR(ReplaceFile(core_->fs, layout::StatePath(spec_.upload_id),
                               EncodeState(State()), Durability::kProcess));
-  if (spec_.size_bytes.value_or(0) > 0) {
+  // Of a thin one nobody knows how much it will need; the ledger keeps its
+  // promise all the same.
+  if (spec_.size_bytes.value_or(0) > 0 && !core_->options.thin) {
     const absl::Status allocated = file_->Allocate(0, *spec_.size_bytes);
     if (allocated.ok()) {
       reserved_bytes_ = *spec_.size_bytes;
@@ -81,7 +82,7 @@ absl::Status StagedImageImpl::Prepare() {
 }
 
 int64_t StagedImageImpl::allocated_bytes() const {
-  return std::max(reserved_bytes_, received_bytes());
+  return std::max(reserved_bytes_, received_bytes() - hole_bytes_);
 }
 
 absl::Status StagedImageImpl::AppendTail(
@@ -198,68 +199,6 @@ absl::Status StagedImageImpl::Append(Segment* segment, int64_t offset,
       return saved;
     }
     LogIfError(saved, "tried again, and told, at the next append");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status StagedImageImpl::Write(
-    Segment* segment, absl::Span<const absl::string_view> slices) {
-  int64_t at = segment->next;
-  for (const absl::string_view slice : slices) {
-    const absl::Status written = file_->Pwrite(at, slice);
-    at += static_cast<int64_t>(slice.size());
-    if (written.ok()) {
-      continue;
-    }
-    if (!HasReason(written, reason::kMountFull)) {
-      return Condemn(written);
-    }
-    if (segment == &tail_) {
-      if (const absl::Status cut = file_->Truncate(segment->next); !cut.ok()) {
-        return Condemn(cut);
-      }
-      reserved_bytes_ = 0;  // the cut gave it back
-    }
-    const auto space = core_->fs->Space();
-    const int64_t left = space.ok() ? space->available_bytes : 0;
-    return MakeError(absl::StatusCode::kResourceExhausted, reason::kMountFull,
-                     absl::StrCat(core_->fs->root(), " is full: ", left,
-                                  " bytes are available; upload ",
-                                  spec_.upload_id.ToString(),
-                                  " stands at byte ", segment->next),
-                     {{"available_bytes", absl::StrCat(left)},
-                      {"offset", absl::StrCat(segment->next)}});
-  }
-  return absl::OkStatus();
-}
-
-absl::Status StagedImageImpl::WriteBack(Segment* segment) {
-  while (range_sync_ && segment->next - segment->started >= kWritebackUnit) {
-    const absl::Status begun =
-        file_->StartWriteback(segment->started, kWritebackUnit);
-    if (absl::IsUnimplemented(begun)) {
-      range_sync_ = false;
-      break;
-    }
-    if (!begun.ok()) {
-      return Condemn(begun);
-    }
-    segment->started += kWritebackUnit;
-  }
-  while (segment->next - segment->waited > kDirtyWindow) {
-    if (!range_sync_) {
-      if (const absl::Status synced = file_->Datasync(); !synced.ok()) {
-        return Condemn(synced);
-      }
-      segment->waited = segment->next;
-      break;
-    }
-    if (const absl::Status waited =
-            file_->WaitWriteback(segment->waited, kWritebackUnit);
-        !waited.ok()) {
-      return Condemn(waited);
-    }
-    segment->waited += kWritebackUnit;
   }
   return absl::OkStatus();
 }

@@ -45,6 +45,7 @@ class StagedImageImpl final : public StagedImage {
   int64_t prefix_next() const override { return prefix_.next; }
   int64_t tail_safe() const override { return tail_.safe; }
   int64_t allocated_bytes() const override;
+  int64_t hole_bytes() const override { return hole_bytes_; }
   bool condemned() const override { return condemned_; }
   absl::Status AppendTail(int64_t offset,
                           absl::Span<const absl::string_view> slices,
@@ -87,6 +88,9 @@ class StagedImageImpl final : public StagedImage {
                             uint32_t* whole) const;
   absl::Status Write(Segment* segment,
                      absl::Span<const absl::string_view> slices);
+  // The bytes alone; after an error part of them may lie there.
+  absl::Status Put(int64_t offset, absl::Span<const absl::string_view> slices,
+                   int64_t* hole_bytes);
   // Keeps the dirty pages of the segment within the window.
   absl::Status WriteBack(Segment* segment);
   // Writes the state file; the caller holds the image's lock.
@@ -114,6 +118,9 @@ class StagedImageImpl final : public StagedImage {
   Segment prefix_;
   Segment tail_;
   int64_t reserved_bytes_ = 0;  // given by Allocate
+  int64_t hole_bytes_ = 0;      // left out by this opening
+  int64_t file_end_ = 0;        // nothing that counts lies above
+  int64_t empty_from_ = 0;      // what was not written above is a hole
   bool range_sync_ = true;      // the file system can write back ranges
   bool condemned_ = false;
   std::optional<PublishedImage> published_;

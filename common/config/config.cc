@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -123,7 +124,10 @@ void Config::Add(const std::string& name, bool* target,
                  const std::string& help) {
   impl_->Add({name, help, false, true,
               [target](const std::vector<std::string>& v) -> absl::Status {
-                if (!absl::SimpleAtob(v[0], target)) {
+                const bool on = absl::EqualsIgnoreCase(v[0], "on");
+                if (on || absl::EqualsIgnoreCase(v[0], "off")) {
+                  *target = on;  // as YAML has them
+                } else if (!absl::SimpleAtob(v[0], target)) {
                   return absl::InvalidArgumentError(
                       absl::StrCat("\"", v[0], "\" is not true or false"));
                 }

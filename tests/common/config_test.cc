@@ -125,6 +125,13 @@ TEST_F(ConfigTest, FileNamedByEnvironment) {
   EXPECT_EQ(options_.name, "env-file");
 }
 
+TEST_F(ConfigTest, OnAndOffAreTrueAndFalse) {
+  ASSERT_OK(Parse({"--config", WriteFile("init: on\n")}));
+  EXPECT_TRUE(options_.init);
+  ASSERT_OK(Parse({"--config", WriteFile("init: Off\n")}));
+  EXPECT_FALSE(options_.init);
+}
+
 TEST_F(ConfigTest, WrongFilesAreRefusedWithTheirLine) {
   const std::map<std::string, std::string> cases = {
       {"name: a\nnmae: b\n", "c.yaml:2: unknown key \"nmae\""},

@@ -452,6 +452,7 @@ class DatadirsTest(ToolCase):
             stream.write('''
 [other]
 filesystem_store_datadirs = /no:1
+filesystem_thin_provisioning = True
 [old]
 # filesystem_store_datadirs = /commented:1
 filesystem_store_datadirs = /a:200
@@ -465,7 +466,19 @@ filesystem_store_datadirs = /e
         self.assertEqual(0, code, err)
         self.assertEqual('/a:100,/b:100,/c:d:200,/e:300\n', out)
         self.assertRegex(err, '/a +200 +100')
+        self.assertNotIn('--thin', err)
         self.assertEqual(1, self.run_tool('datadirs', '--config', path)[0])
+
+    def test_thin_provisioning_is_an_option_of_the_agents(self):
+        path = os.path.join(self.top, 'conf')
+        for value, thin in (('True', True), ('on', True), ('false', False)):
+            with open(path, 'w', encoding='utf-8') as stream:
+                stream.write('[old]\nfilesystem_store_datadirs = /a:200\n'
+                             f'filesystem_thin_provisioning = {value}\n')
+            code, _, err = self.run_tool('datadirs', '--config', path,
+                                         '--store', 'old')
+            self.assertEqual(0, code, err)
+            self.assertEqual(thin, '--thin' in err, value)
 
     def test_a_priority_that_is_none(self):
         with self.assertRaisesRegex(Failed, '/a:x'):

@@ -12,6 +12,8 @@ import tomllib
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 PACKAGE = os.path.join(SOURCE, 'client', 'python')
+# Of this user; _install gives the tests another one.
+CACHE = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
 NATIVE = os.environ.get('PREDELLA_NATIVE',
                         os.path.join(SOURCE, 'build', 'dev', 'python'))
 

@@ -4,6 +4,7 @@ interpreter that runs the tests; PREDELLA_UWSGI names another uwsgi for it.
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ enabled_backends = {backends}
 log_file = {top}/glance.log
 {more}
 [database]
-connection = sqlite:///{top}/glance.sqlite
+connection = {database}
 [glance_store]
 default_backend = {default}
 {sections}
@@ -88,10 +89,15 @@ wsgi-file = {top}/wsgi.py
 
 class Glance:
     """`backends` as enabled_backends has it, the first the default; `sections`
-    may name {top}, a directory of its own."""
+    may name {top}, a directory of its own. `user`: (uid, gid) to run as, from
+    a copy of the driver, which that user may read. `database`: a URL instead
+    of SQLite, which tells real threads that it is locked."""
 
-    def __init__(self, backends, sections, uwsgi=False, more=''):
+    def __init__(self, backends, sections, uwsgi=False, more='', user=None,
+                 database='sqlite:///{top}/glance.sqlite'):
         self.more = more  # of [DEFAULT]
+        self.database = database
+        self.user = user
         # Newer ones have no server of their own.
         self.uwsgi = uwsgi or UWSGI != DEBIANS_UWSGI
         self.top = tempfile.mkdtemp(prefix='pr-glance-', dir='/tmp')
@@ -107,11 +113,25 @@ class Glance:
             with open(os.path.join(self.top, name), 'w',
                       encoding='utf-8') as stream:
                 stream.write(text)
-        self.env = {**os.environ, 'PYTHONPATH': ':'.join(paths.INSTALLED),
+        self.env = {**os.environ, 'PYTHONPATH': ':'.join(self._installed()),
                     'OS_GLANCE_CONFIG_DIR': self.top}
+        if user is not None:
+            self.env['XDG_CACHE_HOME'] = self.top
+            for path, _, names in os.walk(self.top):
+                for name in ('', *names):
+                    os.chown(os.path.join(path, name), *user)
         subprocess.run(self._command('manage') + ['db_sync'], env=self.env,
                        check=True, capture_output=True, timeout=120)
         self.start()
+
+    def _installed(self):
+        if self.user is None:
+            return paths.INSTALLED
+        copies = []
+        for i, path in enumerate(paths.INSTALLED):
+            copies.append(os.path.join(self.top, f'python-{i}'))
+            shutil.copytree(path, copies[-1])
+        return copies
 
     def configure(self, backends, sections):
         """Counts from the next start on."""
@@ -119,6 +139,7 @@ class Glance:
             stream.write(CONF.format(
                 top=self.top, port=self.port, backends=backends,
                 default=backends.split(':')[0], more=self.more,
+                database=self.database.format(top=self.top),
                 sections=sections.format(top=self.top)))
 
     def start(self):
@@ -133,8 +154,15 @@ class Glance:
             self.stop()
             raise
 
+    def _as_user(self):
+        if self.user is None:
+            return []
+        uid, gid = self.user
+        return ['setpriv', f'--reuid={uid}', f'--regid={gid}',
+                '--clear-groups']
+
     def _command(self, name):
-        return [sys.executable, '-W', 'ignore', '-c',
+        return [*self._as_user(), sys.executable, '-W', 'ignore', '-c',
                 f'import sys; from glance.cmd.{name} import main; main()',
                 '--config-file', self.config]
 
@@ -146,7 +174,7 @@ class Glance:
             stream.write(UWSGI_INI.format(
                 top=self.top, port=self.port, plugins='plugins = http,python3'
                 if UWSGI == DEBIANS_UWSGI else ''))
-        return [UWSGI, '--ini', ini]
+        return [*self._as_user(), UWSGI, '--ini', ini]
 
     def _answers(self):
         try:

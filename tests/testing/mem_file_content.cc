@@ -60,16 +60,27 @@ void MemFileSystem::Touch(Inode* inode, int64_t page) {
   most_dirty_ = std::max(most_dirty_, dirty * kPage);
 }
 
-bool MemFileSystem::Grow(Inode* inode, int64_t bytes) {
-  bytes = (bytes + kPage - 1) / kPage * kPage;
-  const int64_t more = bytes - inode->allocated;
-  if (more <= 0) {
+bool MemFileSystem::Allocate(Inode* inode, int64_t from, int64_t to) {
+  if (to <= from) {
     return true;
   }
+  const int64_t first = from / kPage;
+  const int64_t end = (to + kPage - 1) / kPage;
+  const int64_t allocated = inode->allocated / kPage;
+  const auto begin = inode->holes.lower_bound(first);
+  const auto past = inode->holes.lower_bound(end);
+  const int64_t more =
+      (std::distance(begin, past) +
+       std::max<int64_t>(0, end - std::max(first, allocated))) *
+      kPage;
   if (UsedBytes() + more > capacity_bytes_) {
-    return false;
+    return more == 0;
   }
-  inode->allocated = bytes;
+  inode->holes.erase(begin, past);
+  for (int64_t page = allocated; page < first; ++page) {
+    inode->holes.insert(inode->holes.end(), page);
+  }
+  inode->allocated = std::max(inode->allocated, end * kPage);
   used_bytes_ += more;
   return true;
 }
@@ -83,8 +94,11 @@ void MemFileSystem::ResizeLocked(Inode* inode, int64_t size) {
   inode->data.resize(static_cast<size_t>(size), '\0');
   const int64_t kept = (size + kPage - 1) / kPage * kPage;
   if (inode->allocated > kept) {
-    used_bytes_ -= inode->allocated - kept;
+    used_bytes_ -= AllocatedBytes(*inode);
     inode->allocated = kept;
+    inode->holes.erase(inode->holes.lower_bound(kept / kPage),
+                       inode->holes.end());
+    used_bytes_ += AllocatedBytes(*inode);
   }
 }
 
@@ -93,7 +107,7 @@ absl::Status MemFileSystem::WriteLocked(Inode* inode, int64_t offset,
   const absl::string_view wanted = data;
   // As a kernel does: what fits is written, then the call fails.
   while (!data.empty() &&
-         !Grow(inode, offset + static_cast<int64_t>(data.size()))) {
+         !Allocate(inode, offset, offset + static_cast<int64_t>(data.size()))) {
     const size_t less = data.size() > static_cast<size_t>(kPage)
                             ? data.size() - static_cast<size_t>(kPage)
                             : 0;

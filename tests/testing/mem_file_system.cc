@@ -92,7 +92,7 @@ class MemFile final : public File {
     if (!fs_->allocate_) {
       return absl::UnimplementedError("no fallocate here");
     }
-    return fs_->Grow(inode_.get(), offset + length)
+    return fs_->Allocate(inode_.get(), offset, offset + length)
                ? absl::OkStatus()
                : fs_->Fault(absl::StatusCode::kResourceExhausted,
                             reason::kMountFull, "allocate");
@@ -212,7 +212,7 @@ void MemFileSystem::Own(const InodePtr& inode) { inodes_.insert(inode); }
 void MemFileSystem::Forget(InodePtr inode) {
   constexpr int64_t kOurs = 2;  // `inode` and inodes_
   if (inode != nullptr && inode.use_count() == kOurs) {
-    used_bytes_ -= inode->allocated;
+    used_bytes_ -= AllocatedBytes(*inode);
     inodes_.erase(inode);
   }
 }
@@ -220,7 +220,7 @@ void MemFileSystem::Forget(InodePtr inode) {
 void MemFileSystem::ForgetAll() {
   for (auto it = inodes_.begin(); it != inodes_.end();) {
     if (it->use_count() == 1) {
-      used_bytes_ -= (*it)->allocated;
+      used_bytes_ -= AllocatedBytes(**it);
       it = inodes_.erase(it);
     } else {
       ++it;
@@ -239,7 +239,7 @@ FileInfo MemFileSystem::InfoOf(const InodePtr& inode) {
   info.regular = !inode->directory;
   info.directory = inode->directory;
   info.size_bytes = static_cast<int64_t>(inode->data.size());
-  info.allocated_bytes = inode->allocated;
+  info.allocated_bytes = AllocatedBytes(*inode);
   info.inode = inode->number;
   info.links = LinksOf(inode);
   info.mode = inode->mode;

@@ -98,7 +98,8 @@ class MemFileSystem final : public agent::FileSystem {
     // As dirty, of pages whose sync failed: they count as clean.
     std::map<int64_t, std::string> lost;
     std::set<int64_t> written_back;  // of the dirty ones
-    int64_t allocated = 0;
+    int64_t allocated = 0;    // bytes up to the last page that has a block
+    std::set<int64_t> holes;  // pages below it that have none
     uint32_t mode = 0600;
     uint32_t gid = 0;
     int64_t modify_time_us = 0;
@@ -134,8 +135,12 @@ class MemFileSystem final : public agent::FileSystem {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ResizeLocked(Inode* inode, int64_t size)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Grows what is allocated to `bytes`; false when there is no room.
-  bool Grow(Inode* inode, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static int64_t AllocatedBytes(const Inode& inode) {
+    return inode.allocated - static_cast<int64_t>(inode.holes.size()) * kPage;
+  }
+  // Gives [from, to) blocks; false, and nothing, when there is no room.
+  bool Allocate(Inode* inode, int64_t from, int64_t to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status SyncLocked(absl::string_view path, Inode* inode)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CrashInode(Inode* inode, const std::function<bool()>& keep)

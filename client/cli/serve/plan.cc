@@ -279,6 +279,9 @@ absl::StatusOr<ChildSpec> PlanAgent(const Datadir& datadir,
   if (options.require_mountpoint) {
     agent.argv.push_back("--require-mountpoint");
   }
+  if (options.thin) {
+    agent.argv.push_back("--thin");
+  }
   agent.argv.insert(agent.argv.end(), planning->common.begin(),
                     planning->common.end());
   return agent;

@@ -38,6 +38,7 @@ struct ServeOptions {
   std::vector<PassedOption> coordinator = CoordinatorOptions();
   std::vector<PassedOption> agents = AgentOptions();  // the same for all
   bool require_mountpoint = false;
+  bool thin = false;
   bool insecure_plaintext_on_network = false;
   std::string endpoint_file;
 };

@@ -68,6 +68,8 @@ void AddOptions(Config* config, ServeOptions* o) {
   }
   config->Add("require-mountpoint", &o->require_mountpoint,
               "Serve a directory only while something is mounted on it.");
+  config->Add("thin", &o->thin,
+              "Leave holes in new images where 64 KiB are zero.");
   config->Add("insecure-plaintext-on-network",
               &o->insecure_plaintext_on_network,
               "Allow --listen on the network without TLS.");

@@ -119,6 +119,10 @@ def _apply(args):
     changes = relocate.read_plan(args.apply or args.undo)
     if args.undo:
         changes = relocate.turned_round(changes)
+    if args.sql:
+        for line in relocate.statements(changes):
+            print(line)
+        return DONE
     if not args.yes:
         _say(f'{len(changes)} rows would be changed; --yes does it')
         return USAGE
@@ -169,14 +173,17 @@ def _export(args):
 
 
 def _datadirs(args):
-    directories = datadirs.parse(datadirs.read(
-        args.config or glance_db.DEFAULT_CONF, args.store))
+    path = args.config or glance_db.DEFAULT_CONF
+    directories = datadirs.parse(datadirs.read(path, args.store))
     if not directories:
         raise Failed(f'[{args.store}] has no filesystem_store_datadirs')
     turned = datadirs.turned_round(directories)
     _table(('DIRECTORY', 'GLANCE, HIGHEST FIRST', 'PREDELLA, LOWEST FIRST'),
            [(path, str(old), str(new)) for (path, old), (_, new)
             in zip(directories, turned)], sys.stderr)
+    if datadirs.is_thin(path, args.store):
+        print('filesystem_thin_provisioning is on: give predella serve --thin '
+              'for the same', file=sys.stderr)
     print(','.join(f'{path}:{priority}' for path, priority in turned))
     return DONE
 
@@ -220,7 +227,8 @@ def _parser():
                      help='back: from predella:// to file://')
     one.add_argument('--plan', metavar='FILE', help='written; never over one')
     one.add_argument('--sql', action='store_true',
-                     help='print the plan as statements')
+                     help='print the plan as statements; with --apply or '
+                     '--undo: that, and change nothing')
     one.add_argument('--apply', metavar='FILE')
     one.add_argument('--undo', metavar='FILE')
     one.add_argument('--yes', action='store_true')

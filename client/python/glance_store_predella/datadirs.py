@@ -2,8 +2,8 @@
 from glance_store_predella.cluster import Failed
 
 
-def read(path, backend):
-    """The values of the repeatable option in one section, in their order.
+def _values(path, backend, wanted):
+    """Of an option that may stand there often: each value, in their order.
 
     configparser keeps the last one only.
     """
@@ -22,7 +22,7 @@ def read(path, backend):
                 elif section == backend:
                     key, _, value = text.partition('=')
                     last = None
-                    if key.strip() == 'filesystem_store_datadirs':
+                    if key.strip() == wanted:
                         last = [value.strip()]
                         values.append(last)
                 else:
@@ -31,6 +31,17 @@ def read(path, backend):
         raise Failed(f'{path}: {e}') from e
     # oslo.config's MultiStrOpt takes each value whole; the store splits none.
     return [' '.join(value) for value in values if any(value)]
+
+
+def read(path, backend):
+    """The values of the repeatable option in one section, in their order."""
+    return _values(path, backend, 'filesystem_store_datadirs')
+
+
+def is_thin(path, backend):
+    """Whether Glance's own store leaves holes there."""
+    values = _values(path, backend, 'filesystem_thin_provisioning')
+    return bool(values) and values[-1].lower() in ('true', '1', 'yes', 'on')
 
 
 def parse(values):

@@ -151,6 +151,37 @@ TEST_F(CoreTest, AMountThatGoesAwayEndsItsStreamsAndRegistersAgain) {
   EXPECT_TRUE(core.Serving());
 }
 
+// Zeros of a thin mount fulfil the promise as bytes do, and take no room.
+TEST_F(CoreTest, TheSpaceOfAThinUploadIsPromisedUntilItCame) {
+  thin = true;
+  Register();
+  const auto space = [this] {
+    Tick(absl::Seconds(3));
+    const control::v1::AgentMessage* const message = Last(
+        [](const control::v1::AgentMessage& m) { return m.has_heartbeat(); });
+    return message == nullptr ? control::v1::Space()
+                              : message->heartbeat().space();
+  };
+  Prepare(3 * kBlockBytes);
+  const control::v1::Space before = space();
+  EXPECT_EQ(before.promised_bytes(), 3 * kBlockBytes);
+  FakeStream* stream = nullptr;
+  const auto handle = OpenStream(&stream);
+  Write(handle, 0, 2 * kBlockBytes, '\0');
+  const control::v1::Space within = space();
+  EXPECT_EQ(within.promised_bytes(), kBlockBytes);
+  // All but the page of the upload's state.
+  EXPECT_GE(within.available_bytes(), before.available_bytes() - 8192);
+  Write(handle, 2 * kBlockBytes, kBlockBytes);
+  EXPECT_LT(space().available_bytes(), within.available_bytes());
+  Commit(handle, 3 * kBlockBytes);
+  AckPublished(storage::v1::UPLOAD_OUTCOME_COMMITTED);
+  EXPECT_EQ(space().promised_bytes(), 0);
+  ASSERT_OK_AND_ASSIGN(const FileInfo info, mem.Stat(image_id.ToString()));
+  EXPECT_EQ(info.size_bytes, 3 * kBlockBytes);
+  EXPECT_EQ(info.allocated_bytes, kBlockBytes);
+}
+
 TEST_F(CoreTest, AnUploadIsPublishedAndAnsweredAfterTheAck) {
   Register();
   Prepare(3 * kBlockBytes);

@@ -124,6 +124,7 @@ class CoreTest : public ::testing::Test {
       StoreOptions options;
       options.memory = memory;
       options.calls = &calls;
+      options.thin = thin;
       // They outlive what is opened on them.
       watches.push_back(std::make_unique<WatchedFileSystem>(root, &calls));
       FileSystem* const watched = watches.back().get();
@@ -365,12 +366,12 @@ class CoreTest : public ::testing::Test {
     ASSERT_OK(staged->Sync());
   }
   void Write(const std::shared_ptr<UploadHandle>& handle, int64_t offset,
-             int64_t length) {
+             int64_t length, char byte = 'x') {
     while (length > 0) {
       const int64_t part = std::min<int64_t>(length, kBlockBytes);
       v1::Chunk chunk;
       chunk.set_offset(offset);
-      chunk.set_data(std::string(static_cast<size_t>(part), 'x'));
+      chunk.set_data(std::string(static_cast<size_t>(part), byte));
       core.uploads()->Append(handle, std::move(chunk));
       offset += part;
       length -= part;
@@ -396,6 +397,7 @@ class CoreTest : public ::testing::Test {
   int asked_for_threads = 0;
   int missing = 0;
   bool idle_io = false;
+  bool thin = false;
   testing::ManualExecutor disk;
   testing::ManualExecutor probe;
   FakePeer peer;

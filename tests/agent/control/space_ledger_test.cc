@@ -68,6 +68,33 @@ TEST_F(LedgerTest, AReleaseGivesBackOnlyWhatWasNotWritten) {
   EXPECT_EQ(ledger_.Take().available_bytes, 45 * kGiB);
 }
 
+TEST_F(LedgerTest, HolesFulfilAPromiseAtOnce) {
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB));
+  ASSERT_OK(ledger_.Promise(a_, 30 * kGiB, 0));
+  ledger_.SetAllocated(a_, 4 * kGiB, 20 * kGiB);
+  EXPECT_EQ(ledger_.Take().promised_bytes, 10 * kGiB);
+  EXPECT_EQ(ledger_.Take().available_bytes, 39 * kGiB);
+  ledger_.SetSpace(Disk(100 * kGiB, 46 * kGiB));
+  EXPECT_EQ(ledger_.Take().promised_bytes, 6 * kGiB);
+  EXPECT_EQ(ledger_.Take().available_bytes, 39 * kGiB);
+  // Asked again, it is not promised twice.
+  ASSERT_OK(ledger_.Promise(a_, 45 * kGiB, 0));
+  EXPECT_EQ(ledger_.Take().promised_bytes, 21 * kGiB);
+  EXPECT_THAT(ledger_.Promise(a_, 80 * kGiB, 0),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  // What was never written comes back at once.
+  ledger_.Release(a_);
+  EXPECT_EQ(ledger_.Take().available_bytes, 45 * kGiB);
+}
+
+TEST_F(LedgerTest, HolesThatWereTakenForBytesCountOnce) {
+  ledger_.SetSpace(Disk(100 * kGiB, 50 * kGiB));
+  ledger_.PromiseAgain(a_, 30 * kGiB, 0, /*on_disk=*/20 * kGiB);
+  EXPECT_EQ(ledger_.Take().promised_bytes, 10 * kGiB);
+  ledger_.SetAllocated(a_, 5 * kGiB, 15 * kGiB);
+  EXPECT_EQ(ledger_.Take().promised_bytes, 10 * kGiB);
+}
+
 TEST_F(LedgerTest, UnknownSizesGrowByStepsUntilNothingIsLeft) {
   ledger_.SetSpace(Disk(200 * kGiB, 4 * kGiB));
   ASSERT_OK(ledger_.Promise(a_, std::nullopt, 0));

@@ -339,6 +339,7 @@ TEST(PlanTest, CommandLines) {
   SetOption(&options.agents, "slow-above", "3s");
   SetOption(&options.agents, "drain-timeout", "2m");
   options.require_mountpoint = true;
+  options.thin = true;
   ServeState state;
   ASSERT_OK_AND_ASSIGN(const Plan plan,
                        MakePlan(options, {{"a", "/a", 1}, {"b", "/b", 2}},
@@ -350,16 +351,16 @@ TEST(PlanTest, CommandLines) {
   EXPECT_THAT(plan.children[0].argv, Contains("--backup-dir=/backups"));
   EXPECT_EQ(plan.drain, absl::Minutes(2));
   EXPECT_TRUE(plan.children[0].stops_last);
-  EXPECT_THAT(plan.children[2].argv,
-              ElementsAre("agent", "--name=b", "--path=/b", "--priority=2",
-                          "--coordinator=unix:/s/run/coordinator.sock",
-                          "--listen=unix:/s/run/agent-b.sock",
-                          "--listen=127.0.0.1:7411",
-                          "--advertise=unix:/s/run/agent-b.sock",
-                          "--advertise=127.0.0.1:7411", "--reserve=1073741824",
-                          "--file-mode=0600", "--slow-above=3s",
-                          "--drain-timeout=2m", "--require-mountpoint",
-                          "--die-with-parent", "--parent-watch-fd=3"));
+  EXPECT_THAT(
+      plan.children[2].argv,
+      ElementsAre(
+          "agent", "--name=b", "--path=/b", "--priority=2",
+          "--coordinator=unix:/s/run/coordinator.sock",
+          "--listen=unix:/s/run/agent-b.sock", "--listen=127.0.0.1:7411",
+          "--advertise=unix:/s/run/agent-b.sock", "--advertise=127.0.0.1:7411",
+          "--reserve=1073741824", "--file-mode=0600", "--slow-above=3s",
+          "--drain-timeout=2m", "--require-mountpoint", "--thin",
+          "--die-with-parent", "--parent-watch-fd=3"));
 }
 
 TEST(PlanTest, Mistakes) {
