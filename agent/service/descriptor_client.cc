@@ -105,7 +105,10 @@ void DescriptorClient::Open(const ReadGrant& grant, int64_t offset) {
         self->Stalled(why);
       });
   auto reader = grant.store->OpenImage(grant.image_id, grant.generation);
-  loop_->core()->ReadDone(grant, offset, reader.status());
+  if (!reader.ok()) {
+    // Only then: an open is no sign that a disk lives.
+    loop_->core()->ReadDone(grant, offset, reader.status());
+  }
   absl::Status status = reader.status();
   const uint64_t number = loop_->NextNumber();
   std::string frame;

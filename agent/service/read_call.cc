@@ -74,8 +74,10 @@ void ReadCall::Open(const ReadGrant& grant) {
   const DiskCalls::Work work = Watched();
   absl::StatusOr<std::unique_ptr<ImageReader>> reader =
       grant_.store->OpenImage(grant.image_id, grant.generation);
-  core_->ReadDone(grant_, offset_, reader.status());
   if (!reader.ok()) {
+    // Only then: an open may be served by the page cache, and is no sign that a
+    // disk lives.
+    core_->ReadDone(grant_, offset_, reader.status());
     End(reader.status());
     return;
   }
