@@ -29,7 +29,11 @@ namespace predella::client_internal {
 namespace {
 
 constexpr int64_t kBlock = int64_t{1} << 20;  // what a checksum is of
-constexpr int kMostBuffers = 4;
+constexpr int kMostBuffers = 8;
+// Who waits is woken for so many blocks at once: for each of them the two
+// threads would take turns on one processor, and the turns cost more than the
+// copying. The first ones come alone, so that a small image does not wait.
+constexpr size_t kMostAtOnce = 4;
 // How often a thread that waits for its reader looks whether the agent wants
 // the file back.
 constexpr std::chrono::milliseconds kLookEvery(500);
@@ -70,6 +74,7 @@ class LocalReadState : public std::enable_shared_from_this<LocalReadState> {
   Mutex mu_;
   CondVar cv_;
   std::deque<ReadMessage> ready_ ABSL_GUARDED_BY(mu_);
+  size_t at_once_ ABSL_GUARDED_BY(mu_) = 1;
   std::vector<std::unique_ptr<Buffer>> free_ ABSL_GUARDED_BY(mu_);
   int buffers_ ABSL_GUARDED_BY(mu_) = 0;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
@@ -97,6 +102,7 @@ std::unique_ptr<Buffer> LocalReadState::TakeBuffer(LocalImage* image) {
       // Not cleared: all that is shown of it was read.
       return std::unique_ptr<Buffer>(new Buffer);
     }
+    cv_.SignalAll();
     cv_.WaitFor(&mu_, kLookEvery);
   }
 }
@@ -104,14 +110,19 @@ std::unique_ptr<Buffer> LocalReadState::TakeBuffer(LocalImage* image) {
 void LocalReadState::GiveBack(std::unique_ptr<Buffer> buffer) {
   MutexLock lock(&mu_);
   free_.push_back(std::move(buffer));
-  cv_.SignalAll();
+  if (free_.size() >= kMostAtOnce) {
+    cv_.SignalAll();
+  }
 }
 
 void LocalReadState::Push(ReadMessage message) {
   MutexLock lock(&mu_);
   if (!closed_) {  // else it would keep this, and this it
     ready_.push_back(std::move(message));
-    cv_.SignalAll();
+    if (ready_.size() >= at_once_) {
+      at_once_ = std::min(kMostAtOnce, at_once_ * 2);
+      cv_.SignalAll();
+    }
   }
 }
 

@@ -15,7 +15,7 @@ namespace predella::client_internal {
 inline constexpr int kMostThreadsLeftBehind = 4;
 
 // Reads [offset, end) on a thread of its own, which also opens the image and
-// runs at most 4 MiB ahead. The stream looks like that of a ReadImage: a
+// runs at most 8 MiB ahead. The stream looks like that of a ReadImage: a
 // header, then chunks with the checksums that the record has of them, which
 // whoever takes a chunk compares. Where a chunk is only a part of its MiB, that
 // was checked whole: DATA_LOSS, CHECKSUM_MISMATCH, as when the file ends early.

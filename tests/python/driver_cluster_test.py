@@ -1,9 +1,11 @@
 """The driver over the native module and real daemons."""
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -28,6 +30,60 @@ def configure(case, cluster, **options):
         fast={'type': 'predella', 'predella_endpoint': cluster.endpoint,
               **options})
     case.store = stores['fast']
+
+
+class LocalReadsTest(behaviour.Behaviour, unittest.TestCase):
+    """The same over a mount in memory, whose files the agent hands out for
+    certain; and who read the bytes, as the kernel counts it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.mkdtemp(prefix='predella-', dir='/dev/shm')
+        cls.cluster = Cluster((100,), [cls.directory + '/m']).start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.stop()
+        shutil.rmtree(cls.directory)
+
+    def setUp(self):
+        configure(self, self.cluster)
+
+    def assert_nothing_left(self, image):
+        wait_until('no upload is in flight', lambda: not any(
+            self.cluster.inflight(name) for name in self.cluster.paths))
+        super().assert_nothing_left(image)
+
+    def agent_read(self):
+        agent = self.cluster.agents['store-1'].process.pid
+        with open(f'/proc/{agent}/io', encoding='ascii') as stream:
+            return int(stream.readline().split()[1])
+
+    def test_the_agent_reads_nothing_unless_it_is_told_to(self):
+        data = self.data(16 * MIB + 3)
+        uri = self.add(data)[1][0]
+        for mode, least, most in (('auto', 0, MIB),
+                                  ('never', len(data), len(data) + MIB)):
+            configure(self, self.cluster, predella_local_reads=mode)
+            before = self.agent_read()
+            self.assert_same(self.read(uri), data)
+            read = self.agent_read() - before
+            self.assertLessEqual(least, read, mode)
+            self.assertLessEqual(read, most, mode)
+
+    def test_damage_breaks_the_download_off(self):
+        data = self.data(4 * MIB)
+        image, result = self.add(data)
+        with open(os.path.join(self.cluster.paths['store-1'], image),
+                  'r+b') as stream:
+            stream.seek(3 * MIB + 7)
+            stream.write(bytes([data[3 * MIB + 7] ^ 1]))
+        chunks, _ = self.store.get(self.where(result[0]))
+        got = []
+        with self.assertRaises(exceptions.BackendException):
+            for chunk in chunks:
+                got.append(chunk)
+        self.assert_same(b''.join(got), data[:3 * MIB])
 
 
 class BehaviourTest(behaviour.Behaviour, unittest.TestCase):

@@ -3,8 +3,8 @@ from glance_store_predella import errors
 from glance_store_predella import native
 
 CHUNK_BYTES = 1 << 20
-# One is filled while the caller works on the other.
-_ASKED_AHEAD = 2
+# Some are filled while the caller works on another.
+_ASKED_AHEAD = 4
 
 
 class ImageChunks:

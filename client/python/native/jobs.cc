@@ -120,6 +120,7 @@ absl::StatusOr<void*> ReadJob::Take() {
   if (!slots_.empty() && slots_.front().filled) {
     void* const owner = slots_.front().owner;
     slots_.pop_front();
+    taken_ = true;
     return owner;
   }
   RETURN_IF_ERROR(error_);
@@ -143,6 +144,13 @@ ReadJob::Slot* ReadJob::NextSlot() {
     cv_.Wait(&mu_);
   }
   return nullptr;
+}
+
+bool ReadJob::WorthWakingLocked() const {
+  const auto filled =
+      std::count_if(slots_.begin(), slots_.end(),
+                    [](const Slot& slot) { return slot.filled; });
+  return !taken_ || static_cast<size_t>(filled) * 2 >= slots_.size();
 }
 
 absl::Status ReadJob::Run(Connections* connections) {
@@ -172,7 +180,9 @@ absl::Status ReadJob::Run(Connections* connections) {
     }
     MutexLock lock(&mu_);
     slot->filled = true;
-    Changed();
+    if (WorthWakingLocked()) {
+      Changed();
+    }
   }
   return absl::CancelledError("the read was closed");
 }

@@ -157,12 +157,17 @@ class ReadJob final : public Job {
   bool ReadyLocked() const override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Null when it was closed.
   Slot* NextSlot();
+  // After the first buffer, whoever waits is woken for half of those that he
+  // asked for: a turn of two threads on one processor for each costs as much as
+  // filling it.
+  bool WorthWakingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Run(Connections* connections);
   void End(const absl::Status& status);
 
   const ReadOptions read_;
   std::deque<Slot> slots_ ABSL_GUARDED_BY(mu_);
   std::optional<v1::Image> image_ ABSL_GUARDED_BY(mu_);
+  bool taken_ ABSL_GUARDED_BY(mu_) = false;  // the first buffer was
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status error_ ABSL_GUARDED_BY(mu_);
 };
