@@ -4,6 +4,9 @@ same run: through glance_store alone, and through a real glance-api.
 Rounds are shuffled; a ratio is that of the speeds in one round. The stock store
 syncs nothing: its uploads are also compared with the time that an fdatasync of
 its files takes besides, as ours are on the disk when they are answered.
+
+The glance-api is that of the interpreter, as in tests/python/real_glance.py:
+PREDELLA_UWSGI names the uwsgi of a virtual environment.
 """
 import argparse
 import concurrent.futures
@@ -22,8 +25,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'python'))
 
 import environment  # noqa: E402
+from database_servers import MariaDb  # noqa: E402
+from real_glance import DEBIANS_UWSGI  # noqa: E402
 from real_glance import Glance  # noqa: E402
 from real_glance import USER  # noqa: E402
+from real_glance import UWSGI  # noqa: E402
 from cluster import Cluster  # noqa: E402
 
 MIB = 1 << 20
@@ -98,6 +104,9 @@ class Api:
     def __init__(self, cluster, directories):
         self.directories = directories
         self.cpu = lambda: cpu_seconds(cluster, self.glance)
+        # Real threads can not share SQLite.
+        self.server = MariaDb() if UWSGI != DEBIANS_UWSGI else None
+        others = {'database': self.server.url} if self.server else {}
         lines = '\n'.join(f'filesystem_store_datadirs = {path}'
                           for path in directories)
         self.glance = Glance('predella:predella, stock:file', f'''
@@ -106,7 +115,12 @@ predella_endpoint = {cluster.endpoint}
 [stock]
 filesystem_store_datadir =
 {lines}
-''')
+''', **others)
+
+    def stop(self):
+        self.glance.stop()
+        if self.server:
+            self.server.stop()
 
     def add(self, store, size):
         image = self.glance.create()
@@ -259,7 +273,7 @@ def main():
                         args.rounds)
     finally:
         if through is not None:
-            through.glance.stop()
+            through.stop()
         cluster.stop()
         shutil.rmtree(top, ignore_errors=True)
     print(f'load {" ".join(f"{one:.1f}" for one in os.getloadavg())}')
