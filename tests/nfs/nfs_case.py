@@ -61,7 +61,7 @@ class NfsTest(unittest.TestCase):
         self.mounts.append(mount)
         return mount
 
-    def start(self, *mounts, local=0):
+    def start(self, *mounts, local=0, agent_args=()):
         """store-1 and so on are these mounts; after them directories of this
         host, which take only what those do not."""
         paths = [m.path for m in mounts]
@@ -73,7 +73,7 @@ class NfsTest(unittest.TestCase):
         self.cluster = Cluster(
             [100] * len(mounts) + [200] * local, paths,
             agent_args=('--reserve', '1MiB', '--slow-above', '3s',
-                        '--drain-timeout', '1s'))
+                        '--drain-timeout', '1s', *agent_args))
         self.cluster.start()
         self.pids = {n: a.process.pid for n, a in self.cluster.agents.items()}
 
