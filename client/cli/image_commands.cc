@@ -141,8 +141,17 @@ absl::StatusOr<int> Choose(const ImageArguments& a, const Context& context) {
         a.id, " first, then say --yes"));
   }
   ASSIGN_OR_RETURN(Client client, context.Connect());
-  ASSIGN_OR_RETURN(const v1::Image image,
-                   client.ChooseImage(a.id, a.generation, a.dry_run));
+  absl::StatusOr<v1::Image> chosen =
+      client.ChooseImage(a.id, a.generation, a.dry_run);
+  if (HasReason(chosen.status(), reason::kCommitConflict)) {
+    *context.err << "what is kept is read whole first\n";
+  }
+  // Each call waits for some seconds by itself. Whoever asks late is told to
+  // have it read again.
+  while (HasReason(chosen.status(), reason::kCommitConflict)) {
+    chosen = client.ChooseImage(a.id, a.generation, a.dry_run);
+  }
+  ASSIGN_OR_RETURN(const v1::Image image, std::move(chosen));
   if (context.format() == Format::kJson) {
     PrintJson(image, context.out);
   } else {

@@ -221,12 +221,17 @@ void ClusterView::CheckCopies(const MountInfo& info,
   };
   add("COPIES_MISSING", faults.missing, storage::v1::COPY_FAULT_MISSING,
       "copies that the index names are not there",
-      "put the files back, or delete the images (predella image rm)");
+      "put the files back; a file of one of them on another mount (predella "
+      "orphan ls) may be the only whole one: predella orphan adopt. Delete "
+      "what "
+      "lies nowhere (predella image rm also removes such files)");
   add("COPIES_DAMAGED", faults.damaged, storage::v1::COPY_FAULT_DAMAGED,
       "copies do not agree with their checksums",
       absl::StrCat("put good copies back and read them (predella mount scrub ",
                    info.row.mount_name(),
-                   "), or delete the images and store them again"));
+                   "); a file of one of them on another mount (predella orphan "
+                   "ls) may be the only whole one: predella orphan adopt. Else "
+                   "delete the images and store them again"));
 }
 
 void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {
@@ -296,7 +301,7 @@ void ClusterView::CheckInventory(const MountInfo& info,
                               "the index names them"),
                  absl::StrCat("predella orphan ls ", info.row.mount_name(),
                               " says what they are; nothing touches them by "
-                              "itself")));
+                              "itself, but a delete of their image")));
   }
 }
 

@@ -22,16 +22,17 @@ namespace predella::server {
 // Thread-safe.
 class CopyVerifier {
  public:
-  // Nobody asked for a result within that time: what was read may be otherwise
-  // by now.
-  static constexpr absl::Duration kKept = absl::Minutes(10);
+  // For whoever asks again right away: what was read longer ago may be
+  // otherwise by now.
+  static constexpr absl::Duration kKept = absl::Seconds(10);
 
   // Both must outlive it.
   CopyVerifier(AgentCommands* commands, Clock* clock)
       : commands_(commands), clock_(clock) {}
 
   // Has the mount's agent read the copy and compare it with its record. OK when
-  // it is whole, or what was found. ABORTED, COMMIT_CONFLICT while that goes
+  // it is whole, DATA_LOSS when it is not, and anything else where it was not
+  // read to its end. ABORTED, COMMIT_CONFLICT while that goes
   // on for longer than `wait`: it does so without this call, and the next one
   // for the same copy says what came of it. Each result is told once, and
   // within kKept; later it is read anew.

@@ -160,12 +160,18 @@ absl::Status ImageCatalog::VerifyKept(const storage::v1::ImageRow& keep) {
       return verified;
     }
   }
-  return absl::IsAborted(verified)
-             ? verified
-             : Annotate(verified,
-                        absl::StrCat("generation ", generation.ToString(),
-                                     " is not whole, and the others would be "
-                                     "removed for it: choose another"));
+  if (absl::IsAborted(verified)) {
+    return verified;
+  }
+  return Annotate(
+      verified,
+      absl::StrCat("generation ", generation.ToString(),
+                   absl::IsDataLoss(verified)
+                       ? " is not whole, and the others would be removed for "
+                         "it: choose another"
+                       : " could not be read to its end, so nothing was "
+                         "removed for it: choose it again when its mount is "
+                         "well"));
 }
 
 absl::Status ImageCatalog::CommitChoice(

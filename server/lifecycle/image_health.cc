@@ -51,6 +51,18 @@ bool Readable(const MountInfo& info) {
          !CountsAsDegraded(info.health) && !IsRetired(info);
 }
 
+bool HasReadableCopy(const storage::v1::ImageRow& row,
+                     const PlacementIndex& index,
+                     const MountRegistry& registry) {
+  return std::any_of(row.copies().begin(), row.copies().end(),
+                     [&](const storage::v1::CopyRow& copy) {
+                       const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
+                       const auto held = registry.Find(uid);
+                       return held.has_value() && Readable(*held) &&
+                              !index.FaultOf(row, uid).has_value();
+                     });
+}
+
 int ReadRank(v1::Health health) {
   switch (health) {
     case v1::HEALTH_ONLINE:

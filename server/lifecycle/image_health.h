@@ -24,6 +24,11 @@ bool HoldsCopy(const storage::v1::ImageRow& image, const Uuid& mount_uid);
 // Whether a copy on the mount can be read now.
 bool Readable(const MountInfo& info);
 bool IsRetired(const MountInfo& info);
+// Whether some copy of it can be read now and nothing is known against its
+// bytes.
+bool HasReadableCopy(const storage::v1::ImageRow& row,
+                     const PlacementIndex& index,
+                     const MountRegistry& registry);
 // Smaller is read first.
 int ReadRank(v1::Health health);
 

@@ -93,10 +93,12 @@ class MountAdmin {
   // that the index does not name, as the last listing showed them.
   absl::StatusOr<Loss> CountLoss(const Uuid& mount_uid) const;
   absl::Status CountUnnamed(const Uuid& mount_uid, Loss* loss) const;
-  // Whether a row or a conflict names that generation ("none": any), on
-  // whatever mount.
-  absl::StatusOr<bool> Knows(const Uuid& image_id,
-                             const Generation& generation) const;
+  // Whether the index has that generation ("none": any) where it can be read,
+  // or as a conflict, which is counted by itself. `refused`: the file on the
+  // mount was read, and is not it.
+  absl::StatusOr<bool> HasElsewhere(const Uuid& image_id,
+                                    const Generation& generation,
+                                    bool refused) const;
   // While no image is being committed on the mount.
   absl::StatusOr<v1::Mount> RetireCounted(
       const v1::RetireMountRequest& request);

@@ -84,6 +84,7 @@ absl::Status MountAdmin::CountUnnamed(const Uuid& mount_uid, Loss* loss) const {
   struct File {
     Generation generation;
     int64_t size_bytes = 0;
+    bool refused = false;
   };
   std::map<Uuid, File> files;
   for (const Inventory::Unadopted& file : inventory_->ListUnadopted()) {
@@ -97,11 +98,12 @@ absl::Status MountAdmin::CountUnnamed(const Uuid& mount_uid, Loss* loss) const {
         orphan.record.has_value()
             ? Generation::FromProto(orphan.record->generation())
             : Generation(),
-        orphan.size_bytes};
+        orphan.size_bytes, orphan.refused};
   }
   for (const auto& [image_id, file] : files) {
-    ASSIGN_OR_RETURN(const bool known, Knows(image_id, file.generation));
-    if (!known) {
+    ASSIGN_OR_RETURN(const bool safe,
+                     HasElsewhere(image_id, file.generation, file.refused));
+    if (!safe) {
       loss->Add(image_id, file.generation, file.size_bytes);
       ++loss->unnamed.count;
       loss->unnamed.bytes += file.size_bytes;
@@ -110,8 +112,9 @@ absl::Status MountAdmin::CountUnnamed(const Uuid& mount_uid, Loss* loss) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> MountAdmin::Knows(const Uuid& image_id,
-                                       const Generation& generation) const {
+absl::StatusOr<bool> MountAdmin::HasElsewhere(const Uuid& image_id,
+                                              const Generation& generation,
+                                              bool refused) const {
   const auto same = [&](const storage::v1::ImageRow& row) {
     return generation.none() ||
            Generation::FromProto(row.generation()) == generation;
@@ -120,7 +123,10 @@ absl::StatusOr<bool> MountAdmin::Knows(const Uuid& image_id,
                    deps_.index->GetImage(image_id));
   ASSIGN_OR_RETURN(const std::vector<storage::v1::ConflictRow> conflicts,
                    deps_.index->ConflictsOf(image_id));
-  return (row.has_value() && same(*row)) ||
+  // What is not the image's bytes is not missed; else this may be the only
+  // whole copy.
+  return (row.has_value() && same(*row) &&
+          (refused || HasReadableCopy(*row, *deps_.index, *deps_.registry))) ||
          std::any_of(conflicts.begin(), conflicts.end(),
                      [&](const storage::v1::ConflictRow& conflict) {
                        return same(conflict.image());

@@ -96,9 +96,6 @@ std::optional<Orphans::Move> Orphans::MoveOf(const Orphan& orphan,
   } else if (told) {
     move.source = damaged;
   }
-  // What is only away may come back, and was whole: the file that takes its
-  // place has to be as good. One without a record is read for its record.
-  move.verify = orphan.record.has_value() && (told || move.source != missing);
   return move.source.none() ? std::nullopt : std::make_optional(move);
 }
 
@@ -213,9 +210,13 @@ void Orphans::AskToAdopt(const Orphan& orphan, const Move& move,
           const absl::StatusOr<control::v1::CommandResult>& result) {
         deps_.pool->Post([status = result.status(), done] { done(status); });
       };
+  // One without a record is read for its record. The others are read, too: a
+  // copy that was torn on its way has the record of the whole one, and what is
+  // missing elsewhere may come back.
+  const bool verify = orphan.record.has_value();
   commands_->CallAsync(
       target, std::move(command),
-      [this, target, check, verify = move.verify,
+      [this, target, check, verify,
        finish](const absl::StatusOr<control::v1::CommandResult>& result) {
         if (!result.ok() || !verify) {
           finish(result);

@@ -220,13 +220,7 @@ absl::Status Orphans::CheckUnwanted(const Orphan& orphan,
                                   mount, " by now"));
   }
   if (row.has_value() && !orphan.refused && MayBe(orphan, *row) &&
-      std::none_of(row->copies().begin(), row->copies().end(),
-                   [&](const storage::v1::CopyRow& copy) {
-                     const Uuid uid = Uuid::FromBytesOrNone(copy.mount_uid());
-                     const auto held = deps_.registry->Find(uid);
-                     return held.has_value() && Readable(*held) &&
-                            !deps_.index->FaultOf(*row, uid).has_value();
-                   })) {
+      !HasReadableCopy(*row, *deps_.index, *deps_.registry)) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kImageExists,
         absl::StrCat(image,

@@ -125,7 +125,6 @@ class Orphans {
   struct Move {
     storage::v1::ImageRow row;
     Uuid source;  // whose copy the file takes the place of
-    bool verify = false;
   };
   // What the row may follow to the file. `told`: by an operator, also from a
   // copy that is damaged. Absent: it is another image, or nothing is to be

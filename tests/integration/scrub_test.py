@@ -69,6 +69,9 @@ class OlderVersionTest(ScrubCase):
     priorities = (100,)
 
     def test_an_older_version_put_back_is_told_at_once(self):
+        # Not by the listing after the start.
+        wait_until('the mount was listed', lambda: not self.cluster.cli(
+            'orphan', 'ls', '-o', 'json').json.get('unlisted'))
         image = self.cluster.put(random_bytes(MIB, 1))
         path = os.path.join(self.cluster.paths['store-1'], image)
         files = (path, self.record(path))

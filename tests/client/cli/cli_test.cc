@@ -377,8 +377,10 @@ TEST_F(CliTest, AChoiceIsMadeOnlyWhenItIsMeant) {
           EXPECT_EQ(request.name(), image.name());
           EXPECT_EQ(request.generation(), generation);
           EXPECT_EQ(request.validate_only(), dry_run);
-          return image;
-        });
+          return MakeError(absl::StatusCode::kAborted, reason::kCommitConflict,
+                           "still being read");
+        })
+        .WillOnce(Return(image));
     EXPECT_EQ(Run({"image", "choose", kImage, generation.c_str(),
                    dry_run ? "--dry-run" : "--yes"}),
               kExitDone);

@@ -479,6 +479,8 @@ control::v1::CommandResult FakeAgent::Do(const control::v1::Command& command) {
     case control::v1::Command::kCheckCopy:
       if (behaviour_.rotten_bytes) {
         *result.mutable_error() = ToRpcStatus(absl::DataLossError("rotten"));
+      } else if (!behaviour_.refuse_check.ok()) {
+        *result.mutable_error() = ToRpcStatus(behaviour_.refuse_check);
       }
       break;
     case control::v1::Command::kQuarantineFile: {

@@ -101,6 +101,7 @@ class FakeAgent {
     absl::Status refuse_listing;
     bool other_bytes = false;    // in files without record
     bool rotten_bytes = false;   // in images that are checked
+    absl::Status refuse_check;   // instead of reading an image that is checked
     bool listing_digest = true;  // as newer agents
     // Called before a command is done.
     std::function<void(const control::v1::Command&)> on_command;

@@ -178,6 +178,24 @@ TEST_F(ConflictTest, OneThatIsNotWholeIsNotChosen) {
   EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false));
 }
 
+// Nothing is known of it then: to choose another would lose it.
+TEST_F(ConflictTest, OneThatWasNotReadToItsEndIsChosenAgain) {
+  TwoHistories();
+  List();
+  a_->Behave([](FakeAgent::Behaviour* b) {
+    b->refuse_check = absl::UnavailableError("the agent lost its session");
+  });
+  const auto refused = lifecycle_->images().Choose(image_, lost_, false);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(
+      std::string(refused.status().message()),
+      AllOf(HasSubstr("choose it again"), Not(HasSubstr("choose another"))));
+  EXPECT_TRUE(b_->Has(image_));
+  a_->Behave(
+      [](FakeAgent::Behaviour* b) { b->refuse_check = absl::OkStatus(); });
+  EXPECT_OK(lifecycle_->images().Choose(image_, lost_, false));
+}
+
 TEST_F(ConflictTest, ThePresentOneCanBeChosenToo) {
   TwoHistories();
   List();

@@ -212,6 +212,21 @@ TEST_F(OrphanMovesTest, TheRowDoesNotFollowToBytesThatAreNotWhole) {
   EXPECT_TRUE(b_->Has(image_));
 }
 
+// With the record of the whole one, as a copy that was torn has it; and its row
+// is said to have lost the file.
+TEST_F(OrphanMovesTest, TheRowOfAMissingFileDoesNotFollowUnread) {
+  ListBoth();
+  b_->Put(image_, *a_->Take(image_));
+  b_->Behave([](FakeAgent::Behaviour* b) { b->rotten_bytes = true; });
+  Again(a_);
+  Again(b_);
+  EXPECT_EQ(HolderOf(image_), "a");
+  ASSERT_EQ(Count(b_), 1);
+  EXPECT_THAT(List().orphans(0).detail(), HasSubstr("rotten"));
+  EXPECT_EQ(lifecycle_->images().Get(image_)->health(),
+            v1::IMAGE_HEALTH_DEGRADED);
+}
+
 // The place of one that is damaged; of one that is well never, and another
 // generation never.
 TEST_F(OrphanMovesTest, ACopyTakesThePlaceOfADamagedOneByCommand) {

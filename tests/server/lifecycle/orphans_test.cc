@@ -105,6 +105,21 @@ TEST_F(OrphansTest, WhatMayBeTheOnlyCopyIsNotPutAway) {
   }
 }
 
+TEST_F(OrphansTest, RetirementCountsWhatMayBeTheOnlyWholeCopy) {
+  ListBoth();
+  b_->Put(image_, *a_->file(image_));
+  Again(b_);
+  ASSERT_EQ(Count(b_), 1);
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/b");
+  retire.set_validate_only(true);
+  EXPECT_OK(lifecycle_->mounts().Retire(retire)) << "it is whole elsewhere";
+  PutFault(image_, a_, storage::v1::COPY_FAULT_DAMAGED);
+  const auto refused = lifecycle_->mounts().Retire(retire);
+  EXPECT_THAT(refused, HasReason(reason::kMountNotEmpty));
+  EXPECT_EQ(MetadataOf(refused.status())["unnamed_count"], "1");
+}
+
 // What only a listing showed is given up by name, too, and not what the index
 // has elsewhere.
 TEST_F(OrphansTest, RetirementCountsTheFilesThatNoRowNames) {
