@@ -92,10 +92,21 @@ class KilledGlanceTest(FaultCase):
     coordinator_args = ('--upload-ttl', '5s')
 
     def test_a_glance_that_is_killed_leaves_nothing(self):
+        def again():
+            self.glance.kill()
+            self.glance.start()
+        self.killed_by(again)
+
+    def test_a_worker_that_is_killed_leaves_nothing(self):
+        before = self.glance.process.pid
+        self.killed_by(self.glance.kill_workers)
+        self.assertIsNone(self.glance.process.poll())
+        self.assertEqual(before, self.glance.process.pid)
+
+    def killed_by(self, kill):
         image = self.glance.create()
         self.begin(image, 100 * MIB, 30 * MIB)
-        self.glance.kill()
-        self.glance.start()
+        kill()
         wait_until('what was sent is removed', lambda: not self.inflight(), 60)
         self.assertEqual([], [name for path in self.cluster.paths
                               for name in self.cluster.files(path)])

@@ -186,6 +186,22 @@ class Glance:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(20)
 
+    def kill_workers(self):
+        """All that the server has forked; it makes others."""
+        children = []
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                with open(f'/proc/{pid}/stat', encoding='ascii') as stream:
+                    parent = stream.read().rpartition(')')[2].split()[1]
+            except OSError:
+                continue
+            if int(parent) == self.process.pid:
+                children.append(int(pid))
+        assert children, 'the server has no workers'
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        wait_until('others answer', self._answers, 60)
+
     def stop(self):
         if self.process.poll() is None:
             self.kill()
