@@ -190,9 +190,9 @@ class GrpcStub final : public Stub {
       const v1::ReadImageRequest& request) override {
     return OpenReadStream(AgentChannel(address), request);
   }
-  std::unique_ptr<ReadStream> OpenLocalRead(
-      const std::string& address,
-      const v1::ReadImageRequest& request) override {
+  std::unique_ptr<ReadStream> OpenLocalRead(const std::string& address,
+                                            const v1::ReadImageRequest& request,
+                                            bool offers) override {
     const absl::StatusOr<Address> parsed = ParseAddress(address);
     if (options_.local_reads == ClientOptions::LocalReads::kNever ||
         !parsed.ok() || !parsed->unix_socket) {
@@ -202,7 +202,7 @@ class GrpcStub final : public Stub {
         [path = parsed->path, request, timeout = options_.local_stall_timeout] {
           return OpenLocalImage(path, request, timeout);
         },
-        request.offset(), request.offset() + request.length());
+        request.offset(), request.offset() + request.length(), offers);
   }
 
  private:

@@ -40,7 +40,7 @@ absl::string_view View(const grpc::Slice& slice) {
 
 ImageReaderImpl::ImageReaderImpl(std::shared_ptr<Stub> stub,
                                  const ClientOptions& options, v1::Image image,
-                                 int64_t offset, int64_t end)
+                                 int64_t offset, int64_t end, bool offers)
     : stub_(std::move(stub)),
       options_(options),
       image_(std::move(image)),
@@ -48,6 +48,7 @@ ImageReaderImpl::ImageReaderImpl(std::shared_ptr<Stub> stub,
       begin_(offset),
       offset_(offset),
       end_(end),
+      offers_(offers),
       budget_(options) {}
 
 absl::StatusOr<std::unique_ptr<ImageReader>> ImageReaderImpl::Open(
@@ -71,8 +72,15 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageReaderImpl::Open(
         {{"size_bytes", absl::StrCat(size)}});
   }
   const int64_t end = read.length == 0 ? size : read.offset + read.length;
-  return std::unique_ptr<ImageReader>(new ImageReaderImpl(
-      std::move(stub), options, std::move(image), read.offset, end));
+  return std::unique_ptr<ImageReader>(
+      new ImageReaderImpl(std::move(stub), options, std::move(image),
+                          read.offset, end, read.offers_memory));
+}
+
+bool ImageReaderImpl::Offer(int64_t offset, char* out, size_t size,
+                            std::shared_ptr<void> keep) {
+  return offers_ && local_ && stream_ != nullptr &&
+         stream_->Offer(offset, out, size, std::move(keep));
 }
 
 absl::StatusOr<absl::string_view> ImageReaderImpl::Read() {
@@ -161,7 +169,7 @@ absl::Status ImageReaderImpl::OpenNext() {
   request.set_offset(offset_);
   request.set_length(end_ - offset_);
   if (try_local_) {
-    stream_ = stub_->OpenLocalRead(copy.addresses(address_), request);
+    stream_ = stub_->OpenLocalRead(copy.addresses(address_), request, offers_);
     local_ = stream_ != nullptr;
   }
   if (!local_) {

@@ -32,11 +32,13 @@ class ImageReaderImpl final : public ImageReader {
       const ReadOptions& read);
 
   absl::StatusOr<absl::string_view> Read() override;
+  bool Offer(int64_t offset, char* out, size_t size,
+             std::shared_ptr<void> keep) override;
   const v1::Image& image() const override { return image_; }
 
  private:
   ImageReaderImpl(std::shared_ptr<Stub> stub, const ClientOptions& options,
-                  v1::Image image, int64_t offset, int64_t end);
+                  v1::Image image, int64_t offset, int64_t end, bool offers);
 
   // The next message of the open stream: true when message_ holds new bytes.
   absl::StatusOr<bool> Step();
@@ -80,6 +82,7 @@ class ImageReaderImpl final : public ImageReader {
   bool local_ = false;  // stream_ reads the open file
   // Until that failed at the copy that is tried.
   bool try_local_ = true;
+  const bool offers_;  // as ReadOptions says
   // Its bytes are handed to the application slice by slice, without a copy.
   ReadMessage message_;
   size_t next_slice_ = 0;

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <deque>
+#include <map>
 #include <new>
 #include <optional>
 #include <string>
@@ -48,6 +49,8 @@ struct Buffer {
 // looks at.
 class LocalReadState : public std::enable_shared_from_this<LocalReadState> {
  public:
+  explicit LocalReadState(bool offers) : offers_(offers) {}
+
   // ---- the thread
   absl::Status Run(const LocalImageOpener& open, int64_t offset, int64_t end);
   void End(const absl::Status& status);
@@ -55,24 +58,50 @@ class LocalReadState : public std::enable_shared_from_this<LocalReadState> {
   // ---- the stream
   StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
                    absl::Status* status);
+  bool Offer(int64_t offset, char* out, size_t size,
+             std::shared_ptr<void> keep);
   void Close();
 
  private:
-  // Keeps a buffer for as long as a slice shows it.
+  // Where a block is put: a buffer, or memory of the application's.
+  struct Place {
+    char* bytes = nullptr;
+    std::unique_ptr<Buffer> buffer;
+    std::shared_ptr<void> keep;
+  };
+  struct Offered {
+    char* bytes = nullptr;
+    size_t size = 0;
+    std::shared_ptr<void> keep;
+  };
+  // Keeps a place for as long as a slice shows it.
   struct Lent {
     std::shared_ptr<LocalReadState> state;
-    std::unique_ptr<Buffer> buffer;
+    Place place;
   };
 
-  // Null when the stream was closed or the file is wanted back.
-  std::unique_ptr<Buffer> TakeBuffer(LocalImage* image);
+  // For the block at `begin` with `size` bytes. Nowhere when the stream was
+  // closed or the file is wanted back.
+  Place TakePlace(LocalImage* image, int64_t begin, size_t size);
+  Place FindPlaceLocked(int64_t begin, size_t size)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void GiveBack(std::unique_ptr<Buffer> buffer);
   void Push(ReadMessage message);
-  grpc::Slice Lend(std::unique_ptr<Buffer> buffer, size_t from, size_t size);
+  grpc::Slice Lend(Place place, size_t from, size_t size);
   absl::Status ReadBlock(LocalImage* image, int64_t offset, int64_t end);
 
+  const bool offers_;
   Mutex mu_;
   CondVar cv_;
+  // By their offsets; none below next_, where the thread will go on.
+  std::map<int64_t, Offered> offered_ ABSL_GUARDED_BY(mu_);
+  int64_t next_ ABSL_GUARDED_BY(mu_) = 0;
+  // All 0 until the image is open.
+  int64_t range_begin_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t image_size_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t range_end_ ABSL_GUARDED_BY(mu_) = 0;
+  // Somebody waits for a block that was not offered a place.
+  bool hungry_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<ReadMessage> ready_ ABSL_GUARDED_BY(mu_);
   size_t at_once_ ABSL_GUARDED_BY(mu_) = 1;
   std::vector<std::unique_ptr<Buffer>> free_ ABSL_GUARDED_BY(mu_);
@@ -83,28 +112,72 @@ class LocalReadState : public std::enable_shared_from_this<LocalReadState> {
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mu_);
 };
 
-std::unique_ptr<Buffer> LocalReadState::TakeBuffer(LocalImage* image) {
-  while (true) {
-    if (image->Withdrawn()) {
-      return nullptr;
-    }
+LocalReadState::Place LocalReadState::FindPlaceLocked(int64_t begin,
+                                                      size_t size) {
+  next_ = begin;
+  Place place;
+  const auto found = offered_.find(begin);
+  if (found != offered_.end() && found->second.size == size) {
+    place.bytes = found->second.bytes;
+    place.keep = std::move(found->second.keep);
+    offered_.erase(found);
+    next_ = begin + static_cast<int64_t>(size);
+    return place;
+  }
+  if (offers_ && !hungry_) {
+    return place;
+  }
+  if (!free_.empty()) {
+    place.buffer = std::move(free_.back());
+    free_.pop_back();
+  } else if (buffers_ < kMostBuffers) {
+    ++buffers_;
+    // Not cleared: all that is shown of it was read.
+    place.buffer = std::unique_ptr<Buffer>(new Buffer);
+  }
+  if (place.buffer != nullptr) {
+    place.bytes = place.buffer->bytes;
+    next_ = begin + static_cast<int64_t>(size);
+    hungry_ = false;
+  }
+  return place;
+}
+
+LocalReadState::Place LocalReadState::TakePlace(LocalImage* image,
+                                                int64_t begin, size_t size) {
+  while (!image->Withdrawn()) {
     MutexLock lock(&mu_);
     if (closed_) {
-      return nullptr;
+      break;
     }
-    if (!free_.empty()) {
-      std::unique_ptr<Buffer> out = std::move(free_.back());
-      free_.pop_back();
-      return out;
-    }
-    if (buffers_ < kMostBuffers) {
-      ++buffers_;
-      // Not cleared: all that is shown of it was read.
-      return std::unique_ptr<Buffer>(new Buffer);
+    Place place = FindPlaceLocked(begin, size);
+    if (place.bytes != nullptr) {
+      return place;
     }
     cv_.SignalAll();
     cv_.WaitFor(&mu_, kLookEvery);
   }
+  return Place();
+}
+
+bool LocalReadState::Offer(int64_t offset, char* out, size_t size,
+                           std::shared_ptr<void> keep) {
+  MutexLock lock(&mu_);
+  // Whole blocks alone: what is read of one that is not is not what is shown.
+  const bool fits =
+      offset % kBlock == 0 && offset >= range_begin_ && offset < range_end_ &&
+      static_cast<int64_t>(size) == std::min(kBlock, range_end_ - offset) &&
+      (range_end_ == image_size_ ||
+       offset + static_cast<int64_t>(size) < range_end_ ||
+       range_end_ % kBlock == 0);
+  if (!offers_ || !fits || offset < next_ || closed_ || end_.has_value()) {
+    return false;
+  }
+  offered_[offset] = {out, size, std::move(keep)};
+  if (offered_.size() * 2 >= kMostAtOnce) {
+    cv_.SignalAll();
+  }
+  return true;
 }
 
 void LocalReadState::GiveBack(std::unique_ptr<Buffer> buffer) {
@@ -119,6 +192,7 @@ void LocalReadState::Push(ReadMessage message) {
   MutexLock lock(&mu_);
   if (!closed_) {  // else it would keep this, and this it
     ready_.push_back(std::move(message));
+    hungry_ = false;
     if (ready_.size() >= at_once_) {
       at_once_ = std::min(kMostAtOnce, at_once_ * 2);
       cv_.SignalAll();
@@ -126,17 +200,18 @@ void LocalReadState::Push(ReadMessage message) {
   }
 }
 
-grpc::Slice LocalReadState::Lend(std::unique_ptr<Buffer> buffer, size_t from,
-                                 size_t size) {
-  char* const bytes = buffer->bytes + from;
+grpc::Slice LocalReadState::Lend(Place place, size_t from, size_t size) {
+  char* const bytes = place.bytes + from;
   auto lent = std::make_unique<Lent>();
   lent->state = shared_from_this();
-  lent->buffer = std::move(buffer);
+  lent->place = std::move(place);
   return grpc::Slice(
       bytes, size,
       [](void* kept) {
         const std::unique_ptr<Lent> back(static_cast<Lent*>(kept));
-        back->state->GiveBack(std::move(back->buffer));
+        if (back->place.buffer != nullptr) {
+          back->state->GiveBack(std::move(back->place.buffer));
+        }
       },
       lent.release());
 }
@@ -149,13 +224,13 @@ absl::Status LocalReadState::ReadBlock(LocalImage* image, int64_t offset,
   const auto from = static_cast<size_t>(offset - begin);
   const size_t length =
       std::min(whole - from, static_cast<size_t>(end - offset));
-  std::unique_ptr<Buffer> buffer = TakeBuffer(image);
-  if (buffer == nullptr) {
+  Place place = TakePlace(image, begin, whole);
+  if (place.bytes == nullptr) {
     return MakeError(absl::StatusCode::kUnavailable, reason::kNotReady,
                      "the agent wants its file back");
   }
-  ASSIGN_OR_RETURN(const size_t got, image->Read(begin, whole, buffer->bytes));
-  const absl::string_view bytes(buffer->bytes, got);
+  ASSIGN_OR_RETURN(const size_t got, image->Read(begin, whole, place.bytes));
+  const absl::string_view bytes(place.bytes, got);
   uint32_t crc32c =
       image->answer().block_crc32c(static_cast<int>(begin / kBlock));
   if (got < whole || (length < whole && Crc32c(bytes) != crc32c)) {
@@ -173,7 +248,7 @@ absl::Status LocalReadState::ReadBlock(LocalImage* image, int64_t offset,
   ReadMessage message;
   message.message.mutable_chunk()->set_offset(offset);
   message.message.mutable_chunk()->set_crc32c(crc32c);
-  message.data.push_back(Lend(std::move(buffer), from, length));
+  message.data.push_back(Lend(std::move(place), from, length));
   Push(std::move(message));
   return absl::OkStatus();
 }
@@ -189,6 +264,12 @@ absl::Status LocalReadState::Run(const LocalImageOpener& open, int64_t offset,
         absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
         absl::StrCat("the agent has ", answer.block_crc32c_size(),
                      " checksums of an image of ", size, " bytes"));
+  }
+  {
+    MutexLock lock(&mu_);
+    next_ = range_begin_ = offset;
+    image_size_ = size;
+    range_end_ = end;
   }
   ReadMessage header;
   *header.message.mutable_header() = answer.header();
@@ -217,6 +298,10 @@ StreamEvent LocalReadState::Wait(absl::Duration timeout, ReadMessage* message,
   const absl::Duration deadline = RealClock()->Boot() + timeout;
   MutexLock lock(&mu_);
   while (ready_.empty() && !end_.has_value()) {
+    if (offers_) {
+      hungry_ = offered_.find(next_) == offered_.end();
+      cv_.SignalAll();  // an offer alone may not have been worth it
+    }
     const absl::Duration left = deadline - RealClock()->Boot();
     if (left <= absl::ZeroDuration()) {
       timed_out_ = true;
@@ -234,10 +319,13 @@ StreamEvent LocalReadState::Wait(absl::Duration timeout, ReadMessage* message,
 }
 
 void LocalReadState::Close() {
-  std::deque<ReadMessage> unread;  // gives its buffers back without the lock
+  // Given back without the lock.
+  std::deque<ReadMessage> unread;
+  std::map<int64_t, Offered> unused;
   MutexLock lock(&mu_);
   closed_ = true;
   unread.swap(ready_);
+  unused.swap(offered_);
   if (timed_out_ && !end_.has_value()) {
     left_ = true;
     ++left_behind;
@@ -254,6 +342,10 @@ class LocalReadStream final : public ReadStream {
                    absl::Status* status) override {
     return state_->Wait(timeout, message, status);
   }
+  bool Offer(int64_t offset, char* out, size_t size,
+             std::shared_ptr<void> keep) override {
+    return state_->Offer(offset, out, size, std::move(keep));
+  }
 
  private:
   const std::shared_ptr<LocalReadState> state_;
@@ -262,11 +354,12 @@ class LocalReadStream final : public ReadStream {
 }  // namespace
 
 std::unique_ptr<ReadStream> StartLocalRead(LocalImageOpener open,
-                                           int64_t offset, int64_t end) {
+                                           int64_t offset, int64_t end,
+                                           bool offers) {
   if (left_behind.load() >= kMostThreadsLeftBehind) {
     return nullptr;
   }
-  auto state = std::make_shared<LocalReadState>();
+  auto state = std::make_shared<LocalReadState>(offers);
   // Signals are the application's.
   sigset_t all;
   sigset_t before;

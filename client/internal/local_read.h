@@ -23,9 +23,13 @@ inline constexpr int kMostThreadsLeftBehind = 4;
 // first. Destroying it waits for nothing, and closes the file at the latest
 // when the read that is under way returns.
 //
+// With `offers` it puts MiBs where Offer says, and waits for offers unless
+// somebody waits for it.
+//
 // Null while too many threads hang, and where there can be none.
 std::unique_ptr<ReadStream> StartLocalRead(LocalImageOpener open,
-                                           int64_t offset, int64_t end);
+                                           int64_t offset, int64_t end,
+                                           bool offers = false);
 
 }  // namespace predella::client_internal
 

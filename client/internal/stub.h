@@ -4,6 +4,8 @@
 #ifndef PREDELLA_CLIENT_INTERNAL_STUB_H_
 #define PREDELLA_CLIENT_INTERNAL_STUB_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -48,6 +50,15 @@ class ReadStream {
   // What cannot be parsed ends the stream: DATA_LOSS.
   virtual StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
                            absl::Status* status) = 0;
+  // As ImageReader::Offer.
+  virtual bool Offer(int64_t offset, char* out, size_t size,
+                     std::shared_ptr<void> keep) {
+    static_cast<void>(offset);
+    static_cast<void>(out);
+    static_cast<void>(size);
+    static_cast<void>(keep);
+    return false;
+  }
 };
 
 // Safe for concurrent use.
@@ -122,7 +133,8 @@ class Stub {
   // The same through the open file, as StartLocalRead; `request.length()` is
   // not 0. Null where that is not to be tried.
   virtual std::unique_ptr<ReadStream> OpenLocalRead(
-      const std::string& address, const v1::ReadImageRequest& request) = 0;
+      const std::string& address, const v1::ReadImageRequest& request,
+      bool offers) = 0;
 };
 
 std::shared_ptr<Stub> MakeGrpcStub(const ClientOptions& options);

@@ -71,6 +71,20 @@ class LocalReadsTest(behaviour.Behaviour, unittest.TestCase):
             self.assertLessEqual(least, read, mode)
             self.assertLessEqual(read, most, mode)
 
+    def test_an_agent_that_starts_again(self):
+        """It takes the file back; the rest comes from the agent."""
+        data = self.data(24 * MIB + 5)
+        uri = self.add(data)[1][0]
+        chunks, _ = self.store.get(self.where(uri))
+        got = [next(chunks)]
+        agent = self.cluster.agents['store-1']
+        agent.kill(signal.SIGKILL)
+        agent.start()
+        before = self.agent_read()
+        got += list(chunks)
+        self.assert_same(b''.join(got), data)
+        self.assertGreater(self.agent_read() - before, 10 * MIB)
+
     def test_damage_breaks_the_download_off(self):
         data = self.data(4 * MIB)
         image, result = self.add(data)

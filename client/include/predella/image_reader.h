@@ -2,7 +2,9 @@
 #ifndef PREDELLA_CLIENT_INCLUDE_PREDELLA_IMAGE_READER_H_
 #define PREDELLA_CLIENT_INCLUDE_PREDELLA_IMAGE_READER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -19,6 +21,9 @@ struct ReadOptions {
   int64_t offset = 0;
   // 0: to the end.
   int64_t length = 0;
+  // ImageReader::Offer will be called, ahead of Read: the client then puts
+  // bytes into its own memory only where nobody waits for those offered.
+  bool offers_memory = false;
 };
 
 // Reads from the best copy, checks every chunk, and goes on at the same
@@ -34,6 +39,22 @@ class ImageReader {
   //   OUT_OF_RANGE READ_PAST_END
   //   UNAVAILABLE  no copy can be reached
   virtual absl::StatusOr<absl::string_view> Read() = 0;
+
+  // Memory of the application's where Read may show the bytes
+  // [offset, offset + size), a whole MiB of the image or its last one, without
+  // another copy; with offers_memory. True: it was taken. Then it is the
+  // client's until Read has shown exactly these bytes there (its view begins at
+  // `out`); it may never do so, and write to it long after its own end, when a
+  // disk hangs: `keep` holds the memory for so long. False: it is not touched,
+  // and may be offered again.
+  virtual bool Offer(int64_t offset, char* out, size_t size,
+                     std::shared_ptr<void> keep) {
+    static_cast<void>(offset);
+    static_cast<void>(out);
+    static_cast<void>(size);
+    static_cast<void>(keep);
+    return false;
+  }
 
   // As the coordinator described it when the reading began.
   virtual const v1::Image& image() const = 0;

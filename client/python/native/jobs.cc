@@ -86,12 +86,7 @@ void ReadJob::End(const absl::Status& status) {
   Changed();
 }
 
-ReadJob::~ReadJob() {
-  MutexLock lock(&mu_);
-  for (const Slot& slot : slots_) {
-    Bury(slot.owner);
-  }
-}
+ReadJob::~ReadJob() = default;
 
 bool ReadJob::ReadyLocked() const {
   if (!error_.ok()) {
@@ -111,17 +106,24 @@ absl::StatusOr<v1::Image> ReadJob::Image() {
 
 void ReadJob::Ask(char* data, size_t size, void* owner) {
   MutexLock lock(&mu_);
-  slots_.push_back({data, size, owner, false});
+  Slot& slot = slots_.emplace_back();
+  slot.data = data;
+  slot.size = size;
+  slot.offset = next_offset_;
+  slot.memory = std::make_shared<Memory>(owner);
+  next_offset_ += static_cast<int64_t>(size);
   Changed();
 }
 
-absl::StatusOr<void*> ReadJob::Take() {
+absl::StatusOr<ReadJob::Taken> ReadJob::Take() {
   MutexLock lock(&mu_);
   if (!slots_.empty() && slots_.front().filled) {
-    void* const owner = slots_.front().owner;
+    const Slot slot = std::move(slots_.front());
     slots_.pop_front();
     taken_ = true;
-    return owner;
+    // What the reader still holds of it buries nobody.
+    return slot.copied ? Taken{nullptr, slot.copy}
+                       : Taken{std::exchange(slot.memory->owner, nullptr), ""};
   }
   RETURN_IF_ERROR(error_);
   return absl::FailedPreconditionError("nothing was read yet");
@@ -153,10 +155,47 @@ bool ReadJob::WorthWakingLocked() const {
   return !taken_ || static_cast<size_t>(filled) * 2 >= slots_.size();
 }
 
+void ReadJob::OfferSlots(ImageReader* reader) {
+  MutexLock lock(&mu_);
+  for (Slot& slot : slots_) {
+    if (!slot.filled && !slot.offered) {
+      slot.offered =
+          reader->Offer(slot.offset, slot.data, slot.size, slot.memory);
+    }
+  }
+}
+
+absl::Status ReadJob::Fill(ImageReader* reader, absl::string_view* rest,
+                           Slot* slot) {
+  size_t filled = 0;
+  while (filled < slot->size) {
+    if (rest->empty()) {
+      OfferSlots(reader);
+      ASSIGN_OR_RETURN(*rest, reader->Read());
+    }
+    if (rest->empty()) {
+      return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
+                       absl::StrCat(read_.image, " ended early"));
+    }
+    const size_t n = std::min(rest->size(), slot->size - filled);
+    if (slot->offered && rest->data() != slot->data + filled) {
+      // It was given away, and the bytes came otherwise.
+      slot->copied = true;
+      slot->copy.append(rest->data(), n);
+    } else if (rest->data() != slot->data + filled) {
+      std::memcpy(slot->data + filled, rest->data(), n);
+    }
+    rest->remove_prefix(n);
+    filled += n;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadJob::Run(Connections* connections) {
   ASSIGN_OR_RETURN(Client client, connections->Get());
-  ASSIGN_OR_RETURN(std::unique_ptr<ImageReader> reader,
-                   client.ReadImage(read_));
+  ReadOptions read = read_;
+  read.offers_memory = true;
+  ASSIGN_OR_RETURN(std::unique_ptr<ImageReader> reader, client.ReadImage(read));
   {
     MutexLock lock(&mu_);
     image_ = reader->image();
@@ -164,20 +203,7 @@ absl::Status ReadJob::Run(Connections* connections) {
   }
   absl::string_view rest;
   while (Slot* const slot = NextSlot()) {
-    size_t filled = 0;
-    while (filled < slot->size) {
-      if (rest.empty()) {
-        ASSIGN_OR_RETURN(rest, reader->Read());
-      }
-      if (rest.empty()) {
-        return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
-                         absl::StrCat(read_.image, " ended early"));
-      }
-      const size_t n = std::min(rest.size(), slot->size - filled);
-      std::memcpy(slot->data + filled, rest.data(), n);
-      rest.remove_prefix(n);
-      filled += n;
-    }
+    RETURN_IF_ERROR(Fill(reader.get(), &rest, slot));
     MutexLock lock(&mu_);
     slot->filled = true;
     if (WorthWakingLocked()) {

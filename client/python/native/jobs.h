@@ -139,24 +139,47 @@ class ReadJob final : public Job {
   absl::StatusOr<v1::Image> Image();
   // Has `size` bytes put to `data`, which `owner` keeps. No more than are left.
   void Ask(char* data, size_t size, void* owner);
-  // Once ready: the owner of the buffer that was asked for first, filled.
-  absl::StatusOr<void*> Take();
+  struct Taken {
+    void* owner = nullptr;  // null: the bytes are in `copy`
+    std::string copy;
+  };
+  // Once ready: the owner of the buffer that was asked for first, filled. Not
+  // that where a thread that hangs in a disk may still write to it.
+  absl::StatusOr<Taken> Take();
   // The thread ends; buffers that it may be using are buried.
   void Close();
 
  private:
+  // Buried by whoever lets go of it last.
+  struct Memory {
+    explicit Memory(void* object) : owner(object) {}
+    ~Memory() { Bury(owner); }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+    void* owner;
+  };
   struct Slot {
     char* data = nullptr;
     size_t size = 0;
-    void* owner = nullptr;
+    int64_t offset = 0;  // in the image
+    // Shared with the reader, once it was offered and taken.
+    std::shared_ptr<Memory> memory;
+    bool offered = false;
     bool filled = false;
+    // The bytes, where others may still write to the memory.
+    std::string copy;
+    bool copied = false;
   };
 
-  explicit ReadJob(const ReadOptions& read) : read_(read) {}
+  explicit ReadJob(const ReadOptions& read)
+      : read_(read), next_offset_(read.offset) {}
 
   bool ReadyLocked() const override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Null when it was closed.
   Slot* NextSlot();
+  // All that were asked for and are to be filled.
+  void OfferSlots(ImageReader* reader);
+  absl::Status Fill(ImageReader* reader, absl::string_view* rest, Slot* slot);
   // After the first buffer, whoever waits is woken for half of those that he
   // asked for: a turn of two threads on one processor for each costs as much as
   // filling it.
@@ -166,6 +189,7 @@ class ReadJob final : public Job {
 
   const ReadOptions read_;
   std::deque<Slot> slots_ ABSL_GUARDED_BY(mu_);
+  int64_t next_offset_ ABSL_GUARDED_BY(mu_);  // of the next slot
   std::optional<v1::Image> image_ ABSL_GUARDED_BY(mu_);
   bool taken_ ABSL_GUARDED_BY(mu_) = false;  // the first buffer was
   bool closed_ ABSL_GUARDED_BY(mu_) = false;

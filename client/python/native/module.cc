@@ -199,8 +199,12 @@ class Reader {
     job_->Ask(PyBytes_AS_STRING(bytes), size, bytes);
   }
   py::object Take() {
+    const ReadJob::Taken taken = Value(job_->Take());
+    if (taken.owner == nullptr) {
+      return py::bytes(taken.copy);
+    }
     return py::reinterpret_steal<py::object>(
-        static_cast<PyObject*>(Value(job_->Take())));
+        static_cast<PyObject*>(taken.owner));
   }
 
  private:

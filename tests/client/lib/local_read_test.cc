@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
@@ -40,7 +41,7 @@ struct FakeFile {
 
 class FakeImage final : public LocalImage {
  public:
-  explicit FakeImage(FakeFile* file) : file_(file) {}
+  explicit FakeImage(std::shared_ptr<FakeFile> file) : file_(std::move(file)) {}
   const v1::OpenImageResponse& answer() const override { return file_->answer; }
   absl::StatusOr<size_t> Read(int64_t offset, size_t size, char* out) override {
     ++file_->reads;
@@ -53,18 +54,19 @@ class FakeImage final : public LocalImage {
   bool Withdrawn() override { return file_->withdrawn; }
 
  private:
-  FakeFile* const file_;
+  const std::shared_ptr<FakeFile> file_;
 };
 
 class LocalReadTest : public ::testing::Test {
  protected:
   LocalReadTest() {
-    file_.bytes = OpenBytes(10 * kBlock + 77);
-    file_.answer = AnswerFor(file_.bytes);
+    file_->bytes = OpenBytes(10 * kBlock + 77);
+    file_->answer = AnswerFor(file_->bytes);
   }
   std::unique_ptr<ReadStream> Start(int64_t offset, int64_t end) {
     return StartLocalRead(
-        [this] { return std::make_unique<FakeImage>(&file_); }, offset, end);
+        [file = file_] { return std::make_unique<FakeImage>(file); }, offset,
+        end);
   }
   // All chunks, each with the checksum that it bears.
   static absl::Status ReadAll(ReadStream* stream, int64_t offset,
@@ -97,11 +99,12 @@ class LocalReadTest : public ::testing::Test {
     }
   }
 
-  FakeFile file_;
+  // Shared with threads that outlive their stream.
+  const std::shared_ptr<FakeFile> file_ = std::make_shared<FakeFile>();
 };
 
 TEST_F(LocalReadTest, RangesAreWhatTheyWere) {
-  const auto size = static_cast<int64_t>(file_.bytes.size());
+  const auto size = static_cast<int64_t>(file_->bytes.size());
   const std::pair<int64_t, int64_t> kRanges[] = {{0, size},
                                                  {0, 1},
                                                  {kBlock - 1, kBlock + 1},
@@ -113,14 +116,14 @@ TEST_F(LocalReadTest, RangesAreWhatTheyWere) {
     auto stream = Start(offset, end);
     std::string read;
     EXPECT_OK(ReadAll(stream.get(), offset, &read));
-    EXPECT_TRUE(read == file_.bytes.substr(static_cast<size_t>(offset),
-                                           static_cast<size_t>(end - offset)))
+    EXPECT_TRUE(read == file_->bytes.substr(static_cast<size_t>(offset),
+                                            static_cast<size_t>(end - offset)))
         << offset << " to " << end;
   }
 }
 
 TEST_F(LocalReadTest, APartOfADamagedBlockIsNotGiven) {
-  file_.bytes[kBlock + 5] ^= 1;
+  file_->bytes[kBlock + 5] ^= 1;
   auto stream = Start(kBlock + 100, kBlock + 200);
   std::string read;
   EXPECT_THAT(ReadAll(stream.get(), kBlock + 100, &read),
@@ -129,8 +132,8 @@ TEST_F(LocalReadTest, APartOfADamagedBlockIsNotGiven) {
 }
 
 TEST_F(LocalReadTest, AWholeDamagedBlockBearsTheChecksumOfTheRecord) {
-  const uint32_t want = file_.answer.block_crc32c(0);
-  file_.bytes[3] ^= 1;
+  const uint32_t want = file_->answer.block_crc32c(0);
+  file_->bytes[3] ^= 1;
   auto stream = Start(0, kBlock);
   ReadMessage message;
   absl::Status status;
@@ -142,7 +145,7 @@ TEST_F(LocalReadTest, AWholeDamagedBlockBearsTheChecksumOfTheRecord) {
 }
 
 TEST_F(LocalReadTest, AFileThatEndsEarlyIsDamaged) {
-  file_.bytes.resize(2 * kBlock + 5);
+  file_->bytes.resize(2 * kBlock + 5);
   auto stream = Start(0, 4 * kBlock);
   std::string read;
   EXPECT_THAT(ReadAll(stream.get(), 0, &read),
@@ -151,17 +154,17 @@ TEST_F(LocalReadTest, AFileThatEndsEarlyIsDamaged) {
 }
 
 TEST_F(LocalReadTest, ATableOfAnotherSizeIsRefused) {
-  file_.answer.mutable_block_crc32c()->RemoveLast();
+  file_->answer.mutable_block_crc32c()->RemoveLast();
   auto stream = Start(0, kBlock);
   std::string read;
   EXPECT_THAT(ReadAll(stream.get(), 0, &read),
               StatusIs(absl::StatusCode::kDataLoss));
-  EXPECT_EQ(file_.reads, 0);
+  EXPECT_EQ(file_->reads, 0);
 }
 
 TEST_F(LocalReadTest, WhatWasReadComesBeforeTheWithdrawal) {
-  file_.on_read = [this](int64_t offset) {
-    file_.withdrawn = offset == kBlock;
+  file_->on_read = [this](int64_t offset) {
+    file_->withdrawn = offset == kBlock;
   };
   auto stream = Start(0, 5 * kBlock);
   std::string read;
@@ -174,7 +177,8 @@ TEST_F(LocalReadTest, RunsOnlySoFarAheadAndEndsWithItsStream) {
   absl::Notification gone;
   absl::Notification ahead;
   struct Watch final : LocalImage {
-    Watch(FakeFile* file, absl::Notification* end) : image(file), ended(end) {}
+    Watch(std::shared_ptr<FakeFile> file, absl::Notification* end)
+        : image(std::move(file)), ended(end) {}
     ~Watch() override { ended->Notify(); }
     const v1::OpenImageResponse& answer() const override {
       return image.answer();
@@ -186,26 +190,26 @@ TEST_F(LocalReadTest, RunsOnlySoFarAheadAndEndsWithItsStream) {
     FakeImage image;
     absl::Notification* ended;
   };
-  file_.on_read = [&](int64_t offset) {
+  file_->on_read = [&](int64_t offset) {
     if (offset == 7 * kBlock) {
       ahead.Notify();
     }
   };
   auto stream = StartLocalRead(
-      [&] { return std::make_unique<Watch>(&file_, &gone); }, 0, 10 * kBlock);
+      [&] { return std::make_unique<Watch>(file_, &gone); }, 0, 10 * kBlock);
   ahead.WaitForNotification();
   // All buffers wait for the application, which takes none of them.
-  EXPECT_EQ(file_.reads, 8);
+  EXPECT_EQ(file_->reads, 8);
   stream.reset();
   gone.WaitForNotification();
-  EXPECT_EQ(file_.reads, 8);
+  EXPECT_EQ(file_->reads, 8);
 }
 
 TEST_F(LocalReadTest, ThreadsThatHangAreLeftBehindAndCounted) {
   absl::Notification go_on;
   std::atomic<int> hanging{0};
   std::atomic<int> ended{0};
-  file_.on_read = [&](int64_t) {
+  file_->on_read = [&](int64_t) {
     ++hanging;
     go_on.WaitForNotification();
     ++ended;
@@ -231,6 +235,103 @@ TEST_F(LocalReadTest, ThreadsThatHangAreLeftBehindAndCounted) {
   std::string read;
   EXPECT_OK(ReadAll(stream.get(), 0, &read));
   while (ended < hanging) {
+    std::this_thread::yield();
+  }
+}
+
+class LocalOfferTest : public LocalReadTest {
+ protected:
+  using Memory = std::shared_ptr<std::string>;
+
+  static bool Offer(ReadStream* stream, int64_t offset, const Memory& memory) {
+    return stream->Offer(offset, memory->data(), memory->size(), memory);
+  }
+  std::unique_ptr<ReadStream> Open(int64_t offset, int64_t end) {
+    auto stream = StartLocalRead(
+        [file = file_] { return std::make_unique<FakeImage>(file); }, offset,
+        end,
+        /*offers=*/true);
+    ReadMessage header;
+    absl::Status status;
+    EXPECT_EQ(stream->Wait(absl::Seconds(20), &header, &status),
+              StreamEvent::kMessage);
+    return stream;
+  }
+};
+
+TEST_F(LocalOfferTest, BlocksComeWhereTheyWereOffered) {
+  const auto size = static_cast<int64_t>(file_->bytes.size());
+  auto stream = Open(0, size);
+  std::vector<Memory> memory;
+  for (int64_t at = 0; at < size; at += kBlock) {
+    memory.push_back(std::make_shared<std::string>(
+        static_cast<size_t>(std::min(kBlock, size - at)), '\0'));
+    EXPECT_TRUE(Offer(stream.get(), at, memory.back()));
+  }
+  ReadMessage message;
+  absl::Status status;
+  for (const Memory& one : memory) {
+    ASSERT_EQ(stream->Wait(absl::Seconds(20), &message, &status),
+              StreamEvent::kMessage);
+    ASSERT_EQ(message.data.size(), 1);
+    EXPECT_EQ(static_cast<const void*>(message.data[0].begin()), one->data());
+    EXPECT_EQ(message.data[0].size(), one->size());
+    EXPECT_TRUE(*one ==
+                file_->bytes.substr(
+                    static_cast<size_t>(message.message.chunk().offset()),
+                    one->size()));
+  }
+  message.data.clear();
+  stream.reset();
+  for (const Memory& one : memory) {
+    EXPECT_EQ(one.use_count(), 1);
+  }
+}
+
+TEST_F(LocalOfferTest, WhereNothingWasOfferedItIsReadAllTheSame) {
+  const auto size = static_cast<int64_t>(file_->bytes.size());
+  auto stream = Open(0, size);
+  auto third = std::make_shared<std::string>(kBlock, '\0');
+  EXPECT_TRUE(Offer(stream.get(), 2 * kBlock, third));
+  std::string read;
+  EXPECT_OK(ReadAll(stream.get(), 0, &read));
+  EXPECT_TRUE(read == file_->bytes);
+  EXPECT_TRUE(*third == file_->bytes.substr(2 * kBlock, kBlock));
+}
+
+TEST_F(LocalOfferTest, OnlyWholeBlocksOfTheRangeAreTaken) {
+  auto stream = Open(kBlock + 5, 3 * kBlock + 9);
+  auto whole = std::make_shared<std::string>(kBlock, '\0');
+  auto part = std::make_shared<std::string>(9, '\0');
+  EXPECT_FALSE(Offer(stream.get(), 0, whole));       // not of the range
+  EXPECT_FALSE(Offer(stream.get(), kBlock, whole));  // nor all of this one
+  EXPECT_FALSE(Offer(stream.get(), 2 * kBlock + 1, whole));
+  EXPECT_FALSE(Offer(stream.get(), 2 * kBlock, part));
+  EXPECT_FALSE(Offer(stream.get(), 3 * kBlock, part));   // not all of it
+  EXPECT_FALSE(Offer(stream.get(), 3 * kBlock, whole));  // more than is read
+  EXPECT_TRUE(Offer(stream.get(), 2 * kBlock, whole));
+  std::string read;
+  EXPECT_OK(ReadAll(stream.get(), kBlock + 5, &read));
+  EXPECT_TRUE(read == file_->bytes.substr(kBlock + 5, 2 * kBlock + 4));
+  EXPECT_FALSE(Offer(stream.get(), 2 * kBlock, whole));  // it is over
+}
+
+TEST_F(LocalOfferTest, AThreadThatHangsKeepsTheMemory) {
+  absl::Notification go_on;
+  file_->on_read = [&](int64_t) { go_on.WaitForNotification(); };
+  auto stream = Open(0, kBlock);
+  auto memory = std::make_shared<std::string>(kBlock, '\0');
+  const std::weak_ptr<std::string> watched = memory;
+  EXPECT_TRUE(Offer(stream.get(), 0, memory));
+  memory = nullptr;
+  ReadMessage message;
+  absl::Status status;
+  EXPECT_EQ(stream->Wait(absl::Milliseconds(50), &message, &status),
+            StreamEvent::kTimeout);
+  stream.reset();
+  EXPECT_FALSE(watched.expired());
+  go_on.Notify();
+  while (!watched.expired()) {
     std::this_thread::yield();
   }
 }

@@ -227,5 +227,40 @@ TEST_F(LocalReaderTest, SilenceIsNotWaitedFor) {
   EXPECT_EQ(chunks_.reads, 1);
 }
 
+TEST_F(LocalReaderTest, WhatTheAgentReadsDoesNotComeWhereItWasOffered) {
+  std::string damaged = bytes_;
+  damaged[static_cast<size_t>(2 * kBlock + 9)] ^= 1;
+  FakeDescriptors descriptors(path(), damaged, AnswerFor(bytes_));
+  auto client = Client::Connect(options_);
+  ASSERT_OK(client);
+  ReadOptions read;
+  read.image = kLocalImage;
+  read.offers_memory = true;
+  ASSERT_OK_AND_ASSIGN(auto reader, client->ReadImage(read));
+  std::vector<std::shared_ptr<std::string>> memory;
+  std::vector<bool> taken(4);
+  std::string out;
+  for (size_t i = 0; i < 4; ++i) {
+    memory.push_back(std::make_shared<std::string>(
+        i < 3 ? static_cast<size_t>(kBlock) : 1234, '\0'));
+  }
+  while (out.size() < bytes_.size()) {
+    for (size_t i = 0; i < 4; ++i) {
+      taken[i] = taken[i] ||
+                 reader->Offer(static_cast<int64_t>(i) * kBlock,
+                               memory[i]->data(), memory[i]->size(), memory[i]);
+    }
+    ASSERT_OK_AND_ASSIGN(const absl::string_view view, reader->Read());
+    ASSERT_FALSE(view.empty());
+    const size_t block = out.size() / static_cast<size_t>(kBlock);
+    // The first one was being read before anything could be offered.
+    EXPECT_EQ(view.data() == memory[block]->data(), block == 1) << block;
+    absl::StrAppend(&out, view);
+  }
+  EXPECT_TRUE(out == bytes_);
+  EXPECT_TRUE(taken[1] && taken[2] && taken[3]);
+  EXPECT_EQ(chunks_.reads, 1);
+}
+
 }  // namespace
 }  // namespace predella
