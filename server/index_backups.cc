@@ -78,6 +78,33 @@ v1::IndexBackup Describe(const std::string& path, absl::Time time) {
 
 }  // namespace
 
+std::string DeletesForgottenBy(const std::string& path, absl::Time now,
+                               absl::Duration remembered) {
+  std::filesystem::path name(path);
+  if (name.filename().empty()) {
+    name = name.parent_path();  // a slash at the end
+  }
+  const std::optional<absl::Time> made = TimeOfName(name.filename().string());
+  if (made.has_value() && now - *made < remembered) {
+    return "";
+  }
+  const int64_t hours = absl::ToInt64Hours(remembered);
+  return absl::StrCat(
+      made.has_value()
+          ? absl::StrCat("the copy was made at ",
+                         absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", *made,
+                                          absl::UTCTimeZone()),
+                         ", more than ", hours, " hours ago")
+          : absl::StrCat("the name of the copy does not say when it was made; "
+                         "if that was more than ",
+                         hours, " hours ago, this holds"),
+      ": a delete is remembered for ", hours,
+      " hours after its last file is gone. Images that were deleted since, and "
+      "longer ago than that, come back as names without a file "
+      "(COPIES_MISSING): delete again those that Glance does not know "
+      "(predella image rm)");
+}
+
 absl::StatusOr<std::vector<v1::IndexBackup>> ListBackups(
     const std::string& directory) {
   std::vector<v1::IndexBackup> out;

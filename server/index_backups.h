@@ -19,6 +19,12 @@
 
 namespace predella::server {
 
+// What the operator has to know of deletes before the copy is put back at
+// `now`, where they are remembered for so long; empty: each that was done since
+// the copy was made still is. When that was is told by its name alone.
+std::string DeletesForgottenBy(const std::string& path, absl::Time now,
+                               absl::Duration remembered);
+
 struct BackupOptions {
   // <directory>/<UTC time>, one directory a copy.
   std::string directory;

@@ -38,6 +38,7 @@
 #include "server/index/rebuild.h"
 #include "server/index/rocksdb_kv_store.h"
 #include "server/index_backups.h"
+#include "server/lifecycle/lifecycle_options.h"
 #include "server/state_dir.h"
 
 namespace predella::server {
@@ -327,6 +328,12 @@ absl::Status Restore(const Arguments& a) {
     Say("note: neither directories nor an epoch file tell what the agents have "
         "heard of: if they refuse the coordinator (STALE_EPOCH), say "
         "--datadirs, or --epoch-above as they name it");
+  }
+  // Also with --yes alone: what it says is of use afterwards, too.
+  const std::string forgotten = DeletesForgottenBy(
+      a.from, RealClock()->Now(), LifecycleOptions().tombstone_ttl);
+  if (!forgotten.empty()) {
+    Say(absl::StrCat("warning: ", forgotten));
   }
   if (!a.yes) {
     Say("nothing was changed: this was a dry run; say --yes to put it back");

@@ -199,7 +199,8 @@ absl::Status ImageCatalog::CoverAllBelow(const Uuid& image_id) {
 }
 
 // Where a file of this very generation lies, or did when it was last seen: the
-// image shall not rise from there, whenever the mount comes back.
+// image shall not rise from there, whenever the mount comes back. What no
+// listing has shown yet is waited for by Tombstones.
 std::vector<Uuid> ImageCatalog::MayHold(
     const storage::v1::ImageRow& row) const {
   std::set<std::string> uids(row.left_mount_uids().begin(),
@@ -318,8 +319,7 @@ absl::StatusOr<ImageCatalog::ClosedUploads> ImageCatalog::CloseUploads(
 // A delete of this start that has no copy on a mount yet gets one now.
 absl::Status ImageCatalog::FinishCopies(const Uuid& image_id) {
   for (const TombstoneEntry& entry : tombstones_->OfImage(image_id)) {
-    if (entry.row.copy_mount_uids().empty() &&
-        entry.row.settle_time_us() == 0) {
+    if (entry.row.settle_time_us() == 0 && !tombstones_->HasCopy(entry.row)) {
       RETURN_IF_ERROR(tombstones_->EnsureCopy(
           entry.row, deps_.options.tombstone_copy_wait));
     }
@@ -379,8 +379,8 @@ absl::Status ImageCatalog::Delete(const DeleteRequest& request) {
     RETURN_IF_ERROR(any.status());
     unfinished = unfinished || *any;
     for (const TombstoneEntry& entry : tombstones_->OfImage(request.image_id)) {
-      unfinished = unfinished || (entry.row.copy_mount_uids().empty() &&
-                                  entry.row.settle_time_us() == 0);
+      unfinished = unfinished || (entry.row.settle_time_us() == 0 &&
+                                  !tombstones_->HasCopy(entry.row));
     }
     if (unfinished) {
       return FinishCopies(request.image_id);

@@ -110,6 +110,9 @@ class Inventory {
   };
   Relisted RelistedSince(const Uuid& mount_uid, int64_t after) const;
 
+  // What each mount's last listing comes to for tombstones.
+  Tombstones::Listings ListedAll() const;
+
   // What the last listing of a mount outside of RECOVERING came to.
   struct Audited {
     int64_t number = 0;   // of the listing

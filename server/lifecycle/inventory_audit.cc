@@ -366,6 +366,19 @@ Inventory::Relisted Inventory::RelistedSince(const Uuid& mount_uid,
   return out;
 }
 
+Tombstones::Listings Inventory::ListedAll() const {
+  const std::vector<Uuid> mounts = tombstones_->AllMounts();
+  Tombstones::Listings out;
+  MutexLock lock(&mu_);
+  out.last = last_number_;
+  out.all = last_number_ + 1;  // where there is none to be listed
+  for (const Uuid& mount_uid : mounts) {
+    const auto it = audited_.find(mount_uid);
+    out.all = std::min(out.all, it == audited_.end() ? 0 : it->second.number);
+  }
+  return out;
+}
+
 void Inventory::OnAudited(std::function<void()> audited) {
   audited_done_ = std::move(audited);
 }

@@ -48,6 +48,7 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
         RETURN_IF_ERROR(listed.error);
         return listed.compared;
       });
+  tombstones_.OnListings([this] { return inventory_.ListedAll(); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }
 

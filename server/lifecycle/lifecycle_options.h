@@ -22,6 +22,10 @@ struct LifecycleOptions {
   absl::Duration outcome_ttl = absl::Hours(24);
   // How long a settled tombstone is kept.
   absl::Duration tombstone_ttl = absl::Hours(24);
+  // Of those that are older, and wait for a mount that was not listed since the
+  // delete, at most so many are kept: a mount's slot holds some 45,000 copies,
+  // and where all are full no delete is acknowledged.
+  int tombstones_waiting_most = 20000;
   absl::Duration read_capability_ttl = absl::Minutes(10);
   absl::Duration heartbeat_interval = absl::Seconds(2);
   // For one command to one agent while a client waits.

@@ -351,8 +351,12 @@ void SessionManager::HandleReport(const SessionPtr& session,
   deps_.registry->SetImageBytes(uid, deps_.index->mount_totals(uid).bytes);
   deps_.registry->Reported(uid, session->number(), report);
   ForgetIfClosed(session, uid);
-  const absl::Status merged = tombstones_->Merge(
-      uid, {report.tombstones().begin(), report.tombstones().end()});
+  const std::vector<storage::v1::Tombstone> brought(report.tombstones().begin(),
+                                                    report.tombstones().end());
+  absl::Status merged = tombstones_->Merge(uid, brought);
+  if (merged.ok()) {
+    merged = tombstones_->TakeOutLost(uid, brought);
+  }
   if (!merged.ok() && !TakesNoWrites(merged)) {
     Refuse(session.get(), merged);
     return;

@@ -1,8 +1,7 @@
 #include "server/lifecycle/tombstones.h"
 
 #include <algorithm>
-#include <chrono>
-#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -13,11 +12,6 @@
 
 namespace predella::server {
 namespace {
-
-bool Contains(const google::protobuf::RepeatedPtrField<std::string>& uids,
-              const std::string& uid) {
-  return std::find(uids.begin(), uids.end(), uid) != uids.end();
-}
 
 bool RemoveFrom(google::protobuf::RepeatedPtrField<std::string>* uids,
                 const std::string& uid) {
@@ -47,11 +41,17 @@ Tombstones::Key Tombstones::KeyOf(const storage::v1::TombstoneRow& row) {
   return {row.image_id(), Generation::FromProto(row.generation()).ToString()};
 }
 
+void Tombstones::OnListings(std::function<Listings()> listings) {
+  listings_ = std::move(listings);
+}
+
 absl::Status Tombstones::Load() {
   std::map<Key, TombstoneEntry> loaded;
   RETURN_IF_ERROR(deps_.index->ScanTombstones(
       [&loaded](const storage::v1::TombstoneRow& row) {
-        loaded[KeyOf(row)].row = row;
+        TombstoneEntry& entry = loaded[KeyOf(row)];
+        entry.row = row;
+        entry.met_after = 0;
       }));
   MutexLock lock(&mu_);
   entries_ = std::move(loaded);
@@ -208,87 +208,6 @@ absl::Status Tombstones::ConfirmRemoved(
       });
   changed_->Notify();
   return status;
-}
-
-absl::Status Tombstones::RecordCopy(const storage::v1::Tombstone& tombstone,
-                                    const Uuid& mount_uid) {
-  return Update(Uuid::FromBytesOrNone(tombstone.image_id()),
-                tombstone.generation(), [&](storage::v1::TombstoneRow* row) {
-                  if (Contains(row->copy_mount_uids(), mount_uid.bytes())) {
-                    return false;
-                  }
-                  row->add_copy_mount_uids(mount_uid.bytes());
-                  return true;
-                });
-}
-
-// Those that hold the file come first: their copy also survives with it.
-std::vector<Uuid> Tombstones::CopyTargets(
-    const storage::v1::TombstoneRow& row) const {
-  std::vector<std::pair<int, Uuid>> ranked;
-  for (const MountInfo& info : deps_.registry->List()) {
-    const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
-    if (commands_->AttachedSession(uid) == 0 ||
-        Contains(row.copy_mount_uids(), uid.bytes())) {
-      continue;
-    }
-    const bool writes =
-        info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW;
-    const bool holds = Contains(row.pending_mount_uids(), uid.bytes());
-    ranked.emplace_back((writes ? 0 : 2) + (holds ? 0 : 1), uid);
-  }
-  std::stable_sort(
-      ranked.begin(), ranked.end(),
-      [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<Uuid> out;
-  out.reserve(ranked.size());
-  for (const auto& [rank, uid] : ranked) {
-    out.push_back(uid);
-  }
-  return out;
-}
-
-absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
-                                    absl::Duration wait) {
-  // The machine's time: what is waited for are messages, not a Clock.
-  const auto end =
-      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(wait);
-  const auto time_left = [&end] {
-    return absl::FromChrono(end - std::chrono::steady_clock::now());
-  };
-  control::v1::Command command;
-  *command.mutable_store_tombstone()->mutable_tombstone() = ToCopy(row);
-  std::string last = "no agent is attached";
-  while (true) {
-    const int64_t seen = changed_->version();
-    for (const Uuid& uid : CopyTargets(row)) {
-      const absl::Duration left =
-          std::min(deps_.options.command_timeout, time_left());
-      if (left <= absl::ZeroDuration()) {
-        break;
-      }
-      *command.mutable_store_tombstone()->mutable_heard() =
-          deps_.index->synced_pair().ToProto();
-      const auto result = commands_->Call(uid, command, left, {});
-      if (result.ok()) {
-        return RecordCopy(ToCopy(row), uid);
-      }
-      last = std::string(result.status().message());
-    }
-    const absl::Duration left = time_left();
-    if (left <= absl::ZeroDuration() || !changed_->WaitPast(seen, left)) {
-      break;
-    }
-  }
-  const std::string image = ImageName(Uuid::FromBytesOrNone(row.image_id()));
-  return MakeError(
-      absl::StatusCode::kUnavailable, reason::kNoTombstoneCopy,
-      absl::StrCat("the delete of ", image,
-                   " is written in the index but on no mount within ",
-                   absl::FormatDuration(wait), " (", last,
-                   "); repeat it when a mount's agent is there, NOT_FOUND "
-                   "then says that it is done"),
-      {{"image", image}});
 }
 
 // Whether an upload of the image that lost still has something somewhere: it

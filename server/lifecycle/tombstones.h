@@ -36,6 +36,9 @@ struct TombstoneEntry {
   // Written since this start by a delete of ours, not merged from a mount:
   // only such a one answers NOT_FOUND at once.
   bool written_here = false;
+  // The last listing that was asked for when a tick met it first; 0: it is of
+  // an earlier start, -1: none has met it.
+  int64_t met_after = -1;
 };
 
 // Thread-safe. All tombstones are in memory too; the index is the truth.
@@ -45,6 +48,17 @@ class Tombstones {
   // confirms a removal or attaches.
   Tombstones(const LifecycleDeps& deps, AgentCommands* commands,
              UploadTable* uploads, Notifier* changed);
+
+  // What the listings outside of RECOVERING have come to; their numbers rise
+  // from 1 on with each that is asked for since the start.
+  struct Listings {
+    int64_t last = 0;  // that was asked for
+    // Each mount that was not given up was compared with the index by a listing
+    // of this number or a later one; 0: one was not yet.
+    int64_t all = 0;
+  };
+  // Asked at each tick; before the first.
+  void OnListings(std::function<Listings()> listings);
 
   absl::Status Load();
 
@@ -72,7 +86,11 @@ class Tombstones {
   std::vector<Uuid> Leftovers(const Uuid& image_id) const;
   int64_t count() const;
 
-  // Has a copy synced on at least one attached mount; blocks.
+  // Whether a mount that was not given up holds a copy, as far as is known. One
+  // that was may be thrown away, or never be given to a rebuild.
+  bool HasCopy(const storage::v1::TombstoneRow& row) const;
+  // Has a copy synced on at least one attached mount, retired ones aside;
+  // blocks.
   // UNAVAILABLE, NO_TOMBSTONE_COPY when there is none in time: the tombstone
   // itself stays.
   absl::Status EnsureCopy(const storage::v1::TombstoneRow& row,
@@ -95,8 +113,16 @@ class Tombstones {
   absl::Status Merge(const Uuid& mount_uid,
                      const std::vector<storage::v1::Tombstone>& copies);
 
-  // Second copies, settling, and forgetting what was settled long ago.
-  // `may_settle`: not in RECOVERING and no mount is unconfirmed.
+  // What a mount brought at its registration is all it has: where the rows say
+  // it holds more, as after an older copy of its directory was put back, that
+  // is taken out of them, and the next tick writes another copy.
+  absl::Status TakeOutLost(const Uuid& mount_uid,
+                           const std::vector<storage::v1::Tombstone>& copies);
+
+  // Second copies, settling, and forgetting: what was settled long ago, once
+  // every mount was listed since the delete. Of those that wait for a listing
+  // alone the oldest are forgotten where they are too many for the mounts'
+  // slots. `may_settle`: not in RECOVERING and no mount is unconfirmed.
   void Tick(bool may_settle);
 
  private:
@@ -126,8 +152,25 @@ class Tombstones {
                         const storage::v1::Tombstone& copy);
   absl::Status RecordCopy(const storage::v1::Tombstone& tombstone,
                           const Uuid& mount_uid);
-  std::vector<Uuid> CopyTargets(const storage::v1::TombstoneRow& row) const;
-  void SendSecondCopy(const storage::v1::TombstoneRow& row);
+  // A mount that may hold copies: it was not given up.
+  struct CopyPlace {
+    Uuid uid;
+    bool attached = false;
+    bool writes = false;
+  };
+  std::vector<CopyPlace> CopyPlaces() const;
+  static int CountCopies(const storage::v1::TombstoneRow& row,
+                         const std::vector<CopyPlace>& places);
+  static std::vector<Uuid> CopyTargets(const storage::v1::TombstoneRow& row,
+                                       const std::vector<CopyPlace>& places);
+  void SendSecondCopies(const std::set<Key>& leaving);
+  bool SendSecondCopy(const storage::v1::TombstoneRow& row,
+                      const std::vector<CopyPlace>& places);
+  // Takes the mount out of the rows of those that hold a copy there.
+  absl::Status TakeOut(const Uuid& mount_uid,
+                       const std::vector<TombstoneEntry>& entries);
+  void Settle();
+  std::vector<TombstoneEntry> Forgettable();
   void Forget(const std::vector<TombstoneEntry>& settled);
   bool LoserWaits(const Uuid& image_id) const;
 
@@ -136,6 +179,8 @@ class Tombstones {
   UploadTable* const uploads_;
   Notifier* const changed_;
   MountGate adopting_;
+
+  std::function<Listings()> listings_;  // constant after OnListings
 
   mutable Mutex mu_;
   // Around every change of an entry's row.

@@ -1,6 +1,4 @@
-// Tombstones over time: copies brought by mounts, settling, forgetting.
-#include <algorithm>
-#include <map>
+// Tombstones that mounts bring, and what they rule over.
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,15 +13,6 @@
 #include "server/lifecycle/tombstones.h"
 
 namespace predella::server {
-namespace {
-
-constexpr int kCopiesWanted = 2;
-constexpr size_t kSecondCopiesPerTick = 64;
-constexpr size_t kDropsPerCommand = 500;
-// Then another mount is asked; the first may still do it.
-constexpr absl::Duration kSecondCopyTimeout = absl::Seconds(30);
-
-}  // namespace
 
 absl::Status Tombstones::Merge(
     const Uuid& mount_uid, const std::vector<storage::v1::Tombstone>& copies) {
@@ -228,148 +217,6 @@ absl::Status Tombstones::MergeOne(const Uuid& mount_uid,
     }
   }
   return TooManyConflicts(ImageName(image_id));
-}
-
-void Tombstones::SendSecondCopy(const storage::v1::TombstoneRow& row) {
-  const std::vector<Uuid> targets = CopyTargets(row);
-  if (targets.empty()) {
-    return;
-  }
-  const absl::Duration now = deps_.clock->Boot();
-  Uuid target;
-  {
-    MutexLock lock(&mu_);
-    SecondCopy& copy = copying_[KeyOf(row)];
-    if (copy.next > now) {
-      return;
-    }
-    // A mount that refused or said nothing must not keep the others from it.
-    target = targets[copy.asked++ % targets.size()];
-    copy.next = now + kSecondCopyTimeout;
-  }
-  control::v1::Command command;
-  *command.mutable_store_tombstone()->mutable_tombstone() = ToCopy(row);
-  *command.mutable_store_tombstone()->mutable_heard() =
-      deps_.index->synced_pair().ToProto();
-  commands_->CallAsync(
-      target, std::move(command),
-      [this, row,
-       uid = target](const absl::StatusOr<control::v1::CommandResult>& result) {
-        deps_.pool->Post([this, row, uid, ok = result.ok()] {
-          if (ok) {
-            LogIfError(
-                RecordCopy(ToCopy(row), uid),
-                "the copy is on the mount; the next tick writes another");
-          }
-          MutexLock lock(&mu_);
-          const auto it = copying_.find(KeyOf(row));
-          if (it != copying_.end() && ok) {
-            copying_.erase(it);
-          } else if (it != copying_.end()) {
-            it->second.next = absl::ZeroDuration();
-          }
-        });
-      });
-}
-
-// Copies are dropped before the row, so a forgotten tombstone never comes back
-// from a mount that was there.
-void Tombstones::Forget(const std::vector<TombstoneEntry>& settled) {
-  std::map<Uuid, std::vector<TombstoneEntry>> by_mount;
-  for (const TombstoneEntry& entry : settled) {
-    for (const std::string& uid : entry.row.copy_mount_uids()) {
-      auto& list = by_mount[Uuid::FromBytesOrNone(uid)];
-      if (list.size() < kDropsPerCommand) {
-        list.push_back(entry);
-      }
-    }
-    if (entry.row.copy_mount_uids().empty()) {
-      IndexTxn txn = deps_.index->Begin();
-      txn.RequireTombstone(entry.row);
-      txn.DeleteTombstone(entry.row);
-      if (deps_.index->Commit(std::move(txn)).ok()) {
-        MutexLock lock(&mu_);
-        const auto it = entries_.find(KeyOf(entry.row));
-        if (it != entries_.end()) {
-          Unlist(it->first, it->second.row);
-          entries_.erase(it);
-        }
-        copying_.erase(KeyOf(entry.row));
-      }
-    }
-  }
-  for (const auto& entry_of_mount : by_mount) {
-    const Uuid& uid = entry_of_mount.first;
-    const std::vector<TombstoneEntry>& list = entry_of_mount.second;
-    const std::optional<MountInfo> info = deps_.registry->Find(uid);
-    const bool retired =
-        !info.has_value() ||
-        info->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED;
-    if (!retired) {
-      control::v1::Command command;
-      for (const TombstoneEntry& entry : list) {
-        *command.mutable_drop_tombstones()->add_tombstones() =
-            ToCopy(entry.row);
-      }
-      if (!commands_->Call(uid, command, deps_.options.command_timeout, {})
-               .ok()) {
-        continue;  // away or refusing: a later tick asks again
-      }
-    }
-    for (const TombstoneEntry& entry : list) {
-      LogIfError(Update(Uuid::FromBytesOrNone(entry.row.image_id()),
-                        entry.row.generation(),
-                        [&](storage::v1::TombstoneRow* row) {
-                          auto* copies = row->mutable_copy_mount_uids();
-                          const auto end = std::remove(
-                              copies->begin(), copies->end(), uid.bytes());
-                          const bool changed = end != copies->end();
-                          copies->erase(end, copies->end());
-                          return changed;
-                        }),
-                 "the next tick drops the copy again");
-    }
-  }
-}
-
-void Tombstones::Tick(bool may_settle) {
-  const int64_t now = deps_.clock->NowMicros();
-  const std::vector<TombstoneEntry> thin =
-      Select([](const TombstoneEntry& entry) {
-        return entry.row.settle_time_us() == 0 &&
-               entry.row.copy_mount_uids_size() < kCopiesWanted;
-      });
-  for (size_t i = 0; i < thin.size() && i < kSecondCopiesPerTick; ++i) {
-    SendSecondCopy(thin[i].row);
-  }
-  if (!may_settle) {
-    return;
-  }
-  for (const TombstoneEntry& entry :
-       Select([](const TombstoneEntry& candidate) {
-         return candidate.row.settle_time_us() == 0 &&
-                candidate.row.pending_mount_uids().empty();
-       })) {
-    const Uuid image_id = Uuid::FromBytesOrNone(entry.row.image_id());
-    if (LoserWaits(image_id)) {
-      continue;
-    }
-    LogIfError(Update(image_id, entry.row.generation(),
-                      [now](storage::v1::TombstoneRow* row) {
-                        if (row->settle_time_us() != 0 ||
-                            !row->pending_mount_uids().empty()) {
-                          return false;
-                        }
-                        row->set_settle_time_us(now);
-                        return true;
-                      }),
-               "the next tick settles it");
-  }
-  const int64_t keep = absl::ToInt64Microseconds(deps_.options.tombstone_ttl);
-  Forget(Select([now, keep](const TombstoneEntry& entry) {
-    return entry.row.settle_time_us() != 0 &&
-           entry.row.settle_time_us() + keep <= now;
-  }));
 }
 
 }  // namespace predella::server

@@ -1,8 +1,10 @@
 """Deletes: with mounts away, and the same id again."""
+import os
+import shutil
 import unittest
 import uuid
 
-from cluster import ClusterTest, random_bytes, wait_until
+from cluster import (ClusterTest, binary, random_bytes, run, wait_until)
 
 
 class DeleteTest(ClusterTest):
@@ -56,6 +58,51 @@ class DeleteTest(ClusterTest):
         self.cluster.cli('mount', 'maintenance', 'store-2', '--for', '1h')
         result = self.cluster.cli('image', 'stat', unknown, check=False)
         self.assertEqual(result.code, 3, result.err)
+
+    def bears(self, name, image):
+        """Whether a copy of the image's delete lies on the mount."""
+        path = os.path.join(self.cluster.paths[name], '.predella/tombstones')
+        with open(path, 'rb') as file:
+            return uuid.UUID(image).bytes in file.read()
+
+    def test_a_retired_mount_takes_no_copy(self):
+        image = self.cluster.put(random_bytes(5000, 1))
+        self.assertEqual(self.cluster.where(image), ['store-1'])
+        self.cluster.cli('mount', 'retire', 'store-2', '--yes')
+        self.cluster.agents['store-1'].kill()
+        refused = self.cluster.cli('image', 'rm', image, check=False)
+        self.assertEqual(refused.code, 4, refused.err)
+        self.assertIn('NO_TOMBSTONE_COPY', refused.err)
+        self.assertFalse(self.bears('store-2', image))
+
+    def test_a_copy_that_a_mount_lost_is_written_anew(self):
+        cluster = self.cluster
+        image = cluster.put(random_bytes(5000, 1))
+        self.assertEqual(cluster.where(image), ['store-1'])
+        cluster.agents['store-1'].kill()
+        cluster.cli('image', 'rm', image)
+        self.assertTrue(self.bears('store-2', image))
+        cluster.agents['store-2'].kill()
+        path = os.path.join(cluster.paths['store-2'], '.predella/tombstones')
+        with open(path, 'wb'):
+            pass
+        cluster.agents['store-2'].start()
+        wait_until('the copy is there again',
+                   lambda: self.bears('store-2', image))
+        # With it the image stays deleted when the index is lost.
+        cluster.coordinator.kill()
+        shutil.rmtree(os.path.join(cluster.state, 'index'))
+        cluster.agents['store-1'].start()
+        made = run([binary('predella'), 'index', 'rebuild', '--state-dir',
+                    cluster.state, '--datadirs',
+                    ','.join(cluster.paths.values()), '--yes'])
+        self.assertEqual(made.code, 0, made.text)
+        cluster.coordinator.start()
+        cluster.wait_ready()
+        wait_until('the file is removed',
+                   lambda: cluster.files('store-1') == [])
+        stat = cluster.cli('image', 'stat', image, check=False)
+        self.assertEqual(stat.code, 3, stat.err)
 
     def test_retire_names_what_is_lost(self):
         first = self.cluster.put(b'shown, and deleted')

@@ -273,6 +273,7 @@ class RebuildTest(ClusterTest):
         paths = ','.join(cluster.paths.values())
         dry = self.restore(backup, '--datadirs', paths)
         self.assertIn('nothing was changed', dry)
+        self.assertNotIn('warning', dry)  # no delete of since is forgotten
         self.restore(backup, '--datadirs', paths, '--yes')
         cluster.coordinator.start()
         self.wait_recovered()
@@ -289,7 +290,8 @@ class RebuildTest(ClusterTest):
         shutil.copytree(backup, kept)
         before = self.images()
         self.lose_everything()
-        self.restore(kept, '--datadirs', paths, '--yes')
+        said = self.restore(kept, '--datadirs', paths, '--yes')
+        self.assertIn('does not say when it was made', said)
         cluster.coordinator.start()
         self.wait_recovered()
         self.assertEqual(self.images(), before)

@@ -23,7 +23,9 @@
 namespace predella::server {
 namespace {
 
+using ::testing::AllOf;
 using testing::HasReason;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
 using ::testing::SizeIs;
@@ -164,6 +166,23 @@ TEST_F(IndexBackupsTest, ADamagedCopyIsNone) {
               testing::StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_THAT(RocksDbKvStore::Inspect(top_ + "/nowhere").status(),
               testing::StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST(DeletesForgottenByTest, OnlyAnOlderCopyForgetsSome) {
+  const std::string path = "/b/20260301T120000Z";
+  const absl::Time made =
+      absl::FromCivil(absl::CivilSecond(2026, 3, 1, 12), absl::UTCTimeZone());
+  const absl::Duration day = absl::Hours(24);
+  EXPECT_EQ(DeletesForgottenBy(path, made + absl::Hours(23), day), "");
+  for (const char* const end : {"", "/"}) {
+    EXPECT_THAT(DeletesForgottenBy(path + end, made + absl::Hours(25), day),
+                AllOf(HasSubstr("made at 2026-03-01T12:00:00Z"),
+                      HasSubstr("for 24 hours"), HasSubstr("COPIES_MISSING"),
+                      HasSubstr("predella image rm")));
+  }
+  // Nobody knows how old it is.
+  EXPECT_THAT(DeletesForgottenBy("/b/index.before-restore-1", made, day),
+              HasSubstr("does not say when it was made"));
 }
 
 }  // namespace

@@ -1,0 +1,254 @@
+// Tombstones over time: where copies of them count, and when they may go.
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+#include "common/errors.h"
+#include "tests/server/lifecycle/lifecycle_fixture.h"
+#include "tests/testing/matchers.h"
+
+namespace predella::testing {
+namespace {
+
+class TombstonesTest : public LifecycleFixture {
+ protected:
+  void Retire(const std::string& name) {
+    v1::RetireMountRequest request;
+    request.set_name("mounts/" + name);
+    AcceptLoss(&request);
+    ASSERT_OK(lifecycle_->mounts().Retire(request));
+    Settle();
+  }
+  // Long enough that everything which only waits for time is done.
+  void LetPass(absl::Duration time, const std::vector<FakeAgent*>& present) {
+    clock_.Advance(time);
+    for (int i = 0; i < 6; ++i) {
+      for (FakeAgent* const agent : present) {
+        agent->Beat();
+      }
+      Tick();
+    }
+  }
+  int64_t remembered() { return lifecycle_->tombstones().count(); }
+  std::vector<server::TombstoneEntry> Of(const Uuid& image) {
+    return lifecycle_->tombstones().OfImage(image);
+  }
+  int CopiesInTheIndex(const Uuid& image) {
+    const auto rows = index_->TombstonesOf(image);
+    return rows.ok() && rows->size() == 1 ? (*rows)[0].copy_mount_uids_size()
+                                          : -1;
+  }
+  // The directory of `agent` as it was when it was made.
+  FakeAgent* AddOlderCopy(const FakeAgent* agent) {
+    agents_.push_back(
+        std::make_unique<FakeAgent>(agent->name(), agent->uid(), &pool_));
+    agents_.back()->Behave([this](FakeAgent::Behaviour* b) {
+      b->cluster_uid = index_->cluster().cluster_uid();
+    });
+    return agents_.back().get();
+  }
+
+  const Uuid image_ = ids_.NextUuid();
+  const Uuid upload_ = ids_.NextUuid();
+};
+
+TEST_F(TombstonesTest, ARetiredMountIsNoPlaceForACopy) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  Retire("b");  // and its agent goes on
+  a->Lose();
+  Settle();
+  EXPECT_THAT(Delete(image_), HasReason(reason::kNoTombstoneCopy));
+  EXPECT_EQ(b->tombstone_count(), 0u);
+  Connect(a);
+  EXPECT_OK(Delete(image_));
+  EXPECT_EQ(a->tombstone_count(), 1u);
+}
+
+TEST_F(TombstonesTest, WhatARetiredMountHeldIsNoCopyAnyMore) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  a->Lose();
+  ASSERT_OK(Delete(image_));
+  ASSERT_EQ(b->tombstone_count(), 1u);
+  Retire("b");
+  EXPECT_THAT(Delete(image_), HasReason(reason::kNoTombstoneCopy));
+}
+
+TEST_F(TombstonesTest, WhatRetiredMountsHeldIsCopiedToOthers) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  FakeAgent* const c = AddConnected("c", 3);
+  FakeAgent* const d = AddConnected("d", 4);
+  Upload(a, image_, upload_);
+  a->Lose();
+  ASSERT_OK(Delete(image_));
+  Tick();
+  ASSERT_EQ(b->tombstone_count(), 1u);
+  ASSERT_EQ(c->tombstone_count(), 1u);
+  ASSERT_EQ(d->tombstone_count(), 0u);
+  Retire("b");
+  Retire("c");
+  EXPECT_EQ(d->tombstone_count(), 1u);
+}
+
+TEST_F(TombstonesTest, WhatARegistrationDoesNotBringIsWrittenAnew) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  const Uuid other = ids_.NextUuid();
+  Upload(a, image_, upload_);
+  Upload(a, other, ids_.NextUuid());
+  a->Lose();
+  ASSERT_OK(Delete(image_));
+  ASSERT_OK(Delete(other));
+  ASSERT_EQ(b->tombstone_count(), 2u);
+  const storage::v1::Tombstone kept = server::ToCopy(Of(other)[0].row);
+  Restart();
+  FakeAgent* const copy = AddOlderCopy(b);
+  copy->Behave(
+      [&](FakeAgent::Behaviour* own) { own->extra_tombstones = {kept}; });
+  Connect(copy);
+  ASSERT_OK(copy->closed());
+  EXPECT_EQ(CopiesInTheIndex(image_), 0);
+  EXPECT_EQ(CopiesInTheIndex(other), 1) << "this one it brought";
+  Tick();
+  EXPECT_EQ(copy->tombstone_count(), 1u);
+  EXPECT_EQ(CopiesInTheIndex(image_), 1);
+}
+
+// As many as need several commits.
+TEST_F(TombstonesTest, AnEmptiedFileOfTombstonesIsFilledAgain) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  a->Lose();
+  std::vector<Uuid> images;
+  for (int i = 0; i < 501; ++i) {
+    images.push_back(PutRow({a}));
+    ASSERT_OK(Delete(images.back()));
+  }
+  ASSERT_EQ(b->tombstone_count(), images.size());
+  Restart();
+  FakeAgent* const emptied = AddOlderCopy(b);
+  Connect(emptied);
+  ASSERT_OK(emptied->closed());
+  for (const Uuid& image : images) {
+    ASSERT_EQ(CopiesInTheIndex(image), 0);
+  }
+  for (int i = 0; i < 10; ++i) {
+    Tick();
+  }
+  EXPECT_EQ(emptied->tombstone_count(), images.size());
+}
+
+// Somebody copied its file to a mount that was away.
+TEST_F(TombstonesTest, ADeleteIsRememberedWhileAMountIsAway) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  LetPass(absl::Minutes(1), {a, b});
+  const FakeAgent::File file = *a->file(image_);
+  b->Lose();
+  b->Put(image_, file);
+  ASSERT_OK(Delete(image_));
+  for (int i = 0; i < 4; ++i) {
+    LetPass(options_.tombstone_ttl, {a});
+  }
+  EXPECT_EQ(remembered(), 1);
+  EXPECT_EQ(a->tombstone_count(), 1u);
+  Connect(b);
+  LetPass(absl::Minutes(1), {a, b});
+  EXPECT_FALSE(b->Has(image_));
+  for (int i = 0; i < 2; ++i) {
+    LetPass(options_.tombstone_ttl, {a, b});
+  }
+  EXPECT_EQ(remembered(), 0);
+  EXPECT_EQ(a->tombstone_count() + b->tombstone_count(), 0u);
+}
+
+TEST_F(TombstonesTest, SoOverAStartOfTheCoordinator) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  LetPass(absl::Minutes(1), {a, b});
+  b->Put(image_, *a->file(image_));
+  b->Lose();
+  ASSERT_OK(Delete(image_));
+  Restart();
+  Connect(a);
+  for (int i = 0; i < 4; ++i) {
+    LetPass(options_.tombstone_ttl, {a});
+  }
+  EXPECT_EQ(remembered(), 1);
+  Connect(b);
+  LetPass(absl::Minutes(1), {a, b});
+  EXPECT_FALSE(b->Has(image_));
+}
+
+// The listing of before the delete says nothing of a copy made since.
+TEST_F(TombstonesTest, AListingOfBeforeTheDeleteIsNotEnough) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  LetPass(absl::Minutes(1), {a, b});
+  b->Put(image_, *a->file(image_));
+  b->Behave([](FakeAgent::Behaviour* own) {
+    own->refuse_listing =
+        MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
+  });
+  ASSERT_OK(Delete(image_));
+  for (int i = 0; i < 4; ++i) {
+    LetPass(options_.tombstone_ttl, {a, b});
+  }
+  EXPECT_EQ(remembered(), 1);
+  b->Behave([](FakeAgent::Behaviour* own) {
+    own->refuse_listing = absl::OkStatus();
+  });
+  LetPass(absl::Minutes(2), {a, b});
+  EXPECT_FALSE(b->Has(image_));
+}
+
+TEST_F(TombstonesTest, ARetiredMountIsNotWaitedFor) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  LetPass(absl::Minutes(1), {a, b});
+  b->Lose();
+  ASSERT_OK(Delete(image_));
+  LetPass(absl::Minutes(1), {a});  // it is settled
+  LetPass(options_.tombstone_ttl, {a});
+  ASSERT_EQ(remembered(), 1);
+  Retire("b");
+  LetPass(absl::Hours(1), {a});  // and a listing of the other
+  EXPECT_EQ(remembered(), 0);
+}
+
+// The slots of the mounts are for deletes that are being done.
+TEST_F(TombstonesTest, TheOldestOfTooManyThatWaitAreForgotten) {
+  options_.tombstones_waiting_most = 2;
+  Restart();
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 3; ++i) {
+    images.push_back(ids_.NextUuid());
+    Upload(a, images.back(), ids_.NextUuid());
+  }
+  LetPass(absl::Minutes(1), {a, b});
+  b->Lose();
+  for (const Uuid& image : images) {
+    ASSERT_OK(Delete(image));
+    LetPass(absl::Minutes(1), {a});
+  }
+  EXPECT_EQ(remembered(), 3);
+  LetPass(options_.tombstone_ttl, {a});
+  EXPECT_EQ(remembered(), 2);
+  EXPECT_TRUE(Of(images[0]).empty());
+  EXPECT_EQ(a->tombstone_count(), 2u);
+  EXPECT_EQ(CopiesInTheIndex(images[2]), 1);
+}
+
+}  // namespace
+}  // namespace predella::testing
