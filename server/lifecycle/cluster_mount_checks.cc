@@ -220,13 +220,18 @@ void ClusterView::CheckCopies(const MountInfo& info,
                                      " -o wide names them; ", help)));
   };
   add("COPIES_MISSING", faults.missing, storage::v1::COPY_FAULT_MISSING,
-      "copies that the index names are not there",
-      "put the files back, or delete the images (predella image rm)");
+      "copies that the index names are not there, or may not be read",
+      "put the files back, and let the agent's user read those that it may "
+      "not; only what is lost for good is deleted (predella image rm), for a "
+      "delete takes the file, too, if it turns up");
   add("COPIES_DAMAGED", faults.damaged, storage::v1::COPY_FAULT_DAMAGED,
-      "copies do not agree with their checksums",
-      absl::StrCat("put good copies back and read them (predella mount scrub ",
-                   info.row.mount_name(),
-                   "), or delete the images and store them again"));
+      "copies can not be read, or do not agree with their checksums",
+      absl::StrCat(
+          "see to the disk where they can not be read, put good copies back "
+          "where they are bad, and have them read (predella mount scrub ",
+          info.row.mount_name(),
+          "); deleting an image takes its file, too, and one that can not be "
+          "read now may be whole"));
 }
 
 void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {
