@@ -256,6 +256,11 @@ class AgentCore {
   absl::Status BeginListing(Listing* listing);
   // A step, at idle I/O priority; the next one is posted behind what waits.
   void RunListing(const std::shared_ptr<Listing>& listing);
+  // `entry` has an error of the disk; on a disk thread.
+  void NoteUnreadable(Listing* listing, const ListEntry& entry)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // All names were looked at: whether that was a listing.
+  absl::Status ErrorOf(const Listing& listing) ABSL_LOCKS_EXCLUDED(mu_);
   void EndListing(Listing* listing, absl::Status status);
 
   // agent_garbage.cc
@@ -306,6 +311,10 @@ class AgentCore {
   uint64_t listing_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t listing_session_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t last_listing_ ABSL_GUARDED_BY(mu_) = 0;
+  // Files that the last whole listing could not read for an error of the disk,
+  // and when that ended, by the clock that runs since boot.
+  absl::flat_hash_set<Uuid> unreadable_ ABSL_GUARDED_BY(mu_);
+  absl::Duration unreadable_at_ ABSL_GUARDED_BY(mu_);
   // As the last Attach said.
   bool may_collect_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration next_expiry_ ABSL_GUARDED_BY(mu_);

@@ -3,7 +3,9 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 
 #include "agent/control/agent_core.h"
 #include "common/errors.h"
@@ -61,6 +63,12 @@ struct AgentCore::Listing {
   control::v1::InventoryPart part;
   ListingSum sum;
   int64_t entries = 0;
+  // Files that an error of the disk kept from being read; those that were not
+  // known as that before, and the error of the first of them.
+  absl::flat_hash_set<Uuid> unreadable;
+  int64_t news = 0;
+  Uuid first;
+  absl::Status error;
 
   control::v1::InventoryPart NewPart() const {
     control::v1::InventoryPart out;
@@ -70,7 +78,9 @@ struct AgentCore::Listing {
   }
 
   void Take(const ListEntry& entry) {
-    if (!wanted || entry.kind == ListEntry::Kind::kInflight) {
+    if (!wanted || entry.kind == ListEntry::Kind::kInflight ||
+        (entry.kind == ListEntry::Kind::kRecordOnly &&
+         !entry.image.has_value())) {
       return;
     }
     ++entries;
@@ -85,6 +95,44 @@ struct AgentCore::Listing {
     }
   }
 };
+
+// An error of the disk is the mount's at once, as one of any other call, and
+// what was read beside it is not taken for the whole. One file that can not be
+// read must not keep its mount from being listed for ever, nor SUSPECT: what
+// fails again, when a probe that began since has read well, is the file's.
+void AgentCore::NoteUnreadable(Listing* listing, const ListEntry& entry) {
+  const bool known = scrubber_.KnowsFault(entry.image_id);
+  {
+    MutexLock lock(&mu_);
+    listing->unreadable.insert(entry.image_id);
+    if (known || (unreadable_.contains(entry.image_id) &&
+                  machine_.ProbeReadSince(unreadable_at_))) {
+      return;
+    }
+  }
+  if (++listing->news == 1) {
+    listing->first = entry.image_id;
+    listing->error = entry.disk_error;
+  }
+  CallDone(listing->store.get(), entry.disk_error);
+}
+
+absl::Status AgentCore::ErrorOf(const Listing& listing) {
+  MutexLock lock(&mu_);
+  if (store_ == listing.store) {
+    unreadable_ = listing.unreadable;
+    unreadable_at_ = seams_.clock->Boot();
+  }
+  return listing.news == 0
+             ? absl::OkStatus()
+             : MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed,
+                         absl::StrCat(listing.news,
+                                      " files could not be read, the "
+                                      "first is ",
+                                      listing.first.ToString(), ": ",
+                                      listing.error.message()),
+                         MetadataOf(listing.error));
+}
 
 void AgentCore::PostListCommand(uint64_t session,
                                 const control::v1::Command& command) {
@@ -142,16 +190,25 @@ void AgentCore::RunListing(const std::shared_ptr<Listing>& listing) {
     return;
   }
   seams_.idle_io(true);
-  const absl::StatusOr<bool> more = listing->names->Next(
-      kNamesAStep, [&](const ListEntry& entry) { listing->Take(entry); });
+  const int64_t failed = listing->news;
+  const absl::StatusOr<bool> more =
+      listing->names->Next(kNamesAStep, [&](const ListEntry& entry) {
+        if (!entry.disk_error.ok()) {
+          NoteUnreadable(listing.get(), entry);
+        }
+        listing->Take(entry);
+      });
   seams_.idle_io(false);
   if (more.ok() && *more && listing->wanted) {
     // Behind what waits by now: listings hold up nothing.
     seams_.disk->Post([this, listing] { RunListing(listing); });
     return;
   }
-  CallDone(listing->store.get(), more.status());
-  EndListing(listing.get(), more.status());
+  if (!more.ok() || listing->news == failed) {
+    CallDone(listing->store.get(), more.status());
+  }
+  EndListing(listing.get(),
+             more.ok() && !*more ? ErrorOf(*listing) : more.status());
 }
 
 void AgentCore::EndListing(Listing* listing, absl::Status status) {

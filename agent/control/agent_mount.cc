@@ -105,6 +105,7 @@ void AgentCore::TakeStoreLocked(
     std::shared_ptr<ImageStore> store, const storage::v1::MountLabel& label,
     const std::vector<storage::v1::FenceEntry>& known) {
   store_ = std::move(store);
+  unreadable_.clear();
   label_ = label;
   if (memory_.mount_uid != label.mount_uid()) {
     memory_ = MountMemory();

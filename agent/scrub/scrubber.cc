@@ -106,6 +106,11 @@ bool Scrubber::NoteFault(const Uuid& image_id, const Generation& generation) {
   return added || std::exchange(it->second, generation) != generation;
 }
 
+bool Scrubber::KnowsFault(const Uuid& image_id) {
+  MutexLock lock(&mu_);
+  return known_.contains(image_id);
+}
+
 Scrubber::JobPtr Scrubber::CurrentLocked() {
   if (JobPtr job = DueFailedReadLocked(); job != nullptr) {
     return job;

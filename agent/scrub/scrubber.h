@@ -76,6 +76,8 @@ class Scrubber {
   // A read by a client found `fault`: whether that is news. What is known of
   // a copy says nothing new about its mount.
   bool NoteFault(const Uuid& image_id, const Generation& generation);
+  // Whether a copy of the image, of any generation, is known not to be whole.
+  bool KnowsFault(const Uuid& image_id);
   // An error of a read at `offset` by a client: false for a copy that is known
   // not to be whole, of which it says nothing new. Of any other the block is
   // read again once a probe that began since has read cold, so that it is this

@@ -187,6 +187,9 @@ struct ListEntry {
   // kForeign: why its record, or the file, could not be read ("EACCES: ...");
   // empty where it could.
   std::string read_error;
+  // Of the name or the record, and of the disk: MOUNT_FAILED. Also of a
+  // kRecordOnly, which is nothing but its id then.
+  absl::Status disk_error;
 };
 
 // A listing under way, in steps: between two of them the disk thread may serve
@@ -195,7 +198,8 @@ class MountListing {
  public:
   virtual ~MountListing() = default;
   // Looks at up to `most` names more, or one directory, and tells what is
-  // there. False: that was all. After an error it is over.
+  // there. False: that was all. After an error it is over; an error of the disk
+  // at one file is told with the file, unless the mount itself is gone.
   virtual absl::StatusOr<bool> Next(
       int most, const std::function<void(const ListEntry&)>& entry) = 0;
 };

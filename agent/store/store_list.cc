@@ -52,6 +52,13 @@ std::string Why(const absl::Status& status) {
                       absl::string_view(status.message()));
 }
 
+// Whether the listing ends with it: a call that is stuck, after which more can
+// be told, a mount that is gone, a lack of descriptors or memory.
+bool EndsIt(const absl::Status& status) {
+  return HasReason(status, reason::kMountStalled) || MeansGone(status) ||
+         HasReason(status, reason::kAgentOverloaded);
+}
+
 void TellInflight(StoreCore* core, const Uuid& id,
                   const std::function<void(const ListEntry&)>& entry) {
   const auto inflight = core->registry.FindInflight(id);
@@ -112,8 +119,8 @@ class ListingImpl final : public MountListing {
   absl::Status TellName(const Uuid& id,
                         const std::function<void(const ListEntry&)>& entry) {
     const auto state = LookLocked(core_, id);
-    if (HasReason(state.status(), reason::kMountStalled)) {
-      return state.status();  // what it is can be told when a call is back
+    if (EndsIt(state.status())) {
+      return state.status();
     }
     ListEntry out;
     out.kind = ListEntry::Kind::kForeign;
@@ -122,6 +129,13 @@ class ListingImpl final : public MountListing {
       // There, and not vouched for: never simply left out.
       LogIfError(state.status(), "listed as a file that can not be read");
       out.read_error = Why(state.status());
+      if (HasReason(state.status(), reason::kMountFailed)) {
+        out.disk_error = state.status();
+        failed_.insert(id);
+      }
+      // The record may be what can not be read; the file's size is known then.
+      const auto info = core_->fs->Stat(layout::ImagePath(id));
+      out.size_bytes = info.ok() ? info->size_bytes : 0;
     } else {
       if (!state->name) {
         return absl::OkStatus();  // removed since
@@ -147,12 +161,20 @@ class ListingImpl final : public MountListing {
 
   absl::Status TellRecord(const Uuid& id,
                           const std::function<void(const ListEntry&)>& entry) {
-    if (told_.contains(id)) {
+    if (told_.contains(id) || failed_.contains(id)) {
       return absl::OkStatus();
     }
     const auto state = LookLocked(core_, id);
-    if (HasReason(state.status(), reason::kMountStalled)) {
+    if (EndsIt(state.status())) {
       return state.status();
+    }
+    if (HasReason(state.status(), reason::kMountFailed)) {
+      ListEntry out;
+      out.kind = ListEntry::Kind::kRecordOnly;
+      out.image_id = id;
+      out.disk_error = state.status();
+      entry(out);
+      return absl::OkStatus();
     }
     if (!state.ok() || !state->record || state->damaged ||
         (state->image && state->unsure)) {
@@ -174,7 +196,8 @@ class ListingImpl final : public MountListing {
   int directory_ = 0;  // the next one; ids_ are of the one before
   std::vector<Uuid> ids_;
   size_t next_ = 0;
-  absl::flat_hash_set<Uuid> told_;  // images, by their names
+  absl::flat_hash_set<Uuid> told_;    // images, by their names
+  absl::flat_hash_set<Uuid> failed_;  // names, with an error of the disk
 };
 
 }  // namespace

@@ -23,7 +23,7 @@ absl::StatusOr<int> Status(const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Cluster cluster, client.GetCluster());
   if (context.format() == Format::kJson) {
-    PrintJson(cluster, context.out);
+    RETURN_IF_ERROR(PrintJson(cluster, context.out));
   } else {
     PrintCluster(cluster, absl::Now(), context.out);
   }
@@ -40,7 +40,7 @@ absl::StatusOr<int> Explain(const PlacementArguments& a,
   ASSIGN_OR_RETURN(const v1::PlacementDecision decision,
                    client.ExplainPlacement(size, a.image));
   if (context.format() == Format::kJson) {
-    PrintJson(decision, context.out);
+    RETURN_IF_ERROR(PrintJson(decision, context.out));
   } else {
     PrintDecision(decision, context.format() == Format::kWide, context.out);
   }

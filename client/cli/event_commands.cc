@@ -11,7 +11,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/timestamp.pb.h"
-#include "google/protobuf/util/json_util.h"
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
@@ -46,16 +45,6 @@ std::string Line(const v1::Event& event) {
     absl::StrAppend(&line, " (", event.affected_image_count(), " images)");
   }
   return Shown(line);
-}
-
-// One a line: whoever reads them waits for no bracket.
-std::string JsonLine(const v1::Event& event) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.always_print_primitive_fields = true;
-  std::string json;
-  const auto status =
-      google::protobuf::util::MessageToJsonString(event, &json, options);
-  return status.ok() ? json : "{}";
 }
 
 bool IsLater(const google::protobuf::Timestamp& one,
@@ -93,6 +82,7 @@ absl::StatusOr<int> Follow(const EventArguments& a, std::string after,
     ASSIGN_OR_RETURN(mount, ParseMountName(a.mount));
   }
   bool told = false;
+  absl::Status unwritten;
   const auto show = [&](const v1::Event& event) {
     after = event.id();
     told = false;
@@ -101,15 +91,20 @@ absl::StatusOr<int> Follow(const EventArguments& a, std::string after,
     }
     if ((mount.empty() || Bare(event.mount()) == mount) &&
         (a.kind.empty() || event.kind() == a.kind)) {
-      *context.out << (context.format() == Format::kJson ? JsonLine(event)
-                                                         : Line(event))
-                   << "\n"
-                   << std::flush;
+      const absl::StatusOr<std::string> line =
+          context.format() == Format::kJson ? JsonOf(event, /*one_line=*/true)
+                                            : Line(event);
+      unwritten = line.status();
+      if (!line.ok()) {
+        return false;
+      }
+      *context.out << *line << "\n" << std::flush;
     }
     return context.out->good();
   };
   while (true) {
     const absl::Status ended = client->WatchEvents(after, show);
+    RETURN_IF_ERROR(unwritten);
     if (!absl::IsUnavailable(ended)) {
       RETURN_IF_ERROR(ended);
       return kExitDone;
@@ -136,14 +131,18 @@ absl::StatusOr<int> Events(const EventArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(const v1::ListEventsResponse events, Newest(a, &client));
   const bool json = context.format() == Format::kJson;
   if (json && !a.follow) {
-    PrintJson(events, context.out);
+    RETURN_IF_ERROR(PrintJson(events, context.out));
     return kExitDone;
   }
   std::set<std::string> shown;
   for (int i = events.events_size() - 1; i >= 0; --i) {
     shown.insert(events.events(i).id());
-    *context.out << (json ? JsonLine(events.events(i)) : Line(events.events(i)))
-                 << "\n";
+    // One a line: whoever reads them waits for no bracket.
+    ASSIGN_OR_RETURN(const std::string line,
+                     json
+                         ? JsonOf(events.events(i), /*one_line=*/true)
+                         : absl::StatusOr<std::string>(Line(events.events(i))));
+    *context.out << line << "\n";
   }
   context.out->flush();
   if (!a.follow) {

@@ -20,8 +20,10 @@ constexpr Hint kHints[] = {
     {reason::kImageNotFound, "predella image ls lists the images there are"},
     {reason::kMountNotFound, "predella mount ls lists the mounts there are"},
     {reason::kMountsMissing,
-     "predella mount ls shows which mount is missing; bring it back, or "
-     "excuse it with predella mount maintenance NAME --for 2h"},
+     "predella cluster status says which mount is missing; bring it back, or "
+     "excuse it with predella mount maintenance NAME --for 2h. One that is "
+     "MOUNT_UNCONFIRMED is there, and is taken in by predella mount confirm "
+     "NAME"},
     {reason::kRecovering,
      "the index is older than what the mounts know; predella cluster status "
      "says what to do"},

@@ -101,7 +101,7 @@ absl::StatusOr<int> List(const ImageArguments& a, const Context& context) {
     all.add_unreachable(name);
   }
   if (json) {
-    PrintJson(all, context.out);
+    RETURN_IF_ERROR(PrintJson(all, context.out));
   } else {
     table.Print(all);
   }
@@ -112,7 +112,7 @@ absl::StatusOr<int> Stat(const ImageArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Image image, client.GetImage(a.id));
   if (context.format() == Format::kJson) {
-    PrintJson(image, context.out);
+    RETURN_IF_ERROR(PrintJson(image, context.out));
   } else {
     PrintImage(image, context.out);
   }
@@ -123,7 +123,7 @@ absl::StatusOr<int> Explain(const ImageArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Image image, client.GetImage(a.id));
   if (context.format() == Format::kJson) {
-    PrintJson(image.placement(), context.out);
+    RETURN_IF_ERROR(PrintJson(image.placement(), context.out));
   } else {
     *context.out << Bare(image.name()) << " was placed "
                  << Moment(image.placement().decide_time()) << "\n";
@@ -153,7 +153,7 @@ absl::StatusOr<int> Choose(const ImageArguments& a, const Context& context) {
   }
   ASSIGN_OR_RETURN(const v1::Image image, std::move(chosen));
   if (context.format() == Format::kJson) {
-    PrintJson(image, context.out);
+    RETURN_IF_ERROR(PrintJson(image, context.out));
   } else {
     PrintImage(image, context.out);
   }

@@ -13,7 +13,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "google/protobuf/util/json_util.h"
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
@@ -64,26 +63,18 @@ std::string ObjectOf(const v1::IndexFinding& finding) {
   return parts.empty() ? "-" : absl::StrJoin(parts, "/");
 }
 
-std::string JsonOf(const v1::IndexFinding& finding) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.always_print_primitive_fields = true;
-  std::string json;
-  const auto status =
-      google::protobuf::util::MessageToJsonString(finding, &json, options);
-  return status.ok() ? json : "{}";
-}
-
 // Shows findings as they come, and keeps none of them: there may be one for
 // every image.
 class CheckReport {
  public:
   CheckReport(bool json, std::ostream* out) : json_(json), out_(out) {}
 
-  void Add(const v1::IndexFinding& finding) {
+  absl::Status Add(const v1::IndexFinding& finding) {
     ++counts_[finding.finding_class()];
     if (json_) {
-      *out_ << JsonOf(finding) << "\n";
-      return;
+      ASSIGN_OR_RETURN(const std::string json, JsonOf(finding, true));
+      *out_ << json << "\n";
+      return absl::OkStatus();
     }
     if (findings() == 1) {
       Row("CLASS", "REPAIR", "CODE", "OBJECT", "DETAIL");
@@ -94,6 +85,7 @@ class CheckReport {
     if (!finding.next_step().empty()) {
       next_.try_emplace(finding.code(), finding.next_step());
     }
+    return absl::OkStatus();
   }
   void AddRows(int64_t rows) { rows_ += rows; }
   void AddCompared(const std::string& mount) {
@@ -173,7 +165,7 @@ absl::StatusOr<int> CheckIndex(const CheckArguments& a,
     ASSIGN_OR_RETURN(const v1::CheckIndexResponse page,
                      client.CheckIndex(a.index_only, token));
     for (const v1::IndexFinding& finding : page.findings()) {
-      report.Add(finding);
+      RETURN_IF_ERROR(report.Add(finding));
     }
     report.AddRows(page.row_count());
     for (const std::string& mount : page.compared()) {

@@ -183,7 +183,7 @@ absl::StatusOr<int> Backup(const IndexArguments& /*a*/,
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::IndexBackup made, client.BackupIndex());
   if (context.format() == Format::kJson) {
-    PrintJson(made, context.out);
+    RETURN_IF_ERROR(PrintJson(made, context.out));
   } else {
     *context.out << made.path() << "  " << FormatSize(made.size_bytes())
                  << "\n";

@@ -91,7 +91,7 @@ absl::StatusOr<int> List(const MountArguments& /*a*/, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::ListMountsResponse mounts, client.ListMounts());
   if (context.format() == Format::kJson) {
-    PrintJson(mounts, context.out);
+    RETURN_IF_ERROR(PrintJson(mounts, context.out));
   } else {
     PrintMounts(mounts, context.format() == Format::kWide, absl::Now(),
                 context.out);
@@ -103,7 +103,7 @@ absl::StatusOr<int> Stat(const MountArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::Mount mount, client.GetMount(a.name));
   if (context.format() == Format::kJson) {
-    PrintJson(mount, context.out);
+    RETURN_IF_ERROR(PrintJson(mount, context.out));
   } else {
     PrintMount(mount, absl::Now(), context.out);
   }

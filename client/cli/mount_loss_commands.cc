@@ -108,7 +108,7 @@ absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
     first = false;
   } while (!token.empty() && (json || a.images));
   if (json) {
-    PrintJson(all, context.out);
+    RETURN_IF_ERROR(PrintJson(all, context.out));
   }
   return kExitDone;
 }
@@ -239,12 +239,13 @@ absl::Status NotAccepted(const LossArguments& a, absl::string_view command,
                          const absl::Status& status) {
   ErrorMetadata metadata = MetadataOf(status);
   const std::string count = metadata["image_count"];
-  const std::string unnamed = metadata["unnamed_count"];
+  std::string unnamed = metadata["unnamed_count"];
+  unnamed = unnamed == "0" ? "" : unnamed;
   return MakeError(
       status.code(), reason::kMountNotEmpty,
       absl::StrCat(
           a.name, " holds ", count, " images, which would be lost",
-          unnamed.empty() || unnamed == "0"
+          unnamed.empty()
               ? ""
               : absl::StrCat(", ", unnamed,
                              " of them files that the index does not name"),
@@ -252,10 +253,16 @@ absl::Status NotAccepted(const LossArguments& a, absl::string_view command,
                                : absl::StrCat(" (not the ", a.accept_lost,
                                               " that was accepted)"),
           ": predella mount impact ", a.name,
-          " --images names them, and this gives up exactly these: predella "
-          "mount ",
-          command, " ", a.name, " --accept-lost ", count, ":",
-          metadata["lost_digest"],
+          unnamed.empty()
+              ? " --images names them, and this gives up exactly these: "
+              : absl::StrCat(" --images names the images of the index, "
+                             "predella orphan ls ",
+                             a.name,
+                             " the files, of which nothing is known any more "
+                             "once they are given up: keep that list. This "
+                             "gives up exactly these: "),
+          "predella mount ", command, " ", a.name, " --accept-lost ", count,
+          ":", metadata["lost_digest"],
           a.new_uid.empty() ? "" : absl::StrCat(" --new-uid ", a.new_uid),
           a.accept_unlisted ? " --accept-unlisted" : "", " --yes"));
 }
@@ -294,7 +301,7 @@ absl::StatusOr<int> Retire(const LossArguments& a, const Context& context) {
   return ReportMount(
       context, a.dry_run, "given up for good", mount,
       "stop its agent and take it out of the configuration; predella "
-      "image ls --lost names what was lost");
+      "image ls --lost names the images that the index had there");
 }
 
 absl::StatusOr<int> Replace(const LossArguments& a, const Context& context) {
@@ -362,7 +369,9 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
       "--dry-run names the images on it and prints the --accept-lost that "
       "gives\n"
       "up exactly these; they are LOST then (predella image ls --lost). Where\n"
-      "others lie there by then, it is refused.\n"
+      "others lie there by then, it is refused. Files that the index does not\n"
+      "name are counted as the last listing since the coordinator's start\n"
+      "showed them, and have no row to be LOST: keep what --dry-run lists.\n"
       "Examples:\n"
       "  predella mount retire store-1 --dry-run\n"
       "  predella mount retire store-1 --accept-lost \\\n"

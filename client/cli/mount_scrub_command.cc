@@ -72,7 +72,7 @@ absl::StatusOr<int> ListScrubs(const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::ListMountsResponse mounts, client.ListMounts());
   if (context.format() == Format::kJson) {
-    PrintJson(mounts, context.out);
+    RETURN_IF_ERROR(PrintJson(mounts, context.out));
   } else {
     PrintScrubs(mounts, context.out);
   }
@@ -131,7 +131,7 @@ absl::StatusOr<int> Scrub(const ScrubArguments& a, const Context& context) {
     RETURN_IF_ERROR(mount.status());
   }
   if (context.format() == Format::kJson) {
-    PrintJson(*mount, context.out);
+    RETURN_IF_ERROR(PrintJson(*mount, context.out));
   } else {
     *context.out << Bare(mount->name()) << ": " << ScrubLine(*mount) << "\n";
   }

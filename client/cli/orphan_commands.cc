@@ -37,7 +37,7 @@ absl::StatusOr<int> List(const OrphanArguments& a, const Context& context) {
   ASSIGN_OR_RETURN(const v1::ListOrphansResponse orphans,
                    client.ListOrphans(a.mount));
   if (context.format() == Format::kJson) {
-    PrintJson(orphans, context.out);
+    RETURN_IF_ERROR(PrintJson(orphans, context.out));
     return kExitDone;
   }
   PrintOrphans(orphans, context.out);

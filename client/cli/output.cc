@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "google/protobuf/util/json_util.h"
 
+#include "common/status_macros.h"
 #include "common/units.h"
 
 namespace predella::cli {
@@ -195,15 +196,26 @@ std::string Bare(const std::string& name) {
   return slash == std::string::npos ? name : name.substr(slash + 1);
 }
 
-void PrintJson(const google::protobuf::Message& message, std::ostream* out) {
+absl::StatusOr<std::string> JsonOf(const google::protobuf::Message& message,
+                                   bool one_line) {
   google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
+  options.add_whitespace = !one_line;
   options.always_print_primitive_fields = true;
   std::string json;
   const auto status =
       google::protobuf::util::MessageToJsonString(message, &json, options);
-  // Fails only for messages with Any or wild enum values; ours have none.
-  *out << (status.ok() ? json : std::string("{}\n"));
+  if (!status.ok()) {
+    return absl::InternalError(
+        absl::StrCat("the answer has no JSON form: ", status.ToString()));
+  }
+  return json;
+}
+
+absl::Status PrintJson(const google::protobuf::Message& message,
+                       std::ostream* out) {
+  ASSIGN_OR_RETURN(const std::string json, JsonOf(message, /*one_line=*/false));
+  *out << json;
+  return absl::OkStatus();
 }
 
 void ImageTable::Print(const v1::ListImagesResponse& images) {

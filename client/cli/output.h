@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
@@ -49,8 +51,13 @@ std::string Short(v1::CopyFault fault);
 // "store-1" from "mounts/store-1"; likewise for images and uploads.
 std::string Bare(const std::string& name);
 
-// The protobuf JSON form, all fields present, and a newline.
-void PrintJson(const google::protobuf::Message& message, std::ostream* out);
+// The protobuf JSON form, all fields present, on one line or on several with a
+// newline at the end. INTERNAL where a field has no JSON form, as a time after
+// the year 9999.
+absl::StatusOr<std::string> JsonOf(const google::protobuf::Message& message,
+                                   bool one_line);
+absl::Status PrintJson(const google::protobuf::Message& message,
+                       std::ostream* out);
 
 // A list of images that may come in parts: the header stands above the first.
 class ImageTable {

@@ -17,7 +17,7 @@ absl::StatusOr<int> List(const Context& context) {
   ASSIGN_OR_RETURN(Client client, context.Connect());
   ASSIGN_OR_RETURN(const v1::ListUploadsResponse uploads, client.ListUploads());
   if (context.format() == Format::kJson) {
-    PrintJson(uploads, context.out);
+    RETURN_IF_ERROR(PrintJson(uploads, context.out));
   } else {
     PrintUploads(uploads, context.format() == Format::kWide, absl::Now(),
                  context.out);

@@ -63,6 +63,13 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageReaderImpl::Open(
   v1::GetImageRequest request;
   request.set_name(ImageName(id));
   ASSIGN_OR_RETURN(v1::Image image, stub->GetImage(request));
+  if (image.health() == v1::IMAGE_HEALTH_LOST) {
+    // An agent that is still there may have it: it was given up all the same.
+    return MakeError(
+        absl::StatusCode::kDataLoss, reason::kReplicaMissing,
+        absl::StrCat(image.name(), " is LOST: ", image.health_detail()),
+        {{"image", image.name()}});
+  }
   const int64_t size = image.size_bytes();
   if (read.offset > size || read.length > size - read.offset) {
     return MakeError(

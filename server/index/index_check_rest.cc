@@ -199,7 +199,10 @@ absl::Status IndexCheck::LookAtFault(absl::string_view key,
                   "where the detail says that it is not; it is found again by "
                   "itself. Where it is lost: predella image rm, and upload it "
                   "again"
-                : "predella image rm, and upload it again");
+                : "where the detail says that it can not be read: see to the "
+                  "disk first, a whole file may lie there and a delete takes "
+                  "it, too; a scrub that reads it whole ends this. Where it is "
+                  "lost: predella image rm, and upload it again");
   }
   finding.mount_uid = mount_uid;
   finding.image_id = image_id;

@@ -48,6 +48,8 @@ class AgentCommands {
                          Done done) = 0;
   // Number of the attached session; 0: none.
   virtual int64_t AttachedSession(const Uuid& mount_uid) = 0;
+  // Ends the attached session, where there is one, with what its agent is told.
+  virtual void LetGo(const Uuid& mount_uid, const absl::Status& status) = 0;
 };
 
 }  // namespace predella::server

@@ -22,7 +22,9 @@ void ToApiCopy(const Uuid& uid, const MountInfo* info, v1::Copy* copy) {
   if (info != nullptr) {
     copy->set_mount(MountName(info->row.mount_name()));
     copy->set_health(info->health);
-    CopyAddresses(*info, copy->mutable_addresses());
+    if (!IsRetired(*info)) {
+      CopyAddresses(*info, copy->mutable_addresses());
+    }
   } else {
     copy->set_health(v1::HEALTH_UNKNOWN);
   }
@@ -50,6 +52,7 @@ int CopyRank(const v1::Copy& copy) {
 
 google::protobuf::Timestamp ToTimestamp(int64_t micros) {
   google::protobuf::Timestamp out;
+  micros = std::min(micros, kLastSecond * 1'000'000);
   int64_t seconds = micros / 1'000'000;
   int64_t rest = micros % 1'000'000;
   if (rest < 0) {
@@ -103,7 +106,8 @@ void ToApiImage(const storage::v1::ImageRow& row, ImageState state,
     if (const auto fault = deps.index->FaultOf(row, uid); fault.has_value()) {
       AddFault(*fault, copy);
     }
-    if (!brief) {
+    const MountInfo* const info = mounts.Find(uid);
+    if (!brief && (info == nullptr || !IsRetired(*info))) {
       Capability capability;
       capability.operation = Capability::Operation::kRead;
       capability.image_id = image_id;

@@ -15,6 +15,9 @@
 
 namespace predella::server {
 
+// Of the last second that a message's time can be: 9999-12-31T23:59:59Z.
+inline constexpr int64_t kLastSecond = 253'402'300'799;
+// Later times are that one: a message with them could not be written as JSON.
 google::protobuf::Timestamp ToTimestamp(int64_t micros);
 int64_t FromTimestamp(const google::protobuf::Timestamp& timestamp);
 

@@ -220,18 +220,20 @@ void ClusterView::CheckCopies(const MountInfo& info,
                                      " -o wide names them; ", help)));
   };
   add("COPIES_MISSING", faults.missing, storage::v1::COPY_FAULT_MISSING,
-      "copies that the index names are not there",
-      "put the files back; a file of one of them on another mount (predella "
-      "orphan ls) may be the only whole one: predella orphan adopt. Delete "
-      "what "
-      "lies nowhere (predella image rm also removes such files)");
+      "copies that the index names are not there, or may not be read",
+      "put the files back, and let the agent's user read those that it may "
+      "not; a file of one of them on another mount (predella orphan ls) may be "
+      "the only whole one: predella orphan adopt. Delete only what is lost for "
+      "good: predella image rm takes every file of it");
   add("COPIES_DAMAGED", faults.damaged, storage::v1::COPY_FAULT_DAMAGED,
-      "copies do not agree with their checksums",
-      absl::StrCat("put good copies back and read them (predella mount scrub ",
-                   info.row.mount_name(),
-                   "); a file of one of them on another mount (predella orphan "
-                   "ls) may be the only whole one: predella orphan adopt. Else "
-                   "delete the images and store them again"));
+      "copies can not be read, or do not agree with their checksums",
+      absl::StrCat(
+          "see to the disk where they can not be read, put good copies back "
+          "where they are bad, and have them read (predella mount scrub ",
+          info.row.mount_name(),
+          "); a file of one of them on another mount (predella orphan ls) may "
+          "be the only whole one: predella orphan adopt. Deleting an image "
+          "takes every file of it"));
 }
 
 void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {

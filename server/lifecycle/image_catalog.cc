@@ -122,7 +122,9 @@ absl::Status ImageCatalog::WhyMissing(const Uuid& image_id) {
   }
   if (!unconfirmed.empty()) {
     return Unsure(image_id, reason::kMountsMissing, unconfirmed,
-                  "these mounts were away when the index was rebuilt");
+                  "these mounts were away when the index was rebuilt, and are "
+                  "UNCONFIRMED: no maintenance excuses them, they are taken "
+                  "in (predella mount confirm NAME) or retired");
   }
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
     if (entry.open() && entry.waiting) {

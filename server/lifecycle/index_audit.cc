@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -291,8 +290,10 @@ Finding IndexAudit::OrphanFinding(const Orphan& orphan,
   finding.finding_class = FindingClass::kErrorRepairable;
   finding.mount_uid = orphan.mount_uid;
   finding.image_id = orphan.image_id;
-  finding.detail =
-      absl::StrCat("a file of ", orphan.size_bytes, " bytes: ", orphan.detail);
+  finding.detail = !orphan.read_error.empty() && orphan.size_bytes == 0
+                       ? orphan.detail  // its size is not known either
+                       : absl::StrCat("a file of ", orphan.size_bytes,
+                                      " bytes: ", orphan.detail);
   const std::string rm =
       absl::StrCat("predella orphan rm ", mount, " ", image, " --dry-run");
   const std::string adopt =
@@ -308,9 +309,7 @@ Finding IndexAudit::OrphanFinding(const Orphan& orphan,
                  : known                      ? "GENERATION_DIFFERS"
                                               : "FILE_UNKNOWN";
   if (!orphan.read_error.empty()) {
-    const absl::string_view error = orphan.read_error;
-    const bool permission =
-        absl::StartsWith(error, "EACCES") || absl::StartsWith(error, "EPERM");
+    const bool permission = MayNotBeRead(orphan.read_error);
     finding.finding_class =
         permission ? FindingClass::kErrorRepairable : FindingClass::kError;
     finding.next_step =
@@ -318,6 +317,11 @@ Finding IndexAudit::OrphanFinding(const Orphan& orphan,
                      "and mode), and check again; it is not removed meanwhile"
                    : "see the kernel log of its host for the disk, and check "
                      "again; it is not removed meanwhile";
+  } else if (info.row.unconfirmed()) {
+    finding.next_step = absl::StrCat(
+        "predella mount confirm ", mount,
+        " takes in what lies there, and says what is left over then; nothing "
+        "on it is adopted or removed before");
   } else if (!known) {
     finding.next_step =
         orphan.record.has_value()

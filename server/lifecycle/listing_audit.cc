@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/errors.h"
@@ -24,6 +25,13 @@ constexpr int64_t kAuditPage = 1000;
 constexpr int64_t kMostMissing = 100;
 constexpr int64_t kFewMissing = 10;
 
+// What is known of the size of a file that could not be read.
+std::string SizeSeen(const control::v1::InventoryEntry& entry) {
+  return entry.size_bytes() > 0
+             ? absl::StrCat("; the file has ", entry.size_bytes(), " bytes")
+             : "";
+}
+
 // Strangers do not make a mount that lost all its images the right one; a
 // single image may have been moved by hand.
 bool Suspicious(int64_t missing, int64_t expected, bool any, int64_t files) {
@@ -33,6 +41,13 @@ bool Suspicious(int64_t missing, int64_t expected, bool any, int64_t files) {
 }
 
 }  // namespace
+
+bool MayNotBeRead(absl::string_view read_error) {
+  return absl::StartsWith(read_error, "EACCES") ||
+         absl::StartsWith(read_error, "EPERM") ||
+         absl::StartsWith(read_error, "ELOOP") ||
+         absl::StartsWith(read_error, "EXDEV");
+}
 
 bool IsWhole(const control::v1::InventoryEntry& entry) {
   return entry.named() && entry.has_record() &&
@@ -149,6 +164,21 @@ void ListingAudit::TakeCopy(const control::v1::InventoryEntry& entry,
   const std::optional<storage::v1::FaultRow> fault =
       deps_.index->FaultOf(row, mount_uid_);
   MutexLock lock(&mu_);
+  if (!entry.read_error().empty() && !MayNotBeRead(entry.read_error())) {
+    // The disk does not give it: whether it is there, and whole, is unknown.
+    expected_.erase(image_id);
+    unlike_[image_id] = absl::StrCat("it can not be read: ", entry.read_error(),
+                                     SizeSeen(entry));
+    damaged_.push_back(image_id);
+    return;
+  }
+  if (!entry.read_error().empty()) {
+    unlike_[image_id] = absl::StrCat(
+        "the name bears a file that could not be read: ", entry.read_error(),
+        SizeSeen(entry));
+    unvouched_.insert(image_id);
+    return;
+  }
   if (!same) {
     unlike_[image_id] = absl::StrCat(
         "the name bears a file of ", entry.size_bytes(), " bytes ",
@@ -156,9 +186,7 @@ void ListingAudit::TakeCopy(const control::v1::InventoryEntry& entry,
             ? absl::StrCat(
                   "and generation ",
                   Generation::FromProto(entry.record().generation()).ToString())
-        : entry.read_error().empty()
-            ? "without a record that can be read"
-            : absl::StrCat("that could not be read: ", entry.read_error()));
+            : "without a record that can be read");
     if (!entry.has_record()) {
       unvouched_.insert(image_id);
     }

@@ -17,6 +17,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 #include "common/generation.h"
 #include "common/ids.h"
@@ -52,6 +53,9 @@ struct ListingBasis {
   absl::flat_hash_map<Uuid, Generation> absent;
 };
 
+// Whether an entry's read_error is a permission, or a link in the file's place:
+// the next listing shows that it was mended. Any other is the disk's.
+bool MayNotBeRead(absl::string_view read_error);
 // Whether the file is the image that its record says, as far as a listing
 // tells.
 bool IsWhole(const control::v1::InventoryEntry& entry);

@@ -207,6 +207,14 @@ absl::StatusOr<v1::Mount> MountAdmin::Uncordon(
 
 absl::StatusOr<v1::Mount> MountAdmin::Maintain(
     const v1::MaintainMountRequest& request) {
+  if (request.until_time().seconds() > kLastSecond) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
+        absl::StrCat("until_time is ", request.until_time().seconds(),
+                     " s after 1970, and no time is after "
+                     "9999-12-31T23:59:59Z (",
+                     kLastSecond, " s)"));
+  }
   const int64_t until = FromTimestamp(request.until_time());
   if (!request.has_until_time() || until <= deps_.clock->NowMicros()) {
     return MakeError(

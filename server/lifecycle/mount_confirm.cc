@@ -24,8 +24,22 @@ absl::StatusOr<v1::Mount> MountAdmin::ConfirmCopy(const MountInfo& info,
                                                   bool validate_only) {
   const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   const bool refused = stale_->Refused(uid);
+  if (stale_->Accepted(uid)) {
+    return ToApi(info);
+  }
+  const std::string name = MountName(info.row.mount_name());
+  if (!refused && info.attached && info.health == v1::HEALTH_ABSENT) {
+    // The agent that lives refuses an earlier copy itself, and goes on to.
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, reason::kMountStale,
+        absl::StrCat(name, " is ABSENT (", info.health_detail,
+                     "), and its agent takes no other directory in while it "
+                     "runs: put the right one back, and it is used by itself; "
+                     "where an older copy is all there is, start the agent "
+                     "again, and confirm when it is named MOUNT_STALE"),
+        {{"mount", name}});
+  }
   if (!refused && !info.attached) {
-    const std::string name = MountName(info.row.mount_name());
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kAgentUnreachable,
         absl::StrCat(name,

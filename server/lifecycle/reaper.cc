@@ -4,9 +4,13 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 #include "common/errors.h"
 #include "common/generation.h"
 #include "common/logging.h"
+#include "common/resource_name.h"
+#include "server/lifecycle/image_health.h"
 
 namespace predella::server {
 namespace {
@@ -121,6 +125,10 @@ void Reaper::SendTo(const Uuid& mount_uid) {
   }
   size_t sent = 0;
   for (const Removal& removal : WaitingOn(mount_uid)) {
+    // Its images were given up as they are: a delete leaves the files.
+    if (IsRetired(*info) && removal.upload_id.none()) {
+      continue;
+    }
     const SentKey key(session, removal.image_id.bytes(),
                       Generation::FromProto(removal.generation).ToString());
     {
@@ -217,10 +225,23 @@ void Reaper::SettleRetired() {
     // publish it: it is told as ever. Nobody tells one that is gone.
     const bool told = info.trusted && commands_->AttachedSession(uid) != 0 &&
                       !trust_->recovering();
+    bool waits = false;
     for (const Removal& removal : WaitingOn(uid)) {
       if (!told || removal.upload_id.none()) {
         Confirm(uid, removal);
+      } else {
+        waits = true;
       }
+    }
+    // Then nothing is left to tell it; one whose disk is gone never answers.
+    if (!waits || CountsAsDegraded(info.health)) {
+      commands_->LetGo(
+          uid, MakeError(absl::StatusCode::kFailedPrecondition,
+                         reason::kMountRetired,
+                         absl::StrCat(MountName(info.row.mount_name()),
+                                      " was retired: stop its agent, and take "
+                                      "it out of the configuration"),
+                         {{"mount", MountName(info.row.mount_name())}}));
     }
   }
 }

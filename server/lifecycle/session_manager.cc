@@ -330,6 +330,19 @@ void SessionManager::HandleFull(const SessionPtr& session,
   Send(session.get(), std::move(message));
 }
 
+void SessionManager::LetGo(const Uuid& mount_uid, const absl::Status& status) {
+  SessionPtr session;
+  {
+    MutexLock lock(&mu_);
+    const auto it = attached_.find(mount_uid);
+    session = it == attached_.end() ? nullptr : it->second;
+  }
+  if (session != nullptr) {
+    Refuse(session.get(), status);
+    Closed(session->number());
+  }
+}
+
 int64_t SessionManager::AttachedSession(const Uuid& mount_uid) {
   MutexLock lock(&mu_);
   const auto it = attached_.find(mount_uid);

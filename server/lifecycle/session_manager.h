@@ -76,6 +76,7 @@ class SessionManager final : public AgentCommands {
   void CallAsync(const Uuid& mount_uid, control::v1::Command command,
                  Done done) override;
   int64_t AttachedSession(const Uuid& mount_uid) override;
+  void LetGo(const Uuid& mount_uid, const absl::Status& status) override;
 
   // Tells every agent the highest synced pair now, not at its next heartbeat.
   void TellSyncedPair();

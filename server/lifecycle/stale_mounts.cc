@@ -87,6 +87,12 @@ bool StaleMounts::Refused(const Uuid& mount_uid) const {
   return it != copies_.end() && !it->second.accepted;
 }
 
+bool StaleMounts::Accepted(const Uuid& mount_uid) const {
+  MutexLock lock(&mu_);
+  const auto it = copies_.find(mount_uid);
+  return it != copies_.end() && it->second.accepted;
+}
+
 void StaleMounts::Accept(const Uuid& mount_uid) {
   MutexLock lock(&mu_);
   const auto it = copies_.find(mount_uid);

@@ -46,6 +46,8 @@ class StaleMounts {
   // Whether the last directory that came for the mount was refused for that,
   // and nobody let it in.
   bool Refused(const Uuid& mount_uid) const;
+  // Whether it was refused, and somebody let it in; until it is attached.
+  bool Accepted(const Uuid& mount_uid) const;
   // Lets that directory in, at its agent's next try; once it is attached it
   // has heard of everything. Another one is judged anew. Not kept over a start
   // of the coordinator.

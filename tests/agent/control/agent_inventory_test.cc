@@ -1,4 +1,5 @@
 // Listings and their digests, step by step on a disk thread.
+#include <cerrno>
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 #include "gtest/gtest.h"
 
 #include "agent/control/agent_core.h"
+#include "agent/fs/errno_status.h"
 #include "common/errors.h"
 #include "common/listing_digest.h"
 #include "tests/agent/control/core_fixture.h"
@@ -17,7 +19,9 @@
 namespace predella::agent {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::HasSubstr;
 
 class AgentInventoryTest : public CoreTest {
  protected:
@@ -207,6 +211,77 @@ TEST_F(AgentInventoryTest, ADirectoryThatCannotBeReadFailsIt) {
   }
   EXPECT_EQ(core.View().health, v1::HEALTH_SUSPECT) << "as of any call";
   EXPECT_FALSE(Digest().empty()) << "and the next one is made";
+}
+
+// As an error of any other call, and what was read beside it is not the whole;
+// but one bad sector does not keep its mount from being listed.
+TEST_F(AgentInventoryTest, AnErrorOfTheDiskAtOneFileIsTheMountsFirst) {
+  Register();
+  Store();
+  Store();
+  for (const bool digest_only : {true, false}) {
+    for (const std::string& path : {Record(images[0]), images[0].ToString()}) {
+      SCOPED_TRACE(path);
+      fs.Reset();
+      ASSERT_FALSE(Digest().empty());
+      for (int i = 0; i < 60; ++i) {
+        Tick();
+      }
+      ASSERT_EQ(core.View().health, v1::HEALTH_ONLINE);
+      testing::Fault fault;
+      fault.path = path;
+      fault.status = ErrnoStatus(EIO, "look at it");
+      fault.forever = true;
+      fs.Inject(fault);
+      Command(List(digest_only));
+      ASSERT_TRUE(Result()->has_error());
+      EXPECT_THAT(Result()->error().message(),
+                  AllOf(HasSubstr("1 files could not be read"),
+                        HasSubstr(images[0].ToString())));
+      EXPECT_EQ(core.View().health, v1::HEALTH_SUSPECT);
+      EXPECT_EQ(core.View().error, "EIO");
+      // Nor as long as no probe says that it is not all of the mount.
+      Command(List(digest_only));
+      EXPECT_TRUE(Result()->has_error());
+      for (int i = 0; i < 60; ++i) {
+        Tick();
+      }
+      ASSERT_EQ(core.View().health, v1::HEALTH_ONLINE) << "the probes are good";
+      link->inventory = std::make_shared<FakeInventory>();
+      Command(List(/*digest_only=*/false));
+      EXPECT_FALSE(Result()->has_error()) << Result()->error().message();
+      EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE) << "it says nothing new";
+      ASSERT_EQ(link->inventory->parts.size(), 1u);
+      int unreadable = 0;
+      for (const auto& entry : link->inventory->parts[0].entries()) {
+        if (entry.image_id() == images[0].bytes()) {
+          ++unreadable;
+          EXPECT_TRUE(entry.named());
+          EXPECT_FALSE(entry.has_record());
+          EXPECT_THAT(entry.read_error(), HasSubstr("EIO: "));
+          EXPECT_EQ(entry.size_bytes(),
+                    path == images[0].ToString() ? 0 : kBlockBytes)
+              << "as far as it is known";
+        }
+      }
+      EXPECT_EQ(unreadable, 1);
+    }
+  }
+}
+
+// A record without a name is nobody's, and an error of the disk all the same.
+TEST_F(AgentInventoryTest, AnErrorAtARecordWithoutANameCountsToo) {
+  Register();
+  Store();
+  ASSERT_OK(mem.Unlink(images[0].ToString()));
+  testing::Fault fault;
+  fault.path = Record(images[0]);
+  fault.status = ErrnoStatus(EIO, "look at it");
+  fault.forever = true;
+  fs.Inject(fault);
+  Command(List(/*digest_only=*/true));
+  EXPECT_TRUE(Result()->has_error());
+  EXPECT_EQ(core.View().health, v1::HEALTH_SUSPECT);
 }
 
 TEST_F(AgentInventoryTest, ItRunsAtIdlePriorityAndOthersGoBetween) {

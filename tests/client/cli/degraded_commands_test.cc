@@ -49,6 +49,37 @@ class DegradedCommandsTest : public CommandFixture {
   }
 };
 
+// A time that JSON has no form for: an error, and not {} with exit code 0.
+TEST_F(DegradedCommandsTest, WhatHasNoJsonFormIsAnError) {
+  constexpr int64_t kYear10000 = 253'402'300'800;
+  v1::ListMountsResponse mounts;
+  v1::Mount* const mount = mounts.add_mounts();
+  mount->set_name("mounts/store-1");
+  mount->mutable_maintenance_until_time()->set_seconds(kYear10000);
+  ON_CALL(*connection_, ListMounts).WillByDefault(Return(mounts));
+  EXPECT_EQ(Run({"mount", "ls", "-o", "json"}), kExitFailed);
+  EXPECT_EQ(out_.str(), "");
+  EXPECT_THAT(err_.str(), HasSubstr("has no JSON form"));
+  v1::ListEventsResponse events;
+  events.add_events()->mutable_time()->set_seconds(kYear10000);
+  ON_CALL(*connection_, ListEvents).WillByDefault(Return(events));
+  EXPECT_EQ(Run({"events", "-o", "json"}), kExitFailed);
+  mount->mutable_maintenance_until_time()->set_seconds(kYear10000 - 1);
+  ON_CALL(*connection_, ListMounts).WillByDefault(Return(mounts));
+  EXPECT_EQ(Run({"mount", "ls", "-o", "json"}), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("9999-12-31T23:59:59Z"));
+}
+
+// A mount that waits to be confirmed is ONLINE in `mount ls`, and no
+// maintenance excuses it.
+TEST_F(DegradedCommandsTest, TheHintOfMissingMountsSaysConfirm) {
+  EXPECT_CALL(*connection_, GetImage)
+      .WillOnce(Return(MakeError(absl::StatusCode::kUnavailable,
+                                 reason::kMountsMissing, "UNCONFIRMED")));
+  EXPECT_EQ(Run({"image", "stat", kDegradedImage}), kExitUnavailable);
+  EXPECT_THAT(err_.str(), HasSubstr("predella mount confirm"));
+}
+
 TEST_F(DegradedCommandsTest, AListOfTheDegradedSaysWhy) {
   v1::ListImagesResponse page;
   v1::Image* const image = page.add_images();

@@ -574,6 +574,22 @@ TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
                     HasSubstr("the agent of mounts/one")));
 }
 
+// Its mount was given up; an agent that is still there gives nothing.
+TEST_F(ClientTest, ALostImageIsNotRead) {
+  PutImage(1000);
+  {
+    MutexLock lock(&cluster_.mu);
+    cluster_.images.begin()->second.set_health(v1::IMAGE_HEALTH_LOST);
+    cluster_.images.begin()->second.set_health_detail(
+        "mounts/one was retired: sdb is dead");
+  }
+  const absl::Status status = ReadAll().status();
+  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kDataLoss),
+                            HasReason(reason::kReplicaMissing)));
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("is LOST"), HasSubstr("sdb is dead")));
+}
+
 // Its agent is there and its mount not out: only the disk can say so.
 TEST_F(ClientTest, ADiskThatAnswersWithErrorsIsNotAskedForMinutes) {
   PutImage(1000);

@@ -31,6 +31,7 @@ class HeldCommands final : public AgentCommands {
     waiting.push_back(std::move(done));
   }
   int64_t AttachedSession(const Uuid&) override { return 1; }
+  void LetGo(const Uuid&, const absl::Status&) override {}
 
   std::vector<control::v1::Command> commands;
   std::vector<Done> waiting;

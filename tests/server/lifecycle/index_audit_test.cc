@@ -282,6 +282,44 @@ TEST_F(IndexAuditTest, AFileThatCanNotBeReadIsSaidToBeThat) {
   }
 }
 
+// A disk that gives no record says nothing of what is there: the copy is not
+// missing, and nobody is told to delete it for that.
+TEST_F(IndexAuditTest, ACopyThatTheDiskDoesNotGiveIsNotMissing) {
+  FakeAgent* const a = AddConnected("a", 1);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 3; ++i) {
+    images.push_back(ids_.NextUuid());
+    Upload(a, images.back(), ids_.NextUuid());
+    FakeAgent::File file = StrayFile(i == 0 ? 0 : 300'000);
+    file.read_error = "EIO: could not read records/00/x: Input/output error";
+    a->Put(images.back(), file);
+  }
+  const Outcome outcome = Check();
+  EXPECT_THAT(Codes(outcome), UnorderedElementsAre("COPY_DAMAGED:mounts/a",
+                                                   "COPY_DAMAGED:mounts/a",
+                                                   "COPY_DAMAGED:mounts/a"));
+  for (const v1::IndexFinding& finding : outcome.findings) {
+    EXPECT_THAT(finding.detail(), AllOf(HasSubstr("it can not be read: EIO"),
+                                        Not(HasSubstr(" 0 bytes"))));
+    EXPECT_EQ(absl::StrContains(finding.detail(), "300000 bytes"),
+              finding.image() != "images/" + images[0].ToString());
+    EXPECT_THAT(finding.next_step(), HasSubstr("a whole file may lie there"));
+  }
+  std::string codes;
+  const v1::Cluster cluster = lifecycle_->cluster().Get();
+  for (const v1::HealthCheck& check : cluster.checks()) {
+    codes += check.code() + " ";
+    if (check.code() == "COPIES_DAMAGED") {
+      EXPECT_THAT(check.next_step(),
+                  AllOf(HasSubstr("may be whole"),
+                        Not(HasSubstr("or delete the images"))));
+    }
+  }
+  EXPECT_THAT(codes, AllOf(HasSubstr("COPIES_DAMAGED"),
+                           Not(HasSubstr("COPIES_MISSING")),
+                           Not(HasSubstr("INVENTORY_SUSPICIOUS"))));
+}
+
 // The file may be the only whole copy: nothing advises to remove it.
 TEST_F(IndexAuditTest, WhatMayBeNeededIsNotAdvisedToBeRemoved) {
   FakeAgent* const a = AddConnected("a", 1);

@@ -1,6 +1,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -144,6 +145,50 @@ TEST_F(MountAdminTest, MaintenanceNeedsAnEndInTheFuture) {
   maintain.mutable_until_time()->set_seconds(4'000'000'000);
   EXPECT_THAT(lifecycle_->mounts().Maintain(maintain),
               HasReason(reason::kMountNotFound));
+}
+
+TEST_F(MountAdminTest, AnExcuseEndsBeforeTheYear10000) {
+  AddConnected("a", 1);
+  v1::MaintainMountRequest maintain;
+  maintain.set_name("mounts/a");
+  for (const int64_t seconds :
+       {int64_t{253'402'300'800}, int64_t{10'000'000'000'000}}) {
+    maintain.mutable_until_time()->set_seconds(seconds);
+    const auto refused = lifecycle_->mounts().Maintain(maintain);
+    EXPECT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
+    EXPECT_THAT(std::string(refused.status().message()),
+                AllOf(HasSubstr(absl::StrCat(seconds)), HasSubstr("9999")));
+  }
+  maintain.mutable_until_time()->set_seconds(253'402'300'799);
+  ASSERT_OK(lifecycle_->mounts().Maintain(maintain));
+}
+
+// Its agent is let go: what was given up is not read, and not removed.
+TEST_F(MountAdminTest, ARetiredMountIsLetGo) {
+  FakeAgent* const a = AddConnected("a", 1);
+  AddConnected("b", 2);
+  const Uuid image = ids_.NextUuid();
+  Upload(a, image, ids_.NextUuid());
+  EXPECT_FALSE(
+      lifecycle_->images().Get(image)->copies(0).read_capability().empty());
+  v1::RetireMountRequest retire;
+  retire.set_name("mounts/a");
+  AcceptLoss(&retire);
+  ASSERT_OK(lifecycle_->mounts().Retire(retire));
+  // At once, whether or not its session has ended.
+  const auto lost = lifecycle_->images().Get(image);
+  ASSERT_OK(lost);
+  EXPECT_EQ(lost->health(), v1::IMAGE_HEALTH_LOST);
+  EXPECT_TRUE(lost->copies(0).read_capability().empty());
+  EXPECT_TRUE(lost->copies(0).addresses().empty());
+  ASSERT_OK(Delete(image));
+  Settle();
+  Tick();
+  EXPECT_TRUE(a->Has(image)) << "it was removed from a disk that was given up";
+  EXPECT_THAT(a->closed(), HasReason(reason::kMountRetired));
+  EXPECT_EQ(lifecycle_->reaper().PendingOn(a->uid()), 0);
+  Connect(a);
+  EXPECT_FALSE(registry_->FindByName("a")->attached);
 }
 
 TEST_F(MountAdminTest, RetireNeedsTheNumberOfWhatIsLost) {

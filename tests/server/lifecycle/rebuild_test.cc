@@ -15,7 +15,9 @@
 namespace predella::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
@@ -148,6 +150,38 @@ TEST_F(RebuiltTest, ImagesComeBackAndAMountThatWasAwayWaitsForAnOperator) {
   EXPECT_TRUE(Missing(ids_.NextUuid()));
   EXPECT_OK(Confirm(b_));  // twice is once
   EXPECT_FALSE(recovering());
+}
+
+// Neither adopted nor removed one by one: that is refused until then.
+TEST_F(RebuiltTest, WhatLiesOnAnUnconfirmedMountWaitsForIt) {
+  Rebuild(a_, {a_, b_});
+  Connect(a_);
+  List();
+  Connect(b_);
+  List();
+  ASSERT_TRUE(unconfirmed(b_));
+  const auto missing = lifecycle_->images().Get(other_);
+  EXPECT_THAT(missing, HasReason(reason::kMountsMissing));
+  EXPECT_THAT(std::string(missing.status().message()),
+              HasSubstr("predella mount confirm"));
+  std::string steps;
+  v1::CheckIndexRequest request;
+  int pages = 0;
+  do {
+    ASSERT_OK_AND_ASSIGN(const v1::CheckIndexResponse page,
+                         lifecycle_->index_audit().Check(request));
+    Settle();
+    Tick();
+    for (const v1::IndexFinding& finding : page.findings()) {
+      if (finding.code() == "FILE_UNKNOWN") {
+        steps += finding.next_step();
+      }
+    }
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty() && ++pages < 20);
+  EXPECT_THAT(steps, AllOf(HasSubstr("predella mount confirm b"),
+                           Not(HasSubstr("orphan adopt")),
+                           Not(HasSubstr("orphan rm"))));
 }
 
 TEST_F(RebuiltTest, WhatWasConfirmedIsListedAfterARestartToo) {

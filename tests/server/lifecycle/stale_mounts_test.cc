@@ -159,6 +159,7 @@ TEST_F(StaleMountsTest, AnOperatorMayUseTheCopy) {
   Connect(copy);
   EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale)) << "a dry run";
   ASSERT_OK(Confirm());
+  ASSERT_OK(Confirm()) << "asked twice";
   Connect(copy);
   EXPECT_OK(copy->closed());
   EXPECT_TRUE(registry_->FindByName("a")->attached);
@@ -205,6 +206,26 @@ TEST_F(StaleMountsTest, AnotherCopyThanTheConfirmedOneIsJudgedAnew) {
 TEST_F(StaleMountsTest, WhereNothingWaitsThereIsNothingToConfirm) {
   Fill();
   EXPECT_THAT(Confirm().status(), HasReason(reason::kAgentUnreachable));
+}
+
+// The agent that lives refuses an earlier copy itself: a confirmation would
+// change nothing, so it is none.
+TEST_F(StaleMountsTest, WhatALivingAgentRefusesIsNotConfirmed) {
+  a_ = AddConnected("a");
+  a_->Behave([](FakeAgent::Behaviour* b) {
+    b->health = v1::HEALTH_ABSENT;
+    b->health_detail = "/mnt/a is an earlier copy of the mount";
+  });
+  a_->Beat();
+  Settle();
+  ASSERT_EQ(registry_->FindByName("a")->health, v1::HEALTH_ABSENT);
+  for (const bool validate_only : {true, false}) {
+    const auto refused = Confirm(validate_only);
+    EXPECT_THAT(refused, HasReason(reason::kMountStale));
+    EXPECT_THAT(
+        std::string(refused.status().message()),
+        AllOf(HasSubstr("earlier copy"), HasSubstr("start the agent again")));
+  }
 }
 
 TEST_F(StaleMountsTest, ConfirmingAMountThatIsInOrderDoesNothing) {
