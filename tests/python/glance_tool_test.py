@@ -359,6 +359,29 @@ class RelocateTest(ToolCase):
             'relocate', '--store', 'x', '--plan', '/nowhere/x', '--database',
             self.url, '--directory', 'z=/x')[0])
 
+    def test_a_directory_that_glance_knows_by_a_link(self):
+        link = os.path.join(self.top, 'link')
+        os.symlink(self.paths['a'], link)
+        image = self.image(f'file://{link}/ID')
+        host = self.image(f'file://localhost{self.paths["a"]}/ID')
+        for one in (image, host):
+            self.cluster.add(one, 'a')
+        plan, _, err = self.plan()
+        self.assertEqual({image, host},
+                         {one['image'] for one in relocate.read_plan(plan)})
+        self.assertIn('2 rows to change, 0 left', err)
+        # Nor would one be called a leak.
+        self.assertEqual(0, self.run_tool('audit', '--database', self.url)[0])
+
+    def test_rows_of_directories_that_are_no_mounts_are_named(self):
+        image = self.image('file:///forgotten/ID')
+        _, _, err = self.plan()
+        self.assertIn('0 rows to change, 1 left', err)
+        self.assertRegex(err, f'{image}: /forgotten is no mount')
+        # The cluster has that image: it may be the same one by another path.
+        self.cluster.add(image, 'a')
+        self.assertEqual(0, self.run_tool('audit', '--database', self.url)[0])
+
     def test_many_rows(self):
         for _ in range(2 * relocate.BATCH + 1):
             self.cluster.add(self.image(f'file://{self.paths["a"]}/ID'), 'a')
@@ -433,6 +456,16 @@ class AuditTest(ToolCase):
             # What has no locations says nothing of them.
             self.assertEqual(0 if text is out else 1, self.run_tool(
                 'audit', '--export', path)[0])
+        # Locations as the API shows them say nothing of rows; and one page is
+        # no list.
+        shown = {**answer['images'][0], 'locations': [
+            {'url': 'file:///x', 'metadata': {}}]}
+        for text in ({'images': [shown]},
+                     {**answer, 'next': '/v2/images?marker=x'}):
+            with open(path, 'w', encoding='utf-8') as stream:
+                json.dump(text, stream)
+            self.assertEqual(1, self.run_tool('audit', '--export', path)[0])
+        self.assertEqual(1, self.run_tool('impact', 'a', '--export', path)[0])
         with open(path, 'w', encoding='utf-8') as stream:
             stream.write('[{}]')
         self.assertEqual(1, self.run_tool('audit', '--export', path)[0])

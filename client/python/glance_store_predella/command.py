@@ -6,6 +6,7 @@ it should be.
 import argparse
 import collections
 import datetime
+import os
 import sys
 
 from glance_store_predella import adopt
@@ -54,7 +55,8 @@ def _glance_images(args, locations=False):
 def _adopt(args):
     cluster = clusters.Cluster(args.endpoint)
     glance = None
-    if args.export or args.database or args.config:
+    if args.export or args.database or args.config or os.path.exists(
+            glance_db.DEFAULT_CONF):
         glance = _glance_images(args)
     files = adopt.look(cluster, args.paths, glance, args.settle,
                        args.directory)

@@ -129,15 +129,21 @@ class Export:
             with open(path, encoding='utf-8') as stream:
                 data = json.load(stream)
             rows = data['images'] if isinstance(data, dict) else data
+            if isinstance(data, dict) and data.get('next'):
+                raise Failed(f'{path} is one page of several (it has a '
+                             '"next"): ask for all with limit=, or let predella '
+                             'glance export make the list')
             self._images = {}
             for row in rows:
                 row = {key.lower(): value for key, value in row.items()}
                 row.setdefault('owner', row.get('project'))
                 image = self._images[row['id']] = _image(row)
-                if isinstance(row.get('locations'), list):
+                # Those of the API (show_multiple_locations) bear no row.
+                if isinstance(row.get('locations'), list) and all(
+                        'row' in one for one in row['locations']):
                     image.locations = [
                         Location(one['row'], one['value'], one['meta'])
-                        for one in row['locations'] if 'row' in one]
+                        for one in row['locations']]
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Failed(f'{path} is no list of images: {e!r}') from e
 

@@ -18,7 +18,9 @@ _MOVABLE = ('active', 'deactivated')
 def path_of(value):
     for scheme in _FILE:
         if value.startswith(scheme):
-            return value[len(scheme):]
+            path = value[len(scheme):]
+            return path[len('localhost'):] if path.startswith(
+                'localhost/') else path
     return None
 
 
@@ -34,11 +36,17 @@ class Places:
                 raise Failed(f'--directory {text} is not MOUNT=/PATH of a '
                              'mount of this cluster')
             self.path[name] = os.path.normpath(path)
-        self.mount = {path: name for name, path in self.path.items()}
+        # Glance may know a directory by a symbolic link, as adopt does.
+        self.mount = {os.path.realpath(path): name
+                      for name, path in self.path.items()}
+        self.mount.update({path: name for name, path in self.path.items()})
 
     def mount_of(self, path, image):
         directory, name = os.path.split(os.path.normpath(path))
-        return self.mount.get(directory) if name == image else None
+        if name != image:
+            return None
+        return self.mount.get(directory) or self.mount.get(
+            os.path.realpath(directory))
 
 
 def _differs(glance, image):
@@ -66,7 +74,12 @@ def plan_to_predella(store, places, images, glance_images):
             path = path_of(location.value)
             mount = path and places.mount_of(path, glance.id)
             if mount is None:
-                if path is None and '://' not in location.value:
+                if path is not None:
+                    left.append((glance.id, f'{os.path.dirname(path)} is no '
+                                 'mount of this cluster: adopt it, say '
+                                 '--directory MOUNT=PATH, or keep the store '
+                                 'of this row'))
+                elif '://' not in location.value:
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
