@@ -233,7 +233,8 @@ void ClusterView::CheckCopies(const MountInfo& info,
           info.row.mount_name(),
           "); a file of one of them on another mount (predella orphan ls) may "
           "be the only whole one: predella orphan adopt. Deleting an image "
-          "takes every file of it"));
+          "takes every file of it, and one that can not be read now may be "
+          "whole"));
 }
 
 void ClusterView::CheckLost(const MountInfo& info, v1::Cluster* cluster) const {
