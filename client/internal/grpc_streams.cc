@@ -1,10 +1,14 @@
 #include "client/internal/grpc_streams.h"
 
 #include <grpcpp/generic/generic_stub.h>
+#include <pthread.h>
 
 #include <chrono>
+#include <csignal>
 #include <deque>
 #include <memory>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -51,6 +55,17 @@ class Gate {
       cv_.Wait(&mu_);
     }
   }
+  // Whether it opened in time.
+  bool WaitFor(absl::Duration timeout) {
+    const absl::Duration deadline = RealClock()->Boot() + timeout;
+    MutexLock lock(&mu_);
+    while (!open_) {
+      if (!WaitUntil(&cv_, &mu_, deadline)) {
+        return open_;
+      }
+    }
+    return true;
+  }
 
  private:
   Mutex mu_;
@@ -58,9 +73,45 @@ class Gate {
   bool open_ ABSL_GUARDED_BY(mu_) = false;
 };
 
-// A reactor is destroyed by the application's thread after OnDone, never by
-// a thread of gRPC's: its context may hold the last reference to the channel,
-// and gRPC 1.51 cannot end its callback threads from one of them.
+// How long the application waits for the end of a stream that it gives up. What
+// gRPC has handed to the kernel is not taken back, so that of an agent which is
+// stopped ends when it goes on, or is gone.
+constexpr absl::Duration kCancelWait = absl::Seconds(1);
+
+// Cancels it, and destroys it after OnDone: here, or where that does not come,
+// on a thread that waits for nothing else.
+template <typename Reactor>
+void GiveUp(std::unique_ptr<Reactor> reactor) {
+  reactor->Cancel();
+  const std::shared_ptr<Gate> gate = reactor->gate();
+  if (gate->WaitFor(kCancelWait)) {
+    return;
+  }
+  std::shared_ptr<Reactor> held(std::move(reactor));
+  // Signals are the application's.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  bool started = true;
+  try {
+    std::thread([held, gate]() mutable {
+      gate->Wait();
+      held.reset();
+    }).detach();
+  } catch (const std::system_error&) {
+    started = false;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (!started) {
+    gate->Wait();
+  }
+}
+
+// A reactor is destroyed by the application's thread after OnDone, or by one of
+// GiveUp, never by a thread of gRPC's: its context may hold the last reference
+// to the channel, and gRPC 1.51 cannot end its callback threads from one of
+// them.
 //
 // A hold keeps OnDone back while the application may still start an
 // operation; whoever sees the end of the reads takes it away, or the write
@@ -80,11 +131,9 @@ class WriteReactor final
     StartCall();
   }
 
-  // Returns after OnDone.
-  void Cancel() {
-    context_.TryCancel();
-    gate_->Wait();
-  }
+  void Cancel() { context_.TryCancel(); }
+  // Opens after OnDone.
+  std::shared_ptr<Gate> gate() const { return gate_; }
 
   void Write(std::shared_ptr<const v1::WriteImageRequest> request) {
     {
@@ -206,7 +255,8 @@ class ReadReactor final
     StartCall();
   }
 
-  // Returns after OnDone.
+  // Opens after OnDone.
+  std::shared_ptr<Gate> gate() const { return gate_; }
   void Cancel() {
     context_.TryCancel();
     bool release = false;
@@ -220,7 +270,6 @@ class ReadReactor final
     if (release) {
       RemoveHold();
     }
-    gate_->Wait();
   }
 
   StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
@@ -308,7 +357,7 @@ class GrpcWriteStream final : public WriteStream {
       : reactor_(std::make_unique<WriteReactor>(std::move(channel))) {
     reactor_->Start();
   }
-  ~GrpcWriteStream() override { reactor_->Cancel(); }
+  ~GrpcWriteStream() override { GiveUp(std::move(reactor_)); }
   void Write(std::shared_ptr<const v1::WriteImageRequest> request) override {
     reactor_->Write(std::move(request));
   }
@@ -319,7 +368,7 @@ class GrpcWriteStream final : public WriteStream {
   }
 
  private:
-  const std::unique_ptr<WriteReactor> reactor_;
+  std::unique_ptr<WriteReactor> reactor_;
 };
 
 class GrpcReadStream final : public ReadStream {
@@ -329,14 +378,14 @@ class GrpcReadStream final : public ReadStream {
       : reactor_(std::make_unique<ReadReactor>(std::move(channel), request)) {
     reactor_->Start();
   }
-  ~GrpcReadStream() override { reactor_->Cancel(); }
+  ~GrpcReadStream() override { GiveUp(std::move(reactor_)); }
   StreamEvent Wait(absl::Duration timeout, ReadMessage* message,
                    absl::Status* status) override {
     return reactor_->Wait(timeout, message, status);
   }
 
  private:
-  const std::unique_ptr<ReadReactor> reactor_;
+  std::unique_ptr<ReadReactor> reactor_;
 };
 
 }  // namespace

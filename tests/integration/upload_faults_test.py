@@ -29,6 +29,31 @@ class Upload:
         return self.process.returncode, lines[-1] if lines else ''
 
 
+class StoppedAgentTest(ClusterTest):
+    priorities = (100, 200)
+
+    def test_an_upload_under_way_goes_on_elsewhere(self):
+        """Its connection is open, and full of bytes that nobody takes."""
+        data = random_bytes(28 * MIB, 3)
+        upload = Upload(self.cluster)
+        upload.feed(data[:8 * MIB])
+        wait_until('bytes have arrived at the mount',
+                   lambda: self.cluster.inflight('store-1'))
+        agent = self.cluster.agents['store-1']
+        agent.pause()
+        try:
+            feeder = threading.Thread(
+                target=lambda: upload.feed(data[8 * MIB:]))
+            feeder.start()
+            feeder.join(60)
+            # 30 s without a message, and then anew on the other mount.
+            code, image = upload.finish(timeout=100)
+            self.assertEqual(code, 0, upload.err.decode())
+            self.assert_same(self.cluster.get(image), data, 'elsewhere')
+        finally:
+            agent.resume()
+
+
 class KillTest(ClusterTest):
     priorities = (100,)
 
