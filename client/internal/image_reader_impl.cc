@@ -175,7 +175,8 @@ absl::Status ImageReaderImpl::OpenNext() {
   request.set_capability(copy.read_capability());
   request.set_offset(offset_);
   request.set_length(end_ - offset_);
-  if (try_local_) {
+  // Who is out hands out nothing, and to ask would only take time.
+  if (try_local_ && !IsOut(copy.health())) {
     stream_ = stub_->OpenLocalRead(copy.addresses(address_), request, offers_);
     local_ = stream_ != nullptr;
   }

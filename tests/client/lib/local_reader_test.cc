@@ -218,6 +218,19 @@ TEST_F(LocalReaderTest, ARefusalLeadsToTheAgent) {
   EXPECT_EQ(chunks_.reads, 1);
 }
 
+TEST_F(LocalReaderTest, AnAgentThatIsOutIsNotAskedForItsFile) {
+  FakeDescriptors descriptors(path(), bytes_, AnswerFor(bytes_));
+  descriptors.silent = true;
+  {
+    MutexLock lock(&cluster_.mu);
+    cluster_.images[kLocalImage].mutable_copies(0)->set_health(
+        v1::HEALTH_UNREACHABLE);
+  }
+  EXPECT_TRUE(ReadAll() == bytes_);
+  EXPECT_EQ(descriptors.asked, 0);
+  EXPECT_EQ(chunks_.reads, 1);
+}
+
 TEST_F(LocalReaderTest, SilenceIsNotWaitedFor) {
   options_.local_stall_timeout = absl::Milliseconds(100);
   FakeDescriptors descriptors(path(), bytes_, AnswerFor(bytes_));
