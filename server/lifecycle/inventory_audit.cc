@@ -367,14 +367,21 @@ Inventory::Relisted Inventory::RelistedSince(const Uuid& mount_uid,
 }
 
 Tombstones::Listings Inventory::ListedAll() const {
-  const std::vector<Uuid> mounts = tombstones_->AllMounts();
+  // One that went away since its listing may come back with another directory:
+  // it is listed anew first.
+  std::vector<std::pair<Uuid, int64_t>> mounts;
+  for (const Uuid& mount_uid : tombstones_->AllMounts()) {
+    mounts.emplace_back(mount_uid, commands_->AttachedSession(mount_uid));
+  }
   Tombstones::Listings out;
   MutexLock lock(&mu_);
   out.last = last_number_;
   out.all = last_number_ + 1;  // where there is none to be listed
-  for (const Uuid& mount_uid : mounts) {
+  for (const auto& [mount_uid, session] : mounts) {
     const auto it = audited_.find(mount_uid);
-    out.all = std::min(out.all, it == audited_.end() ? 0 : it->second.number);
+    const bool listed =
+        it != audited_.end() && session != 0 && it->second.session == session;
+    out.all = std::min(out.all, listed ? it->second.number : 0);
   }
   return out;
 }

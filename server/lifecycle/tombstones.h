@@ -53,8 +53,9 @@ class Tombstones {
   // from 1 on with each that is asked for since the start.
   struct Listings {
     int64_t last = 0;  // that was asked for
-    // Each mount that was not given up was compared with the index by a listing
-    // of this number or a later one; 0: one was not yet.
+    // Each mount that was not given up is there, and was compared with the
+    // index since it came, by a listing of this number or a later one; 0: one
+    // was not.
     int64_t all = 0;
   };
   // Asked at each tick; before the first.
@@ -152,7 +153,7 @@ class Tombstones {
                         const storage::v1::Tombstone& copy);
   absl::Status RecordCopy(const storage::v1::Tombstone& tombstone,
                           const Uuid& mount_uid);
-  // A mount that may hold copies: it was not given up.
+  // A mount that may hold copies: it was not given up, and is confirmed.
   struct CopyPlace {
     Uuid uid;
     bool attached = false;

@@ -53,7 +53,9 @@ absl::Status Tombstones::RecordCopy(const storage::v1::Tombstone& tombstone,
 std::vector<Tombstones::CopyPlace> Tombstones::CopyPlaces() const {
   std::vector<CopyPlace> out;
   for (const MountInfo& info : deps_.registry->List()) {
-    if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+    // Nothing is written to one that was away when the index was rebuilt.
+    if (info.row.admin_state() == storage::v1::ADMIN_STATE_RETIRED ||
+        info.row.unconfirmed()) {
       continue;
     }
     const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());

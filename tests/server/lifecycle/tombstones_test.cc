@@ -210,6 +210,51 @@ TEST_F(TombstonesTest, AListingOfBeforeTheDeleteIsNotEnough) {
   EXPECT_FALSE(b->Has(image_));
 }
 
+// What comes back may be an older copy of the directory, with the file and
+// without the delete.
+TEST_F(TombstonesTest, AMountThatIsAwayIsWaitedForThoughItWasListed) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  FakeAgent* const c = AddConnected("c", 3);
+  Upload(a, image_, upload_);
+  const FakeAgent::File file = *a->file(image_);
+  ASSERT_OK(Delete(image_));
+  LetPass(absl::Minutes(30), {a, b, c});
+  ASSERT_FALSE(a->Has(image_));
+  a->Lose();
+  Settle();
+  LetPass(options_.tombstone_ttl * 2, {b, c});
+  ASSERT_EQ(remembered(), 1);
+  FakeAgent* const copy = AddOlderCopy(a);
+  copy->Put(image_, file);
+  Connect(copy);  // and is refused
+  v1::ConfirmMountRequest confirm;
+  confirm.set_name("mounts/a");
+  ASSERT_OK(lifecycle_->mounts().Confirm(confirm));
+  Connect(copy);
+  LetPass(absl::Minutes(30), {copy, b, c});
+  EXPECT_FALSE(copy->Has(image_));
+  LetPass(options_.tombstone_ttl * 2, {copy, b, c});
+  EXPECT_EQ(remembered(), 0);
+}
+
+TEST_F(TombstonesTest, OneThatHoldsNoCopyIsWaitedForToo) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  FakeAgent* const c = AddConnected("c", 3);
+  Upload(a, image_, upload_);
+  ASSERT_OK(Delete(image_));
+  LetPass(absl::Minutes(30), {a, b, c});
+  ASSERT_EQ(c->tombstone_count(), 0u);
+  c->Lose();
+  Settle();
+  LetPass(options_.tombstone_ttl * 2, {a, b});
+  EXPECT_EQ(remembered(), 1);
+  Connect(c);
+  LetPass(absl::Minutes(30), {a, b, c});
+  EXPECT_EQ(remembered(), 0);
+}
+
 TEST_F(TombstonesTest, ARetiredMountIsNotWaitedFor) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
