@@ -225,7 +225,12 @@ void Reaper::SettleRetired() {
     // publish it: it is told as ever. Nobody tells one that is gone.
     const bool told = info.trusted && commands_->AttachedSession(uid) != 0 &&
                       !trust_->recovering();
-    bool waits = false;
+    // One that is being decided at this moment is not ended yet, and has
+    // nothing to remove so far.
+    const std::vector<UploadEntry> left = uploads_->LeftoversOn(uid);
+    bool waits =
+        told && std::any_of(left.begin(), left.end(),
+                            [](const UploadEntry& e) { return e.open(); });
     for (const Removal& removal : WaitingOn(uid)) {
       if (!told || removal.upload_id.none()) {
         Confirm(uid, removal);

@@ -141,7 +141,9 @@ void SessionManager::Deliver(int64_t number,
   }
 }
 
-void SessionManager::Closed(int64_t number) {
+void SessionManager::Closed(int64_t number) { End(number, absl::OkStatus()); }
+
+void SessionManager::End(int64_t number, const absl::Status& why) {
   const SessionPtr session = Find(number);
   if (session == nullptr) {
     return;
@@ -175,8 +177,9 @@ void SessionManager::Closed(int64_t number) {
     watch_->Left(name);
   }
   for (auto& [command, done] : pending) {
-    done(Unreachable(*deps_.registry, mount_uid,
-                     "lost its session before it answered"));
+    done(why.ok() ? Unreachable(*deps_.registry, mount_uid,
+                                "lost its session before it answered")
+                  : why);
   }
   changed_->Notify();
 }
@@ -339,7 +342,7 @@ void SessionManager::LetGo(const Uuid& mount_uid, const absl::Status& status) {
   }
   if (session != nullptr) {
     Refuse(session.get(), status);
-    Closed(session->number());
+    End(session->number(), status);
   }
 }
 

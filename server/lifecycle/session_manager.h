@@ -94,6 +94,8 @@ class SessionManager final : public AgentCommands {
   using SessionPtr = std::shared_ptr<Session>;  // map, and tasks under way
 
   SessionPtr Find(int64_t number);
+  // What its commands come to: `why`, or that the session is lost where OK.
+  void End(int64_t number, const absl::Status& why);
   void Send(Session* session, control::v1::CoordinatorMessage message);
   void Refuse(Session* session, const absl::Status& status);
   void SendCommand(const SessionPtr& session, const Uuid& mount_uid,
