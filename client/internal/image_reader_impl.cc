@@ -20,6 +20,11 @@ namespace {
 // that starts again.
 constexpr int kMostDiskErrorRounds = 3;
 
+// A connection that was refused is tried again after a second at the latest
+// (common/rpc). Until then its calls fail by what was so before, also when the
+// coordinator is back; the tries of the channel itself end sooner.
+constexpr absl::Duration kOldNews = absl::Seconds(2);
+
 absl::Status Damaged(absl::string_view message) {
   return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
                    message);
@@ -62,7 +67,14 @@ absl::StatusOr<std::unique_ptr<ImageReader>> ImageReaderImpl::Open(
   }
   v1::GetImageRequest request;
   request.set_name(ImageName(id));
-  ASSIGN_OR_RETURN(v1::Image image, stub->GetImage(request));
+  RetryBudget budget(options);
+  absl::StatusOr<v1::Image> found = stub->GetImage(request);
+  while (absl::IsUnavailable(found.status()) &&
+         ReasonOf(found.status()).empty() && budget.used() < kOldNews &&
+         budget.Wait(found.status())) {
+    found = stub->GetImage(request);
+  }
+  ASSIGN_OR_RETURN(v1::Image image, std::move(found));
   if (image.health() == v1::IMAGE_HEALTH_LOST) {
     // An agent that is still there may have it: it was given up all the same.
     return MakeError(

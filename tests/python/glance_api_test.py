@@ -151,9 +151,7 @@ class GlanceCase:
             self.cluster.coordinator.start()
             self.cluster.wait_ready()
         self.assertEqual('active', self.glance.show(held)['status'])
-        # Its connection may be between two tries.
-        wait_until('the service is reached again', lambda: (
-            200, b'held') == self.glance.download(held))
+        self.assertEqual((200, b'held'), self.glance.download(held))
         self.assertEqual(204, self.glance.upload(image, b'abc'))
 
     def test_client_leaves(self):

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -164,6 +165,23 @@ class ClientTest : public ::testing::Test {
   std::unique_ptr<FakeServer> two_server_;
   ClientOptions options_;
 };
+
+// Longer than the four tries that a channel makes by itself.
+TEST_F(ClientTest, AReadFindsACoordinatorThatHasJustComeBack) {
+  {
+    MutexLock lock(&cluster_.mu);
+    v1::Image& image = cluster_.images[absl::StrCat("images/", kImage)];
+    image.set_name(absl::StrCat("images/", kImage));
+    image.set_size_bytes(100);
+  }
+  auto client = Client::Connect(options_);
+  ASSERT_OK(client);
+  ReadOptions read;
+  read.image = kImage;
+  images_.away = 4;
+  EXPECT_OK(client->ReadImage(read));
+  EXPECT_EQ(images_.get_images, 5);
+}
 
 TEST_F(ClientTest, UploadsOfAllSizes) {
   for (const size_t size :

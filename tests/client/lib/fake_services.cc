@@ -86,7 +86,9 @@ grpc::Status FakeImageService::AbortUpload(
 grpc::Status FakeImageService::GetImage(grpc::ServerContext* /*context*/,
                                         const v1::GetImageRequest* request,
                                         v1::Image* response) {
-  ++get_images;
+  if (++get_images <= away) {
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection refused");
+  }
   MutexLock lock(&cluster_->mu);
   const auto it = cluster_->images.find(request->name());
   if (it == cluster_->images.end()) {

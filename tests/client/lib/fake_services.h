@@ -49,6 +49,8 @@ class FakeImageService final : public v1::ImageService::Service {
   std::atomic<int> starts = 0;
   std::atomic<int> get_uploads = 0;
   std::atomic<int> get_images = 0;
+  // So many calls of GetImage fail as if nobody was there.
+  std::atomic<int> away = 0;
 
   grpc::Status StartUpload(grpc::ServerContext* context,
                            const v1::StartUploadRequest* request,
