@@ -1,10 +1,10 @@
 // The whole reader against an agent that hands out files.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -66,7 +66,9 @@ class FakeDescriptors {
     while (!stop_) {
       absl::StatusOr<OwnedDescriptor> client = AcceptOne(listener_.get());
       if (!client->valid()) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        constexpr int kLookMillis = 20;  // whether it is to end
+        pollfd listener{listener_.get(), POLLIN, 0};
+        poll(&listener, 1, kLookMillis);
         continue;
       }
       ++asked;
