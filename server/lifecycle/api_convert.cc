@@ -101,12 +101,12 @@ void ToApiImage(const storage::v1::ImageRow& row, ImageState state,
   }
   for (const storage::v1::CopyRow& held : row.copies()) {
     const Uuid uid = Uuid::FromBytesOrNone(held.mount_uid());
+    const MountInfo* const info = mounts.Find(uid);
     v1::Copy* const copy = image->add_copies();
-    ToApiCopy(uid, mounts.Find(uid), copy);
+    ToApiCopy(uid, info, copy);
     if (const auto fault = deps.index->FaultOf(row, uid); fault.has_value()) {
       AddFault(*fault, copy);
     }
-    const MountInfo* const info = mounts.Find(uid);
     if (!brief && (info == nullptr || !IsRetired(*info))) {
       Capability capability;
       capability.operation = Capability::Operation::kRead;
