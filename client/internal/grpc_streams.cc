@@ -135,20 +135,26 @@ class WriteReactor final
   // Opens after OnDone.
   std::shared_ptr<Gate> gate() const { return gate_; }
 
+  // One at a time is with gRPC; the others follow it without the application,
+  // which may be waiting for its source.
   void Write(std::shared_ptr<const v1::WriteImageRequest> request) {
+    const v1::WriteImageRequest* next = nullptr;
     {
       MutexLock lock(&mu_);
       if (broken_ || write_failed_) {
         return;  // the caller sees kEnd next
       }
+      next = writing_ ? nullptr : request.get();
       writing_ = true;
-      outgoing_ = std::move(request);
+      outgoing_.push_back(std::move(request));
     }
-    StartWrite(outgoing_.get());
+    if (next != nullptr) {
+      StartWrite(next);
+    }
   }
 
-  StreamEvent Wait(bool want_writable, absl::Duration timeout,
-                   v1::WriteImageResponse* message, absl::Status* status) {
+  StreamEvent Wait(absl::Duration timeout, v1::WriteImageResponse* message,
+                   absl::Status* status) {
     const absl::Duration deadline = RealClock()->Boot() + timeout;
     MutexLock lock(&mu_);
     while (true) {
@@ -160,9 +166,6 @@ class WriteReactor final
       if (done_) {
         *status = status_;
         return StreamEvent::kEnd;
-      }
-      if (want_writable && !writing_ && !broken_ && !write_failed_) {
-        return StreamEvent::kWritable;
       }
       if (!WaitUntil(&cv_, &mu_, deadline)) {
         return StreamEvent::kTimeout;
@@ -191,17 +194,23 @@ class WriteReactor final
   }
 
   void OnWriteDone(bool ok) override {
+    const v1::WriteImageRequest* next = nullptr;
     bool release = false;
     {
       MutexLock lock(&mu_);
-      writing_ = false;
+      outgoing_.pop_front();
       // No write follows one that failed; the reads end with the reason.
       write_failed_ = write_failed_ || !ok;
-      outgoing_.reset();
+      if (write_failed_ || broken_) {
+        outgoing_.clear();
+      }
+      writing_ = !outgoing_.empty();
+      next = writing_ ? outgoing_.front().get() : nullptr;
       release = broken_;
-      cv_.SignalAll();
     }
-    if (release) {
+    if (next != nullptr) {
+      StartWrite(next);
+    } else if (release) {
       RemoveHold();
     }
   }
@@ -221,11 +230,13 @@ class WriteReactor final
   const std::unique_ptr<v1::ChunkService::Stub> stub_;
   grpc::ClientContext context_;
   v1::WriteImageResponse incoming_;
-  std::shared_ptr<const v1::WriteImageRequest> outgoing_;
   const std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
   Mutex mu_;
   CondVar cv_;
   std::deque<v1::WriteImageResponse> messages_ ABSL_GUARDED_BY(mu_);
+  // The first is with gRPC. No more than the window of the upload.
+  std::deque<std::shared_ptr<const v1::WriteImageRequest>> outgoing_
+      ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool broken_ ABSL_GUARDED_BY(mu_) = false;
   bool write_failed_ ABSL_GUARDED_BY(mu_) = false;
@@ -361,10 +372,9 @@ class GrpcWriteStream final : public WriteStream {
   void Write(std::shared_ptr<const v1::WriteImageRequest> request) override {
     reactor_->Write(std::move(request));
   }
-  StreamEvent Wait(bool want_writable, absl::Duration timeout,
-                   v1::WriteImageResponse* message,
+  StreamEvent Wait(absl::Duration timeout, v1::WriteImageResponse* message,
                    absl::Status* status) override {
-    return reactor_->Wait(want_writable, timeout, message, status);
+    return reactor_->Wait(timeout, message, status);
   }
 
  private:

@@ -151,7 +151,6 @@ absl::StatusOr<bool> ImageReaderImpl::Step() {
                                     " ends at byte ", offset_));
       }
       return ended;
-    case StreamEvent::kWritable:
     case StreamEvent::kTimeout:
       silent_ = true;
       return MakeError(

@@ -211,24 +211,20 @@ absl::Status ImageWriterImpl::Pump(Goal goal) {
     if (goal == Goal::kCommit && Reached(goal)) {
       return absl::OkStatus();
     }
-    const auto next = NextToSend();
-    // With room and nothing that can go out at once, the application is let
-    // on; what is queued goes out the next time.
-    const bool wait = next != nullptr || !Reached(goal);
+    while (const auto next = NextToSend()) {
+      Send(next);
+    }
+    // With room, the application is let on; what came is taken all the same.
     const bool let_on = Reached(goal);
     const absl::Duration silence = RealClock()->Boot() - heard;
     v1::WriteImageResponse message;
     absl::Status ended;
-    switch (stream_->Wait(next != nullptr,
-                          wait && !let_on ? options_.stall_timeout - silence
-                                          : absl::ZeroDuration(),
-                          &message, &ended)) {
+    switch (stream_->Wait(
+        let_on ? absl::ZeroDuration() : options_.stall_timeout - silence,
+        &message, &ended)) {
       case StreamEvent::kMessage:
         heard = RealClock()->Boot();
         RETURN_IF_ERROR(Handle(message));
-        break;
-      case StreamEvent::kWritable:
-        Send(next);
         break;
       case StreamEvent::kEnd:
         RETURN_IF_ERROR(Recover(ended));
@@ -286,7 +282,7 @@ absl::Status ImageWriterImpl::OpenOnce() {
   stream_->Write(first);
   v1::WriteImageResponse message;
   absl::Status ended;
-  switch (stream_->Wait(false, options_.stall_timeout, &message, &ended)) {
+  switch (stream_->Wait(options_.stall_timeout, &message, &ended)) {
     case StreamEvent::kMessage:
       return Handle(message);
     case StreamEvent::kEnd:
@@ -294,7 +290,6 @@ absl::Status ImageWriterImpl::OpenOnce() {
       stream_.reset();
       return ended.ok() ? absl::UnavailableError("the stream ended at once")
                         : Annotate(ended, address);
-    case StreamEvent::kWritable:
     case StreamEvent::kTimeout:
       break;
   }

@@ -24,9 +24,8 @@
 namespace predella::client_internal {
 
 enum class StreamEvent {
-  kMessage,   // one came
-  kWritable,  // the next Write may be called
-  kEnd,       // the stream is over; its status is set
+  kMessage,  // one came
+  kEnd,      // the stream is over; its status is set
   kTimeout,
 };
 
@@ -34,11 +33,11 @@ enum class StreamEvent {
 class WriteStream {
  public:
   virtual ~WriteStream() = default;
-  // Only after a Wait said kWritable, or as the first call; returns at once.
+  // Returns at once. They are sent in this order while the caller does other
+  // things; how many wait is the caller's to limit.
   virtual void Write(std::shared_ptr<const v1::WriteImageRequest> request) = 0;
-  // What comes first; messages before the rest. kWritable only if
-  // `want_writable`.
-  virtual StreamEvent Wait(bool want_writable, absl::Duration timeout,
+  // What comes first; messages before the end.
+  virtual StreamEvent Wait(absl::Duration timeout,
                            v1::WriteImageResponse* message,
                            absl::Status* status) = 0;
 };

@@ -395,6 +395,28 @@ TEST_F(ClientTest, WindowBlocksAndNeverPassesItsLimit) {
   ASSERT_OK(writer->Commit());
 }
 
+TEST_F(ClientTest, WhatWasWrittenIsSentWhileTheSourceRests) {
+  constexpr int kMiBs = 17;
+  UploadOptions upload;
+  upload.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  const std::string mib = RandomString(1 << 20, 7);
+  ASSERT_OK(writer->Write(mib));
+  {
+    // The agent takes nothing for a while.
+    MutexLock lock(&cluster_.mu);
+    for (int i = 1; i < kMiBs; ++i) {
+      ASSERT_OK(writer->Write(mib));
+    }
+  }
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (one_.received < (kMiBs << 20) && absl::Now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(one_.received, kMiBs << 20);
+  ASSERT_OK(writer->Commit());
+}
+
 TEST_F(ClientTest, StartIsRetriedUnderTheSameId) {
   images_.on_start = [](int call) {
     return call < 3 ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "late")

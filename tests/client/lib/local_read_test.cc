@@ -80,7 +80,6 @@ class LocalReadTest : public ::testing::Test {
         case StreamEvent::kEnd:
           return status;
         case StreamEvent::kTimeout:
-        case StreamEvent::kWritable:
           return absl::DeadlineExceededError("nothing came");
       }
       if (message.message.has_header()) {
