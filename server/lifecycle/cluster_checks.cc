@@ -23,6 +23,9 @@ namespace {
 // Named in the text of a check; the rest is counted.
 constexpr size_t kMostNames = 5;
 
+// Of a mount's file of deletes. What is settled makes room long before.
+constexpr double kNearlyFull = 0.9;
+
 }  // namespace
 
 void ClusterView::CheckIndex(v1::Cluster* cluster) const {
@@ -74,6 +77,37 @@ void ClusterView::CheckUnadopted(v1::Cluster* cluster) const {
         "of the record back, or keep the file, remove it from the mount and "
         "store it again");
   }
+}
+
+void ClusterView::CheckDeletes(v1::Cluster* cluster) const {
+  std::vector<std::string> full;
+  for (const Tombstones::Fullness& mount : tombstones_->Fullest()) {
+    const std::optional<MountInfo> info = deps_.registry->Find(mount.mount_uid);
+    if (mount.share >= kNearlyFull && info.has_value()) {
+      full.push_back(absl::StrCat(MountName(info->row.mount_name()), " (",
+                                  static_cast<int>(mount.share * 100), "%)"));
+    }
+  }
+  if (full.empty()) {
+    return;
+  }
+  std::vector<std::string> awaited;
+  for (const auto& [uid, count] : tombstones_->Awaited()) {
+    const std::optional<MountInfo> info = deps_.registry->Find(uid);
+    if (info.has_value()) {
+      awaited.push_back(
+          absl::StrCat(MountName(info->row.mount_name()), " (", count, ")"));
+    }
+  }
+  AddCheck(cluster, "DELETES_NEARLY_FULL", v1::CLUSTER_HEALTH_WARNING,
+           absl::StrCat("the files that keep deletes fill up on ",
+                        absl::StrJoin(full, ", "), ": deletes wait for ",
+                        absl::StrJoin(awaited, ", "),
+                        "; where they are full on every mount no image can be "
+                        "deleted"),
+           "start the agents of the mounts that are waited for; one that never "
+           "comes back is given up by predella mount retire NAME (--dry-run, "
+           "then --yes)");
 }
 
 void ClusterView::CheckConflicts(v1::Cluster* cluster) const {
