@@ -67,6 +67,10 @@ inline constexpr int kMaxCommitTries = 16;
 // UNAVAILABLE, INDEX_READ_ONLY while the index takes no writes.
 absl::Status CheckWritable(const PlacementIndex& index);
 
+// FAILED_PRECONDITION, MOUNT_RETIRED, for the agent of a mount that was given
+// up.
+absl::Status RetiredError(const std::string& mount_name);
+
 // ABORTED, COMMIT_CONFLICT: the rows changed at every try.
 absl::Status TooManyConflicts(absl::string_view what);
 
