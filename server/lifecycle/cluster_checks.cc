@@ -26,6 +26,9 @@ constexpr size_t kMostNames = 5;
 // Of a mount's file of deletes. What is settled makes room long before.
 constexpr double kNearlyFull = 0.9;
 
+// The first copy of a delete is written while its client waits.
+constexpr absl::Duration kCopiesTake = absl::Seconds(30);
+
 }  // namespace
 
 void ClusterView::CheckIndex(v1::Cluster* cluster) const {
@@ -73,9 +76,10 @@ void ClusterView::CheckUnadopted(v1::Cluster* cluster) const {
                      FormatSize(files[0].size_bytes), " on ",
                      MountName(info.has_value() ? info->row.mount_name()
                                                 : "a mount that is gone")),
-        "the coordinator's log names all (image_not_adopted); put a good copy "
-        "of the record back, or keep the file, remove it from the mount and "
-        "store it again");
+        "the coordinator's log names all (image_not_adopted); one whose record "
+        "can be read again is taken in by the next listing; where it never "
+        "can, predella orphan adopt --read FILE takes the file in as it is, "
+        "and predella orphan rm puts it away");
   }
 }
 
@@ -88,7 +92,8 @@ void ClusterView::CheckDeletes(v1::Cluster* cluster) const {
                                   static_cast<int>(mount.share * 100), "%)"));
     }
   }
-  if (full.empty()) {
+  const int64_t unnoted = tombstones_->CountWithoutCopy(kCopiesTake);
+  if (full.empty() && unnoted == 0) {
     return;
   }
   std::vector<std::string> awaited;
@@ -98,6 +103,19 @@ void ClusterView::CheckDeletes(v1::Cluster* cluster) const {
       awaited.push_back(
           absl::StrCat(MountName(info->row.mount_name()), " (", count, ")"));
     }
+  }
+  if (unnoted > 0) {
+    AddCheck(cluster, "DELETES_NOT_COPIED", v1::CLUSTER_HEALTH_WARNING,
+             absl::StrCat(unnoted,
+                          " deletes are known to the index, and noted on no "
+                          "mount: if it were lost before they are carried out "
+                          "on ",
+                          absl::StrJoin(awaited, ", "),
+                          ", their images would be there again"),
+             "start an agent of any mount: they are noted on it by themselves");
+  }
+  if (full.empty()) {
+    return;
   }
   AddCheck(cluster, "DELETES_NEARLY_FULL", v1::CLUSTER_HEALTH_WARNING,
            absl::StrCat("the files that keep deletes fill up on ",
@@ -157,7 +175,9 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
     const std::string reason = ReasonOf(agent.refusal);
     AddCheck(
         cluster, reason.empty() ? "AGENT_REFUSED" : reason,
-        v1::CLUSTER_HEALTH_ERROR,
+        // Whatever it would serve was given up.
+        reason == reason::kMountRetired ? v1::CLUSTER_HEALTH_WARNING
+                                        : v1::CLUSTER_HEALTH_ERROR,
         absl::StrCat(who, " is refused: ", agent.refusal.message()),
         reason == reason::kClusterMismatch
             ? std::string(
@@ -173,6 +193,9 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
                            "there is: predella mount confirm ",
                            hello.mount_name(),
                            ", and what it lacks is named as missing")
+        : reason == reason::kMountRetired
+            ? std::string("nothing is read or written there any more; its "
+                          "files stay as they are")
             : "put right what the message says; the agent tries again by "
               "itself");
   }

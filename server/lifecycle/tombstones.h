@@ -136,6 +136,11 @@ class Tombstones {
   };
   // Fullest first; those that were given up are not there.
   std::vector<Fullness> Fullest() const;
+  // Deletes that other mounts have still to confirm, and of which none but
+  // `mounts` holds a copy.
+  int64_t CountOnlyOn(const std::set<Uuid>& mounts) const;
+  // Those of longer ago than that, of which no mount holds a copy.
+  int64_t CountWithoutCopy(absl::Duration age) const;
   // By the mounts whose confirmation is awaited; most first.
   std::vector<std::pair<Uuid, int64_t>> Awaited() const;
 

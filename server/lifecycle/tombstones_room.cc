@@ -1,6 +1,7 @@
 // Room in the mounts' files of deletes.
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <set>
 #include <utility>
@@ -44,6 +45,39 @@ std::vector<Tombstones::Fullness> Tombstones::Fullest() const {
     return a.copy_bytes > b.copy_bytes;
   });
   return out;
+}
+
+int64_t Tombstones::CountOnlyOn(const std::set<Uuid>& mounts) const {
+  std::vector<CopyPlace> others = CopyPlaces();
+  std::vector<CopyPlace> theirs = others;
+  const auto is_one = [&](const CopyPlace& place) {
+    return mounts.count(place.uid) != 0;
+  };
+  std::erase_if(others, is_one);
+  std::erase_if(theirs, std::not_fn(is_one));
+  return static_cast<int64_t>(
+      Select([&](const TombstoneEntry& entry) {
+        const auto& pending = entry.row.pending_mount_uids();
+        return std::any_of(pending.begin(), pending.end(),
+                           [&](const std::string& uid) {
+                             return mounts.count(Uuid::FromBytesOrNone(uid)) ==
+                                    0;
+                           }) &&
+               CountCopies(entry.row, theirs) > 0 &&
+               CountCopies(entry.row, others) == 0;
+      }).size());
+}
+
+int64_t Tombstones::CountWithoutCopy(absl::Duration age) const {
+  const std::vector<CopyPlace> places = CopyPlaces();
+  const int64_t before =
+      deps_.clock->NowMicros() - absl::ToInt64Microseconds(age);
+  return static_cast<int64_t>(
+      Select([&](const TombstoneEntry& entry) {
+        return !entry.row.pending_mount_uids().empty() &&
+               entry.row.create_time_us() < before &&
+               CountCopies(entry.row, places) == 0;
+      }).size());
 }
 
 std::vector<std::pair<Uuid, int64_t>> Tombstones::Awaited() const {

@@ -44,6 +44,14 @@ class TombstonesTest : public LifecycleFixture {
     return rows.ok() && rows->size() == 1 ? (*rows)[0].copy_mount_uids_size()
                                           : -1;
   }
+  std::vector<std::string> Checks() {
+    std::vector<std::string> out;
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const auto& check : cluster.checks()) {
+      out.push_back(check.code());
+    }
+    return out;
+  }
   // The directory of `agent` as it was when it was made.
   FakeAgent* AddOlderCopy(const FakeAgent* agent) {
     agents_.push_back(
@@ -275,6 +283,36 @@ TEST_F(TombstonesTest, ARetiredMountIsNotWaitedFor) {
   EXPECT_EQ(remembered(), 0);
 }
 
+TEST_F(TombstonesTest, WhatIsNotedOnOneMountAloneIsCounted) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  a->Lose();
+  ASSERT_OK(Delete(image_));
+  const auto noted_on = [&](const std::vector<std::string>& names) {
+    v1::ExplainImpactRequest request;
+    for (const std::string& name : names) {
+      request.add_names("mounts/" + name);
+    }
+    const auto impact = lifecycle_->mounts().ExplainImpact(request);
+    EXPECT_OK(impact);
+    return impact.ok() ? impact->only_delete_copy_count() : -1;
+  };
+  EXPECT_EQ(noted_on({"b"}), 1);
+  EXPECT_EQ(noted_on({"a"}), 0);
+  EXPECT_EQ(noted_on({"a", "b"}), 0) << "nobody is left to have the file";
+  LetPass(absl::Minutes(1), {b});
+  EXPECT_THAT(Checks(), Not(Contains("DELETES_NOT_COPIED")));
+  b->Lose();
+  Retire("b");
+  EXPECT_THAT(Checks(), Contains("DELETES_NOT_COPIED"));
+  FakeAgent* const c = AddConnected("c", 3);
+  Tick();
+  EXPECT_EQ(c->tombstone_count(), 1u);
+  EXPECT_THAT(Checks(), Not(Contains("DELETES_NOT_COPIED")));
+  EXPECT_EQ(noted_on({"c"}), 1);
+}
+
 // The slots of the mounts are for deletes that are being done.
 TEST_F(TombstonesTest, TheOldestOfTooManyThatWaitAreForgotten) {
   options_.tombstones_waiting_most = 2;
@@ -318,14 +356,6 @@ class TombstoneRoomTest : public TombstonesTest {
     row.set_create_time_us(clock_.NowMicros());
     options_.tombstone_slot_bytes = copies * server::CopyBytes(row);
     Restart();
-  }
-  std::vector<std::string> Checks() {
-    std::vector<std::string> out;
-    const v1::Cluster cluster = lifecycle_->cluster().Get();
-    for (const auto& check : cluster.checks()) {
-      out.push_back(check.code());
-    }
-    return out;
   }
 };
 
