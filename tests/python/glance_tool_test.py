@@ -25,7 +25,8 @@ CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT, owner TEXT, status TEXT,
   size INTEGER, checksum TEXT, os_hash_algo TEXT, os_hash_value TEXT,
   deleted BOOLEAN NOT NULL DEFAULT 0);
 CREATE TABLE image_locations (id INTEGER PRIMARY KEY, image_id TEXT,
-  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0);
+  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0,
+  status TEXT NOT NULL DEFAULT 'active', deleted_at TEXT);
 '''
 KEY = '0123456789abcdef0123456789abcdef'
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -38,6 +39,7 @@ class FakeCluster:
         self.paths = paths
         self.rows = {}
         self.adopted = []
+        self.open_uploads = []
         self.listed_again = 0
         self.health = 'HEALTH_ONLINE'
 
@@ -47,8 +49,12 @@ class FakeCluster:
                        'adminState': 'ADMIN_STATE_ACTIVE'}
                 for name, path in self.paths.items()}
 
-    def images(self):
-        return self.rows
+    def images(self, hashes=True):
+        return {name: clusters.Image.of(row, hashes)
+                for name, row in self.rows.items()}
+
+    def uploads(self):
+        return self.open_uploads
 
     def orphans(self):
         return {}
@@ -60,7 +66,7 @@ class FakeCluster:
         images = [{'name': f'images/{name}', 'sizeBytes': row['sizeBytes'],
                    'otherReadableCopies': 0}
                   for name, row in self.rows.items()
-                  if set(names) & set(clusters.mounts_of(row))]
+                  if set(names) & set(clusters.Image.of(row).mounts)]
         return {'imageCount': str(len(images)), 'imageBytes': '7',
                 'onlyCopyCount': str(len(images)), 'images': images}
 
@@ -366,6 +372,7 @@ class RelocateTest(ToolCase):
         host = self.image(f'file://localhost{self.paths["a"]}/ID')
         for one in (image, host):
             self.cluster.add(one, 'a')
+            self.write('a', one)
         plan, _, err = self.plan()
         self.assertEqual({image, host},
                          {one['image'] for one in relocate.read_plan(plan)})
@@ -512,6 +519,43 @@ filesystem_store_datadirs = /e
                                          '--store', 'old')
             self.assertEqual(0, code, err)
             self.assertEqual(thin, '--thin' in err, value)
+
+    def write_conf(self, text):
+        path = os.path.join(self.top, 'conf')
+        with open(path, 'w', encoding='utf-8') as stream:
+            stream.write(text)
+        return path
+
+    def test_one_directory_is_a_configuration_as_well(self):
+        for text, out in (
+                ('[glance_store]\nfilesystem_store_datadir = /a\n', '/a:100'),
+                ('[DEFAULT]\nenabled_backends = x:rbd, old:file\n[old]\n'
+                 'filesystem_store_datadir=/b/\n', '/b/:100'),
+                # Set to nothing beside the others, as multi-store wants it.
+                ('[glance_store]\nfilesystem_store_datadir =\n'
+                 'filesystem_store_datadirs = /c:1\n', '/c:100'),
+                ('[glance_store]\ndefault_store = file\n',
+                 '/var/lib/glance/images:100')):
+            code, said, err = self.run_tool('datadirs', '--config',
+                                            self.write_conf(text))
+            self.assertEqual((0, f'{out}\n'), (code, said), err)
+        self.assertIn("Glance's default", err)
+
+    def test_a_store_that_nobody_can_choose(self):
+        for text, why in (
+                ('[glance_store]\nfilesystem_store_datadir = /a\n'
+                 'filesystem_store_datadirs = /b\n', 'Glance refuses'),
+                ('[DEFAULT]\nenabled_backends = x:file, y:file\n',
+                 '2 stores of type file: x, y'),
+                ('[DEFAULT]\nenabled_backends = x:rbd\n',
+                 '0 stores of type file'),
+                ('[glance_store]\nfilesystem_store_datadir =\n',
+                 'neither filesystem_store_datadir nor'),
+                ('[old]\n', 'no section .glance_store.')):
+            code, _, err = self.run_tool('datadirs', '--config',
+                                         self.write_conf(text))
+            self.assertEqual(1, code)
+            self.assertRegex(err, why)
 
     def test_a_priority_that_is_none(self):
         with self.assertRaisesRegex(Failed, '/a:x'):

@@ -121,12 +121,12 @@ def look(cluster, paths, glance_images, settle_seconds, directories=(),
             continue
         image = images.get(found.id)
         if image is not None:
-            if found.mount in clusters.mounts_of(image):
+            if found.mount in image.mounts:
                 found.kind, found.detail = ALREADY, ''
             else:
                 found.kind = CONFLICT
                 found.detail = ('the cluster has this id on '
-                                f'{",".join(clusters.mounts_of(image))}')
+                                f'{",".join(image.mounts)}')
             continue
         glance = None
         if glance_images is not None:
