@@ -146,8 +146,9 @@ class AdoptTest(ToolCase):
                 ['export', '--database', self.url])
             images = command._database(args).images()
         # The change time of files can not be set, so the clock is.
-        files = adopt.look(self.cluster, paths or list(self.paths.values()),
-                           images, 300, directories,
+        mounts, _ = adopt.mounts_at(self.cluster,
+                                    paths or list(self.paths.values()))
+        files = adopt.look(self.cluster, mounts, images, 300, directories,
                            lambda: time.time() + 1000)
         return {os.path.relpath(one.path, self.top): one.kind
                 for one in files}
@@ -166,7 +167,8 @@ class AdoptTest(ToolCase):
     def test_what_changed_lately_is_left(self):
         image = str(uuid.uuid4())
         self.write('a', image)
-        files = adopt.look(self.cluster, [self.paths['a']], None, 300)
+        mounts, _ = adopt.mounts_at(self.cluster, [self.paths['a']])
+        files = adopt.look(self.cluster, mounts, None, 300)
         self.assertEqual([adopt.CHANGING], [one.kind for one in files])
         self.assertEqual({f'a/{image}': adopt.TAKE}, self.look(glance=False))
 
@@ -193,6 +195,57 @@ class AdoptTest(ToolCase):
                          self.look())
         # Without Glance nobody knows which.
         self.assertEqual({adopt.TWICE}, set(self.look(glance=False).values()))
+
+    def test_what_an_agent_would_refuse(self):
+        linked, closed, plain, read_only = (
+            str(uuid.uuid4()) for _ in range(4))
+        os.link(self.write('a', linked), os.path.join(self.top, 'other'))
+        os.chmod(self.write('a', closed), 0o000)
+        self.write('a', plain)
+        os.chmod(self.write('a', read_only), 0o444)
+        wanted = {f'a/{linked}': adopt.LINKED, f'a/{plain}': adopt.TAKE,
+                  f'a/{read_only}': adopt.TAKE}
+        found = self.look(glance=False)
+        # To root nothing is closed.
+        self.assertEqual(adopt.TAKE if os.geteuid() == 0 else
+                         adopt.UNREADABLE, found.pop(f'a/{closed}'))
+        self.assertEqual(wanted, found)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'needs root, to give files away')
+    def test_what_the_agents_user_may_read(self):
+        """Whose the label is where no agent is here to be asked."""
+        user, group = 64061, 64062
+        own = os.path.join(self.paths['a'], '.predella')
+        os.mkdir(own)
+        os.chown(own, user, group)
+        for mode, owner, kind in (
+                (0o400, (user, 0), adopt.TAKE),
+                (0o040, (user, group), adopt.UNREADABLE),
+                (0o640, (0, group), adopt.TAKE),
+                (0o604, (0, group), adopt.UNREADABLE),
+                (0o600, (0, 0), adopt.UNREADABLE),
+                (0o444, (0, 0), adopt.TAKE)):
+            path = self.write('a', str(uuid.uuid4()))
+            os.chown(path, *owner)
+            os.chmod(path, mode)
+            name = os.path.relpath(path, self.top)
+            self.assertEqual(kind, self.look(glance=False)[name],
+                             f'{mode:o} {owner}')
+
+    def test_one_directory_by_several_paths(self):
+        link = os.path.join(self.top, 'link')
+        os.symlink(self.paths['a'], link)
+        image = self.image(f'file://{link}/ID')
+        self.write('a', image)
+        names = (self.paths['a'], link, self.paths['a'] + '/')
+        code, out, err = self.run_tool(
+            'adopt', *names, '--dry-run', '--settle', '0', '--database',
+            self.url)
+        self.assertEqual(0, code)
+        self.assertEqual(1, out.count(image))
+        self.assertRegex(out, f'{image} +3 +image')
+        for name in names[1:]:
+            self.assertIn(f'{name} is the same directory as {names[0]}', err)
 
     def test_where_glance_has_a_mount_elsewhere(self):
         image = self.image('file:///var/lib/glance/images/ID')

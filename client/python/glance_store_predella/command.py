@@ -63,8 +63,10 @@ def _adopt(args):
     if args.export or args.database or args.config or os.path.exists(
             glance_db.DEFAULT_CONF):
         glance = _glance_images(args)
-    found = adopt.look(cluster, args.paths, glance, args.settle,
-                       args.directory)
+    mounts, again = adopt.mounts_at(cluster, args.paths)
+    for path, first in again:
+        _say(f'note: {path} is the same directory as {first}: looked at once')
+    found = adopt.look(cluster, mounts, glance, args.settle, args.directory)
     _table(('FILE', 'BYTES', 'IS', ''),
            [(one.path, '-' if one.size is None else str(one.size), one.kind,
              one.detail) for one in sorted(found, key=lambda f: f.path)])
