@@ -125,6 +125,21 @@ class FilesTest(FilesCase):
         self.assertEqual({}, found)
         self.assertIn('/not/here is not here: 3 rows', err)
 
+    def test_a_mount_that_hangs_is_not_touched(self):
+        image, path = self.located('a')
+        identity = relocate.identity
+        self.addCleanup(setattr, relocate, 'identity', identity)
+
+        def asked(directory):
+            self.assertNotEqual(self.paths['a'], directory)
+            return identity(directory)
+        relocate.identity = asked
+        self.cluster.health = 'HEALTH_HUNG'
+        found, err = self.audit(code=0)
+        self.assertEqual({}, found)
+        self.assertIn('mount a is HUNG: 1 rows name files in '
+                      f'{self.paths["a"]} that were not looked at', err)
+
     def test_where_glance_has_a_mount_elsewhere(self):
         good = self.image('file:///in/the/container/ID')
         bad = self.image('file:///in/the/container/ID')

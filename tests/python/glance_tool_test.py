@@ -183,6 +183,10 @@ class AdoptTest(ToolCase):
             self.write('a', image)
         self.assertEqual({f'a/{image}': kind
                           for kind, image in images.items()}, self.look())
+        # Its data is elsewhere, and nobody would refer to this.
+        other = self.image('rbd://x/ID')
+        self.write('b', other)
+        self.assertEqual(adopt.CONFLICT, self.look()[f'b/{other}'])
         saving = self.image(size=None, status='saving')
         self.write('b', saving)
         self.assertEqual(adopt.PARTIAL, self.look()[f'b/{saving}'])

@@ -172,13 +172,17 @@ def _judge_by_glance(found, glance):
 
 
 def _named_elsewhere(found, glance, places):
-    """The other file that Glance names for the image, or None."""
-    if glance is None or glance.locations is None:
+    """What else Glance names for the image, or None."""
+    if glance is None or not glance.locations:
         return None
     paths = [relocate.path_of(one.value) for one in glance.locations]
     paths = [path for path in paths if path is not None]
+    if not paths:
+        # One that is encrypted may be this file.
+        scheme, separator, _ = glance.locations[0].value.partition('://')
+        return f'a {scheme}:// location' if separator else None
     here = relocate.identity(os.path.dirname(found.path))
-    if not paths or any(
+    if any(
             places.mount_of(path, found.id) == found.mount or
             os.path.realpath(path) == os.path.realpath(found.path) or
             (os.path.basename(path) == found.id and

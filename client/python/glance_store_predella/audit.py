@@ -96,12 +96,13 @@ def quiet(uploads, source, now, young_seconds=YOUNG_SECONDS):
     nobody goes on with."""
     out = []
     for one in uploads:
-        if _seconds_since(one['liveTime'], now) < young_seconds:
+        heard = one.get('liveTime') or one['createTime']
+        if _seconds_since(heard, now) < young_seconds:
             continue
         image = clusters.bare(one['image'])
         glance = source.of([image]).get(image)
         out.append((image, clusters.bare(one['name']),
-                    clusters.bare(one['target']['mount']), one['liveTime'],
+                    clusters.bare(one['target']['mount']), heard,
                     one['expireTime'],
                     glance.status if glance else 'not there'))
     return out

@@ -171,7 +171,7 @@ def _audit(args):
     found = audit.still(source, looker.findings)
     _say_leaked(leaked)
     _say_missing(missing)
-    _say_files(looker, found)
+    _say_files(places, looker, found)
     _say_uploads(cluster.uploads(), source, now, args.older_than)
     if compared.pending:
         _say(f'note: {compared.pending} images wait for Glance\'s scrubber '
@@ -196,9 +196,13 @@ def _say_missing(missing):
                 for one, why in missing])
 
 
-def _say_files(looker, found):
+def _say_files(places, looker, found):
     for directory, rows in sorted(looker.not_here.items()):
-        _say(f'note: {directory} is not here: {rows} rows name files there '
+        mount = places.mount_at(directory)
+        _say(f'note: mount {mount} is HUNG: {rows} rows name files in '
+             f'{directory} that were not looked at; next: predella mount stat '
+             f'{mount}' if mount in places.hung else
+             f'note: {directory} is not here: {rows} rows name files there '
              'that were not looked at; say --directory MOUNT=PATH, or ask on '
              "Glance's host")
     for directory, rows in looker.empty_directories():

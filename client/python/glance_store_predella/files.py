@@ -95,6 +95,8 @@ class Looker:
         if directory not in self._here:
             mount = self._places.mount_at(directory)
             self._here[directory] = None
+            if mount in self._places.hung:
+                return None
             # Where Glance is a container, its path is another thing here.
             for path in (self._places.of_agents.get(mount), directory):
                 identity = path and relocate.identity(path)

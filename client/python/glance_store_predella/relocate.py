@@ -40,6 +40,9 @@ class Places:
                      for name, mount in mounts.items() if mount['path']}
         # Where they are for the agents, which may be here as well.
         self.of_agents = dict(self.path)
+        # Nobody asks these for anything: who does so hangs with them.
+        self.hung = {name for name, mount in mounts.items()
+                     if mount['health'] == 'HEALTH_HUNG'}
         for text in directories:
             name, _, path = text.partition('=')
             if name not in mounts or not path.startswith('/'):
@@ -48,7 +51,8 @@ class Places:
             self.path[name] = os.path.normpath(path)
         # Glance may know a directory by a symbolic link or a bind mount.
         self._identities = {identity(path): name
-                            for name, path in self.path.items()}
+                            for name, path in self.path.items()
+                            if name not in self.hung}
         self._identities.pop(None, None)
         self._mounts = {path: name for name, path in self.path.items()}
 
