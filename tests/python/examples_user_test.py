@@ -218,7 +218,9 @@ exec "$@"''', 'sh', self.top, outside, inside, *self.as_user(number),
                              (done.returncode, done.stdout), done.stderr)
             # This is what the user is for.
             refused = self.glance(number + 1, conf, volume)
-            self.assertIn('StorageWriteDenied', refused.stderr)
+            self.assertRegex(
+                refused.stderr,
+                'StorageWriteDenied.*coordinator.sock: Permission denied')
             self.stop()
 
 
