@@ -332,7 +332,7 @@ class UploadsTest(FilesCase):
         saving = self.image(status='saving', size=None)
         gone = str(uuid.uuid4())
         self.upload(saving, 5)
-        self.upload(gone, 2)
+        self.upload(gone, 0.1)
         busy = self.image(status='saving', size=None)
         self.upload(busy, 0)
         code, out, err = self.run_tool('audit', '--database', self.url)

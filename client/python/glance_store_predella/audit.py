@@ -6,6 +6,8 @@ from glance_store_predella import relocate
 
 # Between the end of an upload and Glance's row for it.
 YOUNG_SECONDS = 3600
+# The driver gives an upload up after predella_write_timeout, 60 s.
+QUIET_SECONDS = 300
 
 
 def _seconds_since(moment, now):
@@ -91,13 +93,13 @@ def still(source, findings):
     return [one for one in findings if one.row is None or one.row in rows]
 
 
-def quiet(uploads, source, now, young_seconds=YOUNG_SECONDS):
+def quiet(uploads, source, now, quiet_seconds=QUIET_SECONDS):
     """[(image, upload, mount, heard, ends, status in Glance)] of uploads that
     nobody goes on with."""
     out = []
     for one in uploads:
         heard = one.get('liveTime') or one['createTime']
-        if _seconds_since(heard, now) < young_seconds:
+        if _seconds_since(heard, now) < quiet_seconds:
             continue
         image = clusters.bare(one['image'])
         glance = source.of([image]).get(image)

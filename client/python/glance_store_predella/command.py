@@ -227,7 +227,8 @@ def _say_files(places, looker, found):
 
 
 def _say_uploads(uploads, source, now, older_than):
-    quiet = audit.quiet(uploads, source, now, older_than)
+    quiet = audit.quiet(uploads, source, now,
+                        min(older_than, audit.QUIET_SECONDS))
     if not quiet:
         return
     _say(f'{len(quiet)} uploads that nobody goes on with, unseen by readers; '
@@ -285,7 +286,8 @@ def _parser():
     of_cluster.add_argument('--endpoint', help='the coordinator')
     of_database = argparse.ArgumentParser(add_help=False)
     of_database.add_argument(
-        '--config', help='a glance-api.conf with [database] connection')
+        '--config', help='a glance-api.conf with [database] connection, and '
+        'the stores of type file for audit')
     of_database.add_argument(
         '--database', help='SQLAlchemy URL of Glance\'s database')
     of_glance = argparse.ArgumentParser(add_help=False,
