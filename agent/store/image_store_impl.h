@@ -74,7 +74,8 @@ class ImageStoreImpl final : public ImageStore {
   absl::Status Quarantine(const Uuid& image_id,
                           const std::optional<Generation>& generation) override;
   absl::StatusOr<int> ExpireQuarantine(absl::Duration keep, int most) override;
-  absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) override;
+  absl::Status AdoptFile(const storage::v1::ReplicaRecord& record,
+                         AdoptedMode mode) override;
   absl::Status List(
       const std::function<void(const ListEntry&)>& entry) override;
   absl::Status ListInflight(

@@ -25,7 +25,8 @@ CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT, owner TEXT, status TEXT,
   size INTEGER, checksum TEXT, os_hash_algo TEXT, os_hash_value TEXT,
   deleted BOOLEAN NOT NULL DEFAULT 0);
 CREATE TABLE image_locations (id INTEGER PRIMARY KEY, image_id TEXT,
-  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0);
+  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0,
+  status TEXT NOT NULL DEFAULT 'active', deleted_at TEXT);
 '''
 KEY = '0123456789abcdef0123456789abcdef'
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -38,6 +39,7 @@ class FakeCluster:
         self.paths = paths
         self.rows = {}
         self.adopted = []
+        self.open_uploads = []
         self.listed_again = 0
         self.health = 'HEALTH_ONLINE'
 
@@ -47,8 +49,12 @@ class FakeCluster:
                        'adminState': 'ADMIN_STATE_ACTIVE'}
                 for name, path in self.paths.items()}
 
-    def images(self):
-        return self.rows
+    def images(self, hashes=True):
+        return {name: clusters.Image.of(row, hashes)
+                for name, row in self.rows.items()}
+
+    def uploads(self):
+        return self.open_uploads
 
     def orphans(self):
         return {}
@@ -60,7 +66,7 @@ class FakeCluster:
         images = [{'name': f'images/{name}', 'sizeBytes': row['sizeBytes'],
                    'otherReadableCopies': 0}
                   for name, row in self.rows.items()
-                  if set(names) & set(clusters.mounts_of(row))]
+                  if set(names) & set(clusters.Image.of(row).mounts)]
         return {'imageCount': str(len(images)), 'imageBytes': '7',
                 'onlyCopyCount': str(len(images)), 'images': images}
 
@@ -140,8 +146,9 @@ class AdoptTest(ToolCase):
                 ['export', '--database', self.url])
             images = command._database(args).images()
         # The change time of files can not be set, so the clock is.
-        files = adopt.look(self.cluster, paths or list(self.paths.values()),
-                           images, 300, directories,
+        mounts, _ = adopt.mounts_at(self.cluster,
+                                    paths or list(self.paths.values()))
+        files = adopt.look(self.cluster, mounts, images, 300, directories,
                            lambda: time.time() + 1000)
         return {os.path.relpath(one.path, self.top): one.kind
                 for one in files}
@@ -160,7 +167,8 @@ class AdoptTest(ToolCase):
     def test_what_changed_lately_is_left(self):
         image = str(uuid.uuid4())
         self.write('a', image)
-        files = adopt.look(self.cluster, [self.paths['a']], None, 300)
+        mounts, _ = adopt.mounts_at(self.cluster, [self.paths['a']])
+        files = adopt.look(self.cluster, mounts, None, 300)
         self.assertEqual([adopt.CHANGING], [one.kind for one in files])
         self.assertEqual({f'a/{image}': adopt.TAKE}, self.look(glance=False))
 
@@ -175,6 +183,10 @@ class AdoptTest(ToolCase):
             self.write('a', image)
         self.assertEqual({f'a/{image}': kind
                           for kind, image in images.items()}, self.look())
+        # Its data is elsewhere, and nobody would refer to this.
+        other = self.image('rbd://x/ID')
+        self.write('b', other)
+        self.assertEqual(adopt.CONFLICT, self.look()[f'b/{other}'])
         saving = self.image(size=None, status='saving')
         self.write('b', saving)
         self.assertEqual(adopt.PARTIAL, self.look()[f'b/{saving}'])
@@ -187,6 +199,57 @@ class AdoptTest(ToolCase):
                          self.look())
         # Without Glance nobody knows which.
         self.assertEqual({adopt.TWICE}, set(self.look(glance=False).values()))
+
+    def test_what_an_agent_would_refuse(self):
+        linked, closed, plain, read_only = (
+            str(uuid.uuid4()) for _ in range(4))
+        os.link(self.write('a', linked), os.path.join(self.top, 'other'))
+        os.chmod(self.write('a', closed), 0o000)
+        self.write('a', plain)
+        os.chmod(self.write('a', read_only), 0o444)
+        wanted = {f'a/{linked}': adopt.LINKED, f'a/{plain}': adopt.TAKE,
+                  f'a/{read_only}': adopt.TAKE}
+        found = self.look(glance=False)
+        # To root nothing is closed.
+        self.assertEqual(adopt.TAKE if os.geteuid() == 0 else
+                         adopt.UNREADABLE, found.pop(f'a/{closed}'))
+        self.assertEqual(wanted, found)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'needs root, to give files away')
+    def test_what_the_agents_user_may_read(self):
+        """Whose the label is where no agent is here to be asked."""
+        user, group = 64061, 64062
+        own = os.path.join(self.paths['a'], '.predella')
+        os.mkdir(own)
+        os.chown(own, user, group)
+        for mode, owner, kind in (
+                (0o400, (user, 0), adopt.TAKE),
+                (0o040, (user, group), adopt.UNREADABLE),
+                (0o640, (0, group), adopt.TAKE),
+                (0o604, (0, group), adopt.UNREADABLE),
+                (0o600, (0, 0), adopt.UNREADABLE),
+                (0o444, (0, 0), adopt.TAKE)):
+            path = self.write('a', str(uuid.uuid4()))
+            os.chown(path, *owner)
+            os.chmod(path, mode)
+            name = os.path.relpath(path, self.top)
+            self.assertEqual(kind, self.look(glance=False)[name],
+                             f'{mode:o} {owner}')
+
+    def test_one_directory_by_several_paths(self):
+        link = os.path.join(self.top, 'link')
+        os.symlink(self.paths['a'], link)
+        image = self.image(f'file://{link}/ID')
+        self.write('a', image)
+        names = (self.paths['a'], link, self.paths['a'] + '/')
+        code, out, err = self.run_tool(
+            'adopt', *names, '--dry-run', '--settle', '0', '--database',
+            self.url)
+        self.assertEqual(0, code)
+        self.assertEqual(1, out.count(image))
+        self.assertRegex(out, f'{image} +3 +image')
+        for name in names[1:]:
+            self.assertIn(f'{name} is the same directory as {names[0]}', err)
 
     def test_where_glance_has_a_mount_elsewhere(self):
         image = self.image('file:///var/lib/glance/images/ID')
@@ -366,6 +429,7 @@ class RelocateTest(ToolCase):
         host = self.image(f'file://localhost{self.paths["a"]}/ID')
         for one in (image, host):
             self.cluster.add(one, 'a')
+            self.write('a', one)
         plan, _, err = self.plan()
         self.assertEqual({image, host},
                          {one['image'] for one in relocate.read_plan(plan)})
@@ -512,6 +576,43 @@ filesystem_store_datadirs = /e
                                          '--store', 'old')
             self.assertEqual(0, code, err)
             self.assertEqual(thin, '--thin' in err, value)
+
+    def write_conf(self, text):
+        path = os.path.join(self.top, 'conf')
+        with open(path, 'w', encoding='utf-8') as stream:
+            stream.write(text)
+        return path
+
+    def test_one_directory_is_a_configuration_as_well(self):
+        for text, out in (
+                ('[glance_store]\nfilesystem_store_datadir = /a\n', '/a:100'),
+                ('[DEFAULT]\nenabled_backends = x:rbd, old:file\n[old]\n'
+                 'filesystem_store_datadir=/b/\n', '/b/:100'),
+                # Set to nothing beside the others, as multi-store wants it.
+                ('[glance_store]\nfilesystem_store_datadir =\n'
+                 'filesystem_store_datadirs = /c:1\n', '/c:100'),
+                ('[glance_store]\ndefault_store = file\n',
+                 '/var/lib/glance/images:100')):
+            code, said, err = self.run_tool('datadirs', '--config',
+                                            self.write_conf(text))
+            self.assertEqual((0, f'{out}\n'), (code, said), err)
+        self.assertIn("Glance's default", err)
+
+    def test_a_store_that_nobody_can_choose(self):
+        for text, why in (
+                ('[glance_store]\nfilesystem_store_datadir = /a\n'
+                 'filesystem_store_datadirs = /b\n', 'Glance refuses'),
+                ('[DEFAULT]\nenabled_backends = x:file, y:file\n',
+                 '2 stores of type file: x, y'),
+                ('[DEFAULT]\nenabled_backends = x:rbd\n',
+                 '0 stores of type file'),
+                ('[glance_store]\nfilesystem_store_datadir =\n',
+                 'neither filesystem_store_datadir nor'),
+                ('[old]\n', 'no section .glance_store.')):
+            code, _, err = self.run_tool('datadirs', '--config',
+                                         self.write_conf(text))
+            self.assertEqual(1, code)
+            self.assertRegex(err, why)
 
     def test_a_priority_that_is_none(self):
         with self.assertRaisesRegex(Failed, '/a:x'):
