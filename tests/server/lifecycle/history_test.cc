@@ -432,7 +432,9 @@ TEST(HistoriesTest, WhatWasAcknowledgedHolds) {
                   totals["delays"] + totals["clock jumps"]);
   for (const char* kind : {"puts", "deletes", "mounts left", "kills",
                            "rollbacks", "delays", "clock jumps"}) {
-    EXPECT_GE(totals[kind], done / 4) << kind;
+    // Of 60 histories with half a rollback each, one in a hundred has fewer
+    // than 15.
+    EXPECT_GE(totals[kind], done / (done < 200 ? 10 : 4)) << kind;
   }
 }
 
