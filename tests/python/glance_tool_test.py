@@ -417,6 +417,20 @@ class AuditTest(ToolCase):
         self.assertIn('lost one', missing)
         self.assertIn('someone', missing)
 
+    def test_one_copy_in_two_rows(self):
+        """As two stores of one cluster made them once."""
+        image = self.image(f'predella://fast/ID/{KEY}')
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute('INSERT INTO image_locations (image_id, value, '
+                       'meta_data) VALUES (?, ?, ?)',
+                       (image, f'predella://twin/{image}/{KEY}', '{}'))
+            db.commit()
+        self.cluster.add(image, 'a')
+        code, out, err = self.run_tool('audit', '--database', self.url)
+        self.assertEqual(6, code)
+        self.assertIn('0 images that no row', err)
+        self.assertIn('rows 1 and 2 of image_locations are one copy', out)
+
     def test_nothing_to_say(self):
         self.cluster.add(self.image(f'predella://fast/ID/{KEY}'), 'a')
         code, out, _ = self.run_tool('audit', '--database', self.url)

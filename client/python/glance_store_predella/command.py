@@ -150,7 +150,8 @@ def _audit(args):
                  ','.join(clusters.mounts_of(one)), one['createTime'])
                 for one in leaked])
         _say('next: predella image stat ID; predella image rm ID removes one')
-    _say(f'{len(missing)} rows of Glance whose data is not here')
+    _say(f'{len(missing)} rows of Glance whose data is not here, or is that '
+         'of another row')
     if missing:
         _table(('IMAGE', 'STATUS', 'OWNER', 'NAME', 'WHY'),
                [(one.id, one.status, one.owner or '-', one.name or '-', why)

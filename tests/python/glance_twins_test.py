@@ -1,0 +1,110 @@
+"""Two stores of a real glance-api that lead to one cluster by endpoints of
+different spelling: no image may be lost by it."""
+import random
+import unittest
+
+from real_glance import Glance
+from cluster import Cluster
+from cluster import wait_until
+
+MIB = 1 << 20
+STORES = '''
+[fast]
+predella_endpoint = ENDPOINT
+[twin]
+predella_endpoint = TWIN
+[disk]
+filesystem_store_datadir = {top}/disk
+'''
+
+
+class TwinsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster((100, 200))
+        cls.addClassCleanup(cls.cluster.stop)
+        # Nothing in the two addresses says that one process listens on both.
+        cls.twin = f'unix:{cls.cluster.sockets}/twin'
+        cls.cluster.coordinator.argv += ['--listen', cls.twin]
+        cls.cluster.start()
+        cls.data = random.Random(11).randbytes(2 * MIB + 3)
+
+    def setUp(self):
+        self.glance = Glance('disk:file', self.sections())
+        self.addCleanup(self.glance.stop)
+
+    def sections(self, fast=None):
+        return STORES.replace(
+            'ENDPOINT', fast or self.cluster.endpoint).replace(
+                'TWIN', self.twin)
+
+    def with_stores(self, backends, **endpoints):
+        """Another process over the same database, as far as images go."""
+        self.glance.kill()
+        self.glance.configure(backends, self.sections(**endpoints))
+        self.glance.start()
+
+    def copy(self, image, store):
+        """How the copy has ended."""
+        status, answer = self.glance.call(
+            'POST', f'/v2/images/{image}/import',
+            {'method': {'name': 'copy-image'}, 'stores': [store]})
+        self.assertEqual(202, status, answer)
+
+        def ended():
+            tasks = self.glance.call(
+                'GET', f'/v2/images/{image}/tasks')[1]['tasks']
+            return all(task['status'] in ('success', 'failure')
+                       for task in tasks) and tasks
+        return max(wait_until('the copy has ended', ended, 60),
+                   key=lambda task: task['created_at'])['status']
+
+    def assert_kept(self, image):
+        status, got = self.glance.download(image)
+        self.assertEqual(200, status, self.glance.log()[-3000:])
+        self.assertTrue(got == self.data)
+
+    def test_a_process_that_reaches_one_of_them(self):
+        """It cannot know that the cluster is another store's; but that the
+        image is not its own. (Glance itself does nothing with an image that
+        has a location in a store that is not configured.)"""
+        self.with_stores('fast:predella, disk:file')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        self.assertEqual('success', self.copy(image, 'disk'))
+        self.with_stores('disk:file, twin:predella, fast:predella',
+                         fast=f'unix:{self.cluster.sockets}/gone')
+        copied = self.copy(image, 'twin')
+        # What a user may do who trusts that there are several copies.
+        self.with_stores('fast:predella, twin:predella, disk:file')
+        for store in ('disk', 'twin'):
+            if store in self.glance.show(image)['stores'].split(','):
+                self.assertEqual(204, self.glance.call(
+                    'DELETE', f'/v2/stores/{store}/{image}')[0])
+        self.assert_kept(image)
+        self.assertEqual('failure', copied)
+        shown = self.glance.show(image)
+        self.assertEqual(('active', 'fast'),
+                         (shown['status'], shown['stores']))
+        self.assertEqual(204, self.glance.call(
+            'DELETE', f'/v2/images/{image}')[0])
+
+    def test_a_process_that_knows_both(self):
+        """Whichever of them it uses first, and it uses only that one."""
+        self.with_stores('fast:predella, disk:file')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        self.with_stores('twin:predella, fast:predella, disk:file')
+        self.assertEqual('failure', self.copy(image, 'twin'))
+        for store, status in (('twin', 410), ('fast', 410), ('disk', 204)):
+            other = self.glance.create()
+            self.assertEqual(status, self.glance.upload(
+                other, b'abc', X_Image_Meta_Store=store))
+        self.assertIn('twin and fast reach the same cluster',
+                      self.glance.log())
+        self.assertEqual('fast', self.glance.show(image)['stores'])
+        self.assert_kept(image)
+
+
+if __name__ == '__main__':
+    unittest.main()
