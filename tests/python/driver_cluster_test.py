@@ -290,6 +290,19 @@ class FaultTest(ClusterTest):
     def where(self, uri):
         return environment.where(self.conf, uri, 'fast')
 
+    def test_a_file_that_is_in_the_way(self):
+        image = str(uuid.uuid4())
+        path = os.path.join(self.cluster.paths['store-1'], image)
+        with open(path, 'wb') as stream:
+            stream.write(b'somebody put it there')
+        for _ in range(2):
+            with self.assertRaises(exceptions.Duplicate) as caught:
+                self.add(b'abc', image=image)
+            self.assertIn('a file without record (NAME_TAKEN)',
+                          str(caught.exception))
+        os.unlink(path)
+        self.add(b'abc', image=image)
+
     def test_coordinator_away(self):
         uri = self.add(b'abc')[0]
         self.cluster.coordinator.kill()

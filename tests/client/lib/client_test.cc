@@ -347,6 +347,22 @@ TEST_F(ClientTest, WhyAnUploadWasAbortedIsAskedOfTheCoordinator) {
                                                HasSubstr("was retired"))));
 }
 
+TEST_F(ClientTest, AnUploadThatANameWasInTheWayOf) {
+  UploadOptions upload;
+  upload.image = kImage;
+  upload.upload_id = "11111111-93d5-4a6f-8e01-5c9be2a4d7f0";
+  ASSERT_OK(Connect().StartUpload(upload));
+  {
+    MutexLock lock(&cluster_.mu);
+    v1::Upload& ended = cluster_.uploads.begin()->second.upload;
+    ended.set_state(v1::UPLOAD_STATE_ABORTED);
+    ended.set_reason("NAME_TAKEN");
+  }
+  EXPECT_THAT(Connect().StartUpload(upload),
+              AllOf(StatusIs(absl::StatusCode::kAlreadyExists),
+                    HasReason(reason::kNameTaken)));
+}
+
 TEST_F(ClientTest, BytesCalledSafeThatAreLostEndTheUpload) {
   UploadOptions upload;
   upload.image = kImage;
