@@ -135,6 +135,13 @@ class Store(driver.Store):
         if image_size is not None and image_size < 0:
             raise exceptions.Invalid(
                 message=f'predella: an image of {image_size} bytes')
+        if not re.fullmatch(_UUID, image_id):
+            # Not taken for the same in lower case: to Glance that may be
+            # another image.
+            raise errors.BadImageId(
+                message=f'predella: the id of an image is a UUID in lower '
+                        f'case, and {image_id} is none: create the image '
+                        'anew, with another id or without one')
         self._claim_cluster()
         # Glance says 0 for a size that it does not know.
         sending = upload.Upload(self._client, image_id, image_size or None,
