@@ -76,8 +76,8 @@ class Store(driver.Store):
     def describe(self):
         """For /v2/info/stores/detail, where our paste filter is in use."""
         config = self._config(self.backend_group)
-        return {'endpoint': config.predella_endpoint,
-                'thin_provisioning': False}
+        # Not thin_provisioning: each directory's agent has it or not.
+        return {'endpoint': config.predella_endpoint}
 
     def get_schemes(self):
         return (SCHEME,)
