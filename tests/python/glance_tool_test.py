@@ -282,6 +282,40 @@ class RelocateTest(ToolCase):
             {**before, legacy: (f'file://{self.paths["b"]}/{legacy}',
                                 {'store': 'old', 'more': [1]})}, self.rows())
 
+    # What Glance, and others, wrote before there were stores.
+    OLD_METADATA = [None, 'null', '{}', '', '{"a":1,  "b": "x"}']
+
+    def texts(self):
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            return db.execute('SELECT id, value, meta_data '
+                              'FROM image_locations').fetchall()
+
+    def relocate_with_metadata(self, metadata):
+        """(the rows before, the plan that was applied to them)."""
+        for meta in metadata:
+            self.cluster.add(self.image(f'file://{self.paths["a"]}/ID',
+                                        meta=meta), 'a')
+        before = self.texts()
+        plan, _, _ = self.plan()
+        self.assertEqual(0, self.apply('--apply', plan, '--yes')[0])
+        self.assertEqual({'fast'}, {json.loads(meta)['store']
+                                    for _, _, meta in self.texts()})
+        return before, plan
+
+    def test_metadata_comes_back_as_it_was(self):
+        before, plan = self.relocate_with_metadata(
+            [*self.OLD_METADATA, '{"b": "\\u00e9"}'])
+        self.assertEqual(0, self.apply('--undo', plan, '--yes')[0])
+        self.assertEqual(before, self.texts())
+
+    def test_metadata_comes_back_by_statements(self):
+        before, plan = self.relocate_with_metadata(self.OLD_METADATA)
+        code, out, _ = self.apply('--undo', plan, '--sql')
+        self.assertEqual(0, code)
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.executescript(out)
+        self.assertEqual(before, self.texts())
+
     def test_what_is_left(self):
         def add(why, adopted=True, **more):
             image = self.image(f'file://{self.paths["a"]}/ID', **more)
@@ -346,7 +380,7 @@ class RelocateTest(ToolCase):
         self.assertEqual(1, code)
         self.assertIn('exists', err)
         with open(path, 'w', encoding='utf-8') as stream:
-            stream.write('{"predella_relocation": 2, "changes": []}')
+            stream.write('{"predella_relocation": 3, "changes": []}')
         self.assertEqual(1, self.apply('--apply', path, '--yes')[0])
 
     def test_where_glance_has_a_mount_elsewhere(self):

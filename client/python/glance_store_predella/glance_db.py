@@ -24,7 +24,7 @@ _UPDATE = ('UPDATE image_locations SET value = :value, meta_data = :meta '
 class Location:
     row: int
     value: str
-    meta: dict
+    meta: str | None  # JSON, as the row has it
 
 
 @dataclasses.dataclass
@@ -102,8 +102,7 @@ class Database:
             for row in self._rows(connection, _LOCATIONS):
                 if row['image_id'] in images:
                     images[row['image_id']].locations.append(Location(
-                        row['id'], row['value'],
-                        json.loads(row['meta_data'] or '{}') or {}))
+                        row['id'], row['value'], row['meta_data']))
         return images
 
     def change(self, changes):
@@ -114,7 +113,7 @@ class Database:
                 done = connection.execute(self._text(_UPDATE), {
                     'id': change['row'], 'old': change['old'],
                     'value': change['new'], 'no': False,
-                    'meta': json.dumps(change['new_meta'])})
+                    'meta': change['new_meta']})
                 if done.rowcount != 1:
                     missed.append(change)
         return missed

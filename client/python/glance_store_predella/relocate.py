@@ -63,7 +63,8 @@ def _differs(glance, image):
 def _change(glance, location, value, store):
     return {'image': glance.id, 'row': location.row, 'old': location.value,
             'new': value, 'old_meta': location.meta,
-            'new_meta': {**location.meta, 'store': store}}
+            'new_meta': json.dumps({**(json.loads(location.meta or '{}') or {}),
+                                    'store': store})}
 
 
 def plan_to_predella(store, places, images, glance_images):
@@ -136,7 +137,7 @@ def write_plan(path, changes):
         with open(path, 'x', encoding='utf-8',
                   opener=lambda name, flags: os.open(name, flags, 0o600)
                   ) as stream:
-            json.dump({'predella_relocation': 1, 'changes': changes}, stream,
+            json.dump({'predella_relocation': 2, 'changes': changes}, stream,
                       indent=1)
             stream.write('\n')
     except OSError as e:
@@ -147,7 +148,7 @@ def read_plan(path):
     try:
         with open(path, encoding='utf-8') as stream:
             plan = json.load(stream)
-        if plan['predella_relocation'] != 1:
+        if plan['predella_relocation'] != 2:
             raise ValueError('of another version')
         return [{key: change[key] for key in
                  ('image', 'row', 'old', 'new', 'old_meta', 'new_meta')}
@@ -182,6 +183,8 @@ def apply_plan(database, changes):
 
 
 def _quoted(text):
+    if text is None:
+        return 'NULL'
     if '\\' in text:
         raise Failed(f'{text}: a backslash means different things to different '
                      'databases; use --apply')
@@ -193,5 +196,5 @@ def statements(changes):
     for one in changes:
         yield ('UPDATE image_locations SET '
                f'value = {_quoted(one["new"])}, '
-               f'meta_data = {_quoted(json.dumps(one["new_meta"]))} '
+               f'meta_data = {_quoted(one["new_meta"])} '
                f'WHERE id = {one["row"]} AND value = {_quoted(one["old"])};')
