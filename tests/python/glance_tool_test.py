@@ -23,6 +23,7 @@ from glance_store_predella.cluster import Failed
 SCHEMA = '''
 CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT, owner TEXT, status TEXT,
   size INTEGER, checksum TEXT, os_hash_algo TEXT, os_hash_value TEXT,
+  os_hidden BOOLEAN NOT NULL DEFAULT 0,
   deleted BOOLEAN NOT NULL DEFAULT 0);
 CREATE TABLE image_locations (id INTEGER PRIMARY KEY, image_id TEXT,
   value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0);
@@ -105,12 +106,13 @@ class ToolCase(unittest.TestCase):
         return path
 
     def image(self, location=None, size=3, status='active', md5=None,
-              name='n', owner='o', image=None, meta='{"store": "old"}'):
+              name='n', owner='o', image=None, meta='{"store": "old"}',
+              hidden=False):
         image = image or str(uuid.uuid4())
         with contextlib.closing(sqlite3.connect(self.file)) as db:
-            db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,0)',
+            db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,?,0)',
                        (image, name, owner, status, size, md5, 'sha512',
-                        None))
+                        None, hidden))
             if location is not None:
                 db.execute('INSERT INTO image_locations '
                            '(image_id, value, meta_data) VALUES (?,?,?)',
@@ -484,6 +486,37 @@ class AuditTest(ToolCase):
                          line.split()[-3:])
         self.assertRegex(out, f'{unknown} .* not in Glance')
         self.assertNotIn('not there', out)
+
+    def test_hidden_images_are_named(self):
+        hidden = self.image(name='old', owner='p', hidden=True)
+        shown = self.image(name='new', owner='p')
+        for image in (hidden, shown):
+            self.cluster.add(image, 'a')
+        said = f'{hidden} .*  active, hidden  p +old\n'
+        code, out, err = self.run_tool('impact', 'a', '--database', self.url)
+        self.assertEqual((0, ''), (code, err))
+        self.assertRegex(out, said)
+        self.assertRegex(out, f'{shown} .*  active +p +new\n')
+        paths = []
+        for name, lists in (
+                ('export', self.run_tool('export', '--database', self.url)[1]),
+                ('listed', [{'id': shown, 'name': 'new', 'owner': 'p',
+                             'status': 'active', 'os_hidden': False}]),
+                ('more', [{'id': hidden, 'name': 'old', 'owner': 'p',
+                           'status': 'active', 'os_hidden': True}])):
+            paths.append(os.path.join(self.top, name))
+            with open(paths[-1], 'w', encoding='utf-8') as stream:
+                stream.write(lists if isinstance(lists, str) else
+                             json.dumps({'images': lists}))
+        export, listed, more = paths
+        for files in ((export,), (listed, more)):
+            code, out, err = self.run_tool(
+                'impact', 'a', *(f'--export={path}' for path in files))
+            self.assertEqual((0, ''), (code, err))
+            self.assertRegex(out, said)
+        _, out, err = self.run_tool('impact', 'a', '--export', listed)
+        self.assertRegex(out, f'{hidden} .* not in Glance')
+        self.assertIn('os_hidden=true', err)
 
     def test_from_files_instead_of_the_database(self):
         image = self.image(f'predella://fast/ID/{KEY}', name='x', owner='p',

@@ -61,12 +61,16 @@ def compare(places, images, glance_images, now,
     return leaked, missing
 
 
+def _status(glance):
+    return f'{glance.status}, hidden' if glance.hidden else glance.status
+
+
 def impact_rows(impact, glance_images):
     """(id, bytes, copies elsewhere, status, owner, name) for each image."""
     for one in impact['images']:
         image = one['name'].rsplit('/', 1)[-1]
         glance = glance_images.get(image)
         yield (image, one['sizeBytes'], str(one['otherReadableCopies']),
-               glance.status if glance else '-',
+               _status(glance) if glance else '-',
                glance.owner or '-' if glance else '-',
                glance.name or '-' if glance else 'not in Glance')

@@ -43,11 +43,13 @@ def _database(args):
 
 def _glance_images(args, locations=False):
     if args.export:
-        images = glance_db.Export(args.export).images()
-        if locations and any(one.locations is None
-                             for one in images.values()):
-            raise Failed(f'{args.export} has no locations: predella glance '
-                         'export makes one that has them')
+        images = {}
+        for path in args.export:
+            images.update(glance_db.Export(path).images())
+            if locations and any(one.locations is None
+                                 for one in images.values()):
+                raise Failed(f'{path} has no locations: predella glance '
+                             'export makes one that has them')
         return images
     return _database(args).images()
 
@@ -162,11 +164,18 @@ def _audit(args):
 def _impact(args):
     cluster = clusters.Cluster(args.endpoint)
     impact = cluster.impact(args.names)
-    rows = list(audit.impact_rows(impact, _glance_images(args)))
+    glance = _glance_images(args)
+    rows = list(audit.impact_rows(impact, glance))
     print(f'on {", ".join(args.names)}: {impact["imageCount"]} images, '
           f'{impact["imageBytes"]} bytes; no copy elsewhere: '
           f'{impact["onlyCopyCount"]}')
     _table(('IMAGE', 'BYTES', 'ELSEWHERE', 'STATUS', 'OWNER', 'NAME'), rows)
+    # What has locations is of the database, and has the hidden ones.
+    if args.export and any(one.locations is None for one in glance.values()):
+        if not any(one.hidden for one in glance.values()):
+            _say('note: no list here has hidden images: one of GET '
+                 '/v2/images?os_hidden=true may be given besides, with another '
+                 '--export')
     return DONE
 
 
@@ -206,8 +215,10 @@ def _parser():
     of_glance = argparse.ArgumentParser(add_help=False,
                                         parents=[of_database])
     of_glance.add_argument(
-        '--export', help='instead: a file from predella glance export, from '
-        'GET /v2/images, or from openstack image list --long -f json')
+        '--export', action='append', metavar='FILE',
+        help='instead: a file from predella glance export, from GET '
+        '/v2/images, or from openstack image list --long -f json; may be '
+        'repeated: for a list of the hidden images')
     of_places = argparse.ArgumentParser(add_help=False)
     of_places.add_argument(
         '--directory', action='append', default=[], metavar='MOUNT=/PATH',

@@ -1,7 +1,7 @@
 """Images and locations as Glance has them: its database, or an export.
 
 SQLAlchemy is there wherever Glance is. Only the columns are used that every
-Glance since 2012 has, and os_hash_* (since 2018).
+Glance since 2012 has, os_hash_* and os_hidden (since 2018).
 """
 import configparser
 import contextlib
@@ -12,7 +12,7 @@ from glance_store_predella.cluster import Failed
 
 DEFAULT_CONF = '/etc/glance/glance-api.conf'
 _IMAGES = ('SELECT id, name, owner, status, size, checksum, os_hash_algo, '
-           'os_hash_value FROM images WHERE deleted = :no')
+           'os_hash_value, os_hidden FROM images WHERE deleted = :no')
 _LOCATIONS = ('SELECT l.id, l.image_id, l.value, l.meta_data '
               'FROM image_locations l JOIN images i ON i.id = l.image_id '
               'WHERE l.deleted = :no AND i.deleted = :no ORDER BY l.id')
@@ -34,6 +34,7 @@ class Image:
     owner: str = ''
     status: str = ''
     size: int | None = None
+    hidden: bool = False
     hashes: dict = dataclasses.field(default_factory=dict)
     # None: an export of the API, which does not say.
     locations: list | None = None
@@ -50,7 +51,8 @@ def _hashes(row):
 
 def _image(row):
     return Image(row['id'], row.get('name') or '', row.get('owner') or '',
-                 row.get('status') or '', row.get('size'), _hashes(row))
+                 row.get('status') or '', row.get('size'),
+                 bool(row.get('os_hidden')), _hashes(row))
 
 
 def connection_of(path):
@@ -155,6 +157,7 @@ def dump(images, stream):
     for image in images.values():
         row = {'id': image.id, 'name': image.name, 'owner': image.owner,
                'status': image.status, 'size': image.size,
+               'os_hidden': image.hidden,
                'checksum': image.hashes.get('md5')}
         for algorithm, value in image.hashes.items():
             if algorithm != 'md5':
