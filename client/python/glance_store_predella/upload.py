@@ -94,6 +94,7 @@ class Upload:
 
     def _write(self, chunk):
         error = native.module().Error
+        native.give_way()
         while True:
             try:
                 if self.handle.write(chunk):

@@ -349,7 +349,7 @@ void DefineClient(py::module_& m) {
            "local_reads: through open files, where an agent on this host gives "
            "them.")
       .def("start_upload", &NativeClient::StartUpload, py::arg("image"),
-           py::arg("size"), py::arg("hashes"), py::arg("writer"),
+           py::arg("size"), py::arg("hashes"), py::arg("writer") = "",
            "size: None where it is not known. hashes: pairs of a name and "
            "OpenSSL's name for it. writer: see is_upload_of().")
       .def("read", &NativeClient::Read, py::arg("image"), py::arg("offset"),
