@@ -318,6 +318,30 @@ class RelocateTest(ToolCase):
             db.executescript(out)
         self.assertEqual(before, self.texts())
 
+    def test_rows_of_another_store_of_the_cluster(self):
+        """As the way out for who had two, or has renamed one."""
+        here = self.image(f'predella://fast/ID/{KEY}', meta='{"store":"fast"}')
+        twin = self.image(f'predella://twin/ID/{KEY}', meta='{"store":"twin"}')
+        elsewhere = self.image(f'predella://far/ID/{KEY}')
+        replaced = self.image(f'predella://twin/ID/{"f" * 32}')
+        both = self.image(f'predella://fast/ID/{KEY}')
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute('INSERT INTO image_locations (image_id, value, '
+                       'meta_data) VALUES (?, ?, ?)',
+                       (both, f'predella://twin/{both}/{KEY}', '{}'))
+            db.commit()
+        for image in (here, twin, replaced, both):
+            self.cluster.add(image, 'a')
+        before = self.rows()
+        plan, out, err = self.plan()
+        self.assertIn('1 rows to change, 1 left', err)
+        self.assertRegex(err, f'{both}: rows 5 and 6 .* are one copy')
+        self.assertNotIn(KEY, out)
+        self.assertEqual(0, self.apply('--apply', plan, '--yes')[0])
+        self.assertEqual({**before, twin: (f'predella://fast/{twin}/{KEY}',
+                                           {'store': 'fast'})}, self.rows())
+        self.assertEqual(before[elsewhere], self.rows()[elsewhere])
+
     def test_what_is_left(self):
         def add(why, adopted=True, **more):
             image = self.image(f'file://{self.paths["a"]}/ID', **more)

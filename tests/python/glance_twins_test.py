@@ -1,10 +1,13 @@
 """Two stores of a real glance-api that lead to one cluster by endpoints of
 different spelling: no image may be lost by it."""
 import random
+import subprocess
+import sys
 import unittest
 
 from real_glance import Glance
 from cluster import Cluster
+from cluster import binary
 from cluster import wait_until
 
 MIB = 1 << 20
@@ -88,6 +91,31 @@ class TwinsTest(unittest.TestCase):
                          (shown['status'], shown['stores']))
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
+
+    def relocate(self, *arguments):
+        subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m',
+             'glance_store_predella.command', 'relocate', '--config',
+             self.glance.config, *arguments], check=True, timeout=60,
+            capture_output=True,
+            env={**self.glance.env, 'PREDELLA_PROGRAM': binary('predella'),
+                 'PREDELLA_ENDPOINT': self.cluster.endpoint})
+
+    def test_the_way_out(self):
+        """One store's rows become the other's, and it is taken out."""
+        self.with_stores('twin:predella, disk:file')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        self.with_stores('fast:predella, twin:predella, disk:file')
+        plan = f'{self.glance.top}/plan'
+        self.relocate('--store', 'fast', '--plan', plan)
+        self.relocate('--apply', plan, '--yes')
+        self.with_stores('fast:predella, disk:file')
+        self.assertEqual('fast', self.glance.show(image)['stores'])
+        self.assert_kept(image)
+        self.assertEqual(204, self.glance.call(
+            'DELETE', f'/v2/images/{image}')[0])
+        self.assertNotIn(image, self.cluster.cli('image', 'ls').text)
 
     def test_a_process_that_knows_both(self):
         """Whichever of them it uses first, and it uses only that one."""

@@ -14,25 +14,13 @@ def _age(image, now):
     return (now - made).total_seconds()
 
 
-def _doubles(glance, image):
-    """Why nobody may remove one of the image's locations, or None."""
-    ends = f'/{glance.id}/{image["locationKey"]}' if image else None
-    rows = [str(one.row) for one in glance.locations
-            if ends and one.value.startswith('predella://') and
-            one.value.endswith(ends)]
-    if len(rows) < 2:
-        return None
-    return (f'rows {" and ".join(rows)} of image_locations are one copy: '
-            'removed in one store it is gone in all')
-
-
 def compare(places, images, glance_images, now,
             young_seconds=YOUNG_SECONDS):
     """(data that no row refers to, [(image, what is wrong with a row)])."""
     referred = set()
     missing = []
     for glance in glance_images.values():
-        twice = _doubles(glance, images.get(glance.id))
+        twice = relocate.one_copy(glance, images.get(glance.id))
         if twice is not None:
             missing.append((glance, twice))
         for location in glance.locations:

@@ -60,6 +60,10 @@ def _differs(glance, image):
     return None
 
 
+def _location(store, glance, image):
+    return f'predella://{store}/{glance.id}/{image["locationKey"]}'
+
+
 def _change(glance, location, value, store):
     return {'image': glance.id, 'row': location.row, 'old': location.value,
             'new': value, 'old_meta': location.meta,
@@ -67,11 +71,38 @@ def _change(glance, location, value, store):
                                     'store': store})}
 
 
+def _is_of(location, glance, image):
+    return (image is not None and location.value.startswith('predella://') and
+            location.value.endswith(f'/{glance.id}/{image["locationKey"]}'))
+
+
+def one_copy(glance, image):
+    """Why nobody may remove one of the image's locations, or None."""
+    rows = [str(one.row) for one in glance.locations
+            if _is_of(one, glance, image)]
+    if len(rows) < 2:
+        return None
+    return (f'rows {" and ".join(rows)} of image_locations are one copy: '
+            'removed in one store it is gone in all')
+
+
 def plan_to_predella(store, places, images, glance_images):
     """(changes, [(image, why not)])."""
     changes, left = [], []
     for glance in glance_images.values():
         for location in glance.locations:
+            image = images.get(glance.id)
+            if _is_of(location, glance, image):
+                # Of a store that another name was given, or that was a second
+                # one of this cluster.
+                value = _location(store, glance, image)
+                why = one_copy(glance, image)
+                if why is not None:
+                    if left[-1:] != [(glance.id, why)]:
+                        left.append((glance.id, why))
+                elif location.value != value:
+                    changes.append(_change(glance, location, value, store))
+                continue
             path = path_of(location.value)
             mount = path and places.mount_of(path, glance.id)
             if mount is None:
@@ -84,7 +115,6 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            image = images.get(glance.id)
             why = None
             if image is None or mount not in clusters.mounts_of(image):
                 why = f'not adopted: predella adopt {os.path.dirname(path)}'
@@ -101,9 +131,7 @@ def plan_to_predella(store, places, images, glance_images):
                 left.append((glance.id, why))
                 continue
             changes.append(_change(
-                glance, location,
-                f'predella://{store}/{glance.id}/{image["locationKey"]}',
-                store))
+                glance, location, _location(store, glance, image), store))
     return changes, left
 
 
