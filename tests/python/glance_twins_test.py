@@ -18,6 +18,8 @@ predella_endpoint = ENDPOINT
 predella_endpoint = TWIN
 [disk]
 filesystem_store_datadir = {top}/disk
+[old]
+filesystem_store_datadir = MOUNT
 '''
 
 
@@ -39,7 +41,8 @@ class TwinsTest(unittest.TestCase):
     def sections(self, fast=None):
         return STORES.replace(
             'ENDPOINT', fast or self.cluster.endpoint).replace(
-                'TWIN', self.twin)
+                'TWIN', self.twin).replace(
+                    'MOUNT', self.cluster.paths['store-1'])
 
     def with_stores(self, backends, **endpoints):
         """Another process over the same database, as far as images go."""
@@ -92,14 +95,14 @@ class TwinsTest(unittest.TestCase):
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
 
-    def relocate(self, *arguments):
-        subprocess.run(
+    def run_tool(self, name, *arguments):
+        return subprocess.run(
             [sys.executable, '-W', 'ignore', '-m',
-             'glance_store_predella.command', 'relocate', '--config',
+             'glance_store_predella.command', name, '--config',
              self.glance.config, *arguments], check=True, timeout=60,
-            capture_output=True,
+            capture_output=True, text=True,
             env={**self.glance.env, 'PREDELLA_PROGRAM': binary('predella'),
-                 'PREDELLA_ENDPOINT': self.cluster.endpoint})
+                 'PREDELLA_ENDPOINT': self.cluster.endpoint}).stdout
 
     def test_the_way_out(self):
         """One store's rows become the other's, and it is taken out."""
@@ -108,14 +111,32 @@ class TwinsTest(unittest.TestCase):
         self.assertEqual(204, self.glance.upload(image, self.data))
         self.with_stores('fast:predella, twin:predella, disk:file')
         plan = f'{self.glance.top}/plan'
-        self.relocate('--store', 'fast', '--plan', plan)
-        self.relocate('--apply', plan, '--yes')
+        self.run_tool('relocate', '--store', 'fast', '--plan', plan)
+        self.run_tool('relocate', '--apply', plan, '--yes')
         self.with_stores('fast:predella, disk:file')
         self.assertEqual('fast', self.glance.show(image)['stores'])
         self.assert_kept(image)
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
         self.assertNotIn(image, self.cluster.cli('image', 'ls').text)
+
+    def test_a_file_that_was_adopted_and_is_still_the_old_stores(self):
+        self.with_stores('old:file, fast:predella')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        self.assertIn(f'{image}: taken in', self.run_tool(
+            'adopt', '--settle', '0', self.cluster.paths['store-1']))
+        copied = self.copy(image, 'fast')
+        if 'fast' in self.glance.show(image)['stores']:
+            self.glance.call('DELETE', f'/v2/stores/old/{image}')
+        self.assert_kept(image)
+        self.assertEqual('failure', copied)
+        # As the way in has it.
+        plan = f'{self.glance.top}/plan'
+        self.run_tool('relocate', '--store', 'fast', '--plan', plan)
+        self.run_tool('relocate', '--apply', plan, '--yes')
+        self.assertEqual('fast', self.glance.show(image)['stores'])
+        self.assert_kept(image)
 
     def test_a_process_that_knows_both(self):
         """Whichever of them it uses first, and it uses only that one."""
