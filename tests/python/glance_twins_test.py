@@ -5,7 +5,10 @@ import subprocess
 import sys
 import unittest
 
+from database_servers import MariaDb
+from real_glance import DEBIANS_UWSGI
 from real_glance import Glance
+from real_glance import UWSGI
 from cluster import Cluster
 from cluster import binary
 from cluster import wait_until
@@ -32,10 +35,18 @@ class TwinsTest(unittest.TestCase):
         cls.twin = f'unix:{cls.cluster.sockets}/twin'
         cls.cluster.coordinator.argv += ['--listen', cls.twin]
         cls.cluster.start()
+        cls.database = {}
+        if UWSGI != DEBIANS_UWSGI:
+            # SQLite tells real threads that the database is locked.
+            if MariaDb.missing():
+                raise unittest.SkipTest(MariaDb.missing())
+            server = MariaDb()
+            cls.addClassCleanup(server.stop)
+            cls.database['database'] = server.url
         cls.data = random.Random(11).randbytes(2 * MIB + 3)
 
     def setUp(self):
-        self.glance = Glance('disk:file', self.sections())
+        self.glance = Glance('disk:file', self.sections(), **self.database)
         self.addCleanup(self.glance.stop)
 
     def sections(self, fast=None):
