@@ -41,7 +41,9 @@ void AgentCore::PostOrphanCommand(uint64_t session,
       const control::v1::AdoptFile& adopt = command.adopt_file();
       status = store->Hear(Generation::FromProto(adopt.heard()));
       if (status.ok()) {
-        status = store->AdoptFile(adopt.record());
+        status = store->AdoptFile(adopt.record(), adopt.keep_mode_and_group()
+                                                      ? AdoptedMode::kKept
+                                                      : AdoptedMode::kOfImages);
       }
     } else {
       const control::v1::QuarantineFile& file = command.quarantine_file();

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/store/file_place.h"
 #include "agent/store/slot_file.h"
 #include "common/generation.h"
 #include "predella/storage/v1/storage.pb.h"
@@ -39,6 +40,7 @@ class FenceFile {
   // Written on return, not synced.
   absl::Status Hear(const Generation& pair);
   absl::Status Sync();
+  std::shared_ptr<const FilePlace> place() const { return slots_->place(); }
 
  private:
   explicit FenceFile(std::unique_ptr<SlotFile> slots)

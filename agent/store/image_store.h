@@ -238,6 +238,10 @@ struct ProbeOutcome {
   bool ok() const { return write.ok() && read.ok(); }
 };
 
+// Of a file that is adopted: it gets mode and group of image files where that
+// can be, or nothing of it is changed.
+enum class AdoptedMode { kOfImages, kKept };
+
 // Thread-safe, per image id in the order of design part 4: publish and
 // removal of one id exclude each other. A call that would wait for one that is
 // stuck ends with UNAVAILABLE, MOUNT_STALLED, and has done nothing.
@@ -333,8 +337,10 @@ class ImageStore {
                                                int most) = 0;
   // Makes an image of a file without record, durably, when its bytes are those
   // of `record`: DATA_LOSS when they are not, and it stays as it is. All of it
-  // is read. An image of that generation already is synced and not read.
-  virtual absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) = 0;
+  // is read; one whose mode is kept need not be ours. An image of that
+  // generation already is synced and not read.
+  virtual absl::Status AdoptFile(const storage::v1::ReplicaRecord& record,
+                                 AdoptedMode mode) = 0;
 
   // Calls `entry` for everything here, in no particular order.
   virtual absl::Status List(

@@ -77,15 +77,18 @@ absl::Status ImageStoreImpl::CheckIdentity() {
   if (!found.ok() && !absl::IsNotFound(found.status())) {
     return found.status();
   }
-  const MutexLock lock(&label_mu_);
-  if (!found.ok() || found->mount_uid() != label_.mount_uid()) {
+  const MountLabel mine = label();
+  if (!found.ok() || found->mount_uid() != mine.mount_uid()) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
         found.ok() ? absl::StrCat(core_.fs->root(), " bears the label of ",
                                   found->mount_name(), " now, not of ",
-                                  label_.mount_name())
-                   : absl::StrCat("the label of ", label_.mount_name(), " in ",
+                                  mine.mount_name())
+                   : absl::StrCat("the label of ", mine.mount_name(), " in ",
                                   core_.fs->root(), " is gone"));
+  }
+  for (const auto& place : places_) {
+    RETURN_IF_ERROR(place->Check());
   }
   return absl::OkStatus();
 }

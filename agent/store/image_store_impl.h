@@ -20,6 +20,7 @@
 #include "agent/fs/file_system.h"
 #include "agent/fs/guarded_file_system.h"
 #include "agent/store/fence_file.h"
+#include "agent/store/file_place.h"
 #include "agent/store/image_check.h"
 #include "agent/store/image_store.h"
 #include "agent/store/store_core.h"
@@ -73,7 +74,8 @@ class ImageStoreImpl final : public ImageStore {
   absl::Status Quarantine(const Uuid& image_id,
                           const std::optional<Generation>& generation) override;
   absl::StatusOr<int> ExpireQuarantine(absl::Duration keep, int most) override;
-  absl::Status AdoptFile(const storage::v1::ReplicaRecord& record) override;
+  absl::Status AdoptFile(const storage::v1::ReplicaRecord& record,
+                         AdoptedMode mode) override;
   absl::Status List(
       const std::function<void(const ListEntry&)>& entry) override;
   absl::Status ListInflight(
@@ -115,7 +117,9 @@ class ImageStoreImpl final : public ImageStore {
   IdGenerator* const ids_;  // must outlive this
   std::atomic<bool> writable_again_{false};
   std::unique_ptr<FileLock> lock_;
-  std::optional<int64_t> mount_id_;  // constant once opened
+  // Constant once opened.
+  std::optional<int64_t> mount_id_;
+  std::vector<std::shared_ptr<const FilePlace>> places_;  // kept open
 
   Mutex label_mu_;
   storage::v1::MountLabel label_ ABSL_GUARDED_BY(label_mu_);

@@ -76,6 +76,8 @@ absl::Status SlotFile::Load() {
     opened = fs_->Open(path_, OpenMode::kRead);
   }
   ASSIGN_OR_RETURN(file_, std::move(opened));
+  ASSIGN_OR_RETURN(const FileInfo info, file_->Stat());
+  place_->Opened(info);
   if (!read_only_) {
     RETURN_IF_ERROR(file_->Datasync());
   }
@@ -167,6 +169,10 @@ absl::Status SlotFile::Sync() {
     return absl::OkStatus();
   }
   broken_ = file_->Datasync();
+  if (broken_.ok()) {
+    // Once it is synced: a removal before that took it along.
+    broken_ = place_->Check();
+  }
   if (broken_.ok()) {
     synced_slot_ = written_slot_;
   }

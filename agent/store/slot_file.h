@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/store/file_place.h"
 
 namespace predella::agent {
 
@@ -48,14 +49,17 @@ class SlotFile {
   // RESOURCE_EXHAUSTED, MOUNT_FULL when `content` exceeds capacity().
   absl::Status Write(absl::string_view content);
   // After a failure what the disk holds is unknown: the next Write opens the
-  // file again and reads what is really there.
+  // file again and reads what is really there. As FilePlace::Check, when the
+  // file is no longer at its path.
   absl::Status Sync();
+  std::shared_ptr<const FilePlace> place() const { return place_; }
   bool synced() const { return synced_slot_ == written_slot_; }
 
  private:
   SlotFile(FileSystem* fs, std::string path, int slots, int64_t slot_bytes)
       : fs_(fs),
         path_(std::move(path)),
+        place_(std::make_shared<FilePlace>(fs, path_)),
         slots_(slots),
         slot_bytes_(slot_bytes),
         written_slot_(slots - 1),
@@ -66,6 +70,7 @@ class SlotFile {
 
   FileSystem* const fs_;  // must outlive this
   const std::string path_;
+  const std::shared_ptr<FilePlace> place_;
   const int slots_;
   const int64_t slot_bytes_;
   std::unique_ptr<File> file_;

@@ -59,7 +59,8 @@ absl::Status NotPlain(const Uuid& image_id) {
 absl::Status SyncImage(FileSystem* fs, const Uuid& image_id) {
   for (const std::string& path :
        {layout::RecordPath(image_id), layout::ImagePath(image_id)}) {
-    ASSIGN_OR_RETURN(const auto file, fs->Open(path, OpenMode::kReadWrite));
+    // Enough for a sync, also of a file that nobody may write to.
+    ASSIGN_OR_RETURN(const auto file, fs->Open(path, OpenMode::kRead));
     if (const absl::Status synced = file->Datasync(); !synced.ok()) {
       return FailedSync(synced, absl::StrCat("the sync of ", path, " failed"));
     }
@@ -180,8 +181,8 @@ absl::StatusOr<int> ImageStoreImpl::ExpireQuarantine(absl::Duration keep,
   return static_cast<int>(old.size());
 }
 
-absl::Status ImageStoreImpl::AdoptFile(
-    const storage::v1::ReplicaRecord& record) {
+absl::Status ImageStoreImpl::AdoptFile(const storage::v1::ReplicaRecord& record,
+                                       AdoptedMode mode) {
   const PublishedImage image = ImageOf(record);
   const IdLock lock(&core_.locks, image.image_id);
   RETURN_IF_ERROR(lock.status());
@@ -209,8 +210,12 @@ absl::Status ImageStoreImpl::AdoptFile(
                                   " bytes, the image ", image.size_bytes));
   }
   const std::string path = layout::ImagePath(image.image_id);
-  ASSIGN_OR_RETURN(const auto file, fs->Open(path, OpenMode::kReadWrite));
-  // Whoever put it there may not have synced it. It has to belong to us.
+  // A moved file has to belong to us; of one that stays as it is reading is
+  // enough.
+  ASSIGN_OR_RETURN(const auto file, fs->Open(path, mode == AdoptedMode::kKept
+                                                       ? OpenMode::kRead
+                                                       : OpenMode::kReadWrite));
+  // Whoever put it there may not have synced it.
   if (const absl::Status synced = file->Datasync(); !synced.ok()) {
     return FailedSync(synced, "the sync of the moved file failed");
   }
@@ -222,8 +227,10 @@ absl::Status ImageStoreImpl::AdoptFile(
                      absl::StrCat("the file's checksum is ", absl::Hex(crc32c),
                                   ", the image's ", absl::Hex(image.crc32c)));
   }
-  LogIfError(file->SetOwnership(core_.options.file_mode, core_.group),
-             "the moved file keeps its owner and mode");
+  if (mode == AdoptedMode::kOfImages) {
+    LogIfError(file->SetOwnership(core_.options.file_mode, core_.group),
+               "the moved file keeps its owner and mode");
+  }
   storage::v1::ReplicaRecord written = record;
   written.set_table_block_bytes(kBlockBytes);
   ASSIGN_OR_RETURN(const std::string bytes, EncodeRecord(written, table));

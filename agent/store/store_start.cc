@@ -16,6 +16,7 @@
 
 #include "agent/fs/file_system.h"
 #include "agent/store/fence_file.h"
+#include "agent/store/file_place.h"
 #include "agent/store/files.h"
 #include "agent/store/image_store.h"
 #include "agent/store/image_store_impl.h"
@@ -72,6 +73,11 @@ absl::Status ImageStoreImpl::Start() {
   RETURN_IF_ERROR(CheckMemory(*label));
   mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
+  ASSIGN_OR_RETURN(const FileInfo locked, fs->Stat(layout::kLock));
+  const auto lock_place =
+      std::make_shared<FilePlace>(fs, std::string(layout::kLock));
+  lock_place->Opened(locked);
+  places_ = {lock_place};
   if (lock_->exclusive()) {
     guard_.AllowWrites();
   } else {
@@ -92,10 +98,12 @@ absl::Status ImageStoreImpl::Start() {
     const MutexLock lock(&fence_mu_);
     ASSIGN_OR_RETURN(fence_, FenceFile::Open(fs));
     core_.registry.Know(fence_->table());
+    places_.push_back(fence_->place());
   }
   {
     const MutexLock lock(&tombstone_mu_);
     ASSIGN_OR_RETURN(tombstones_, TombstoneFile::Open(fs));
+    places_.push_back(tombstones_->place());
     const MutexLock told(&told_mu_);
     told_ = tombstones_->content();
   }

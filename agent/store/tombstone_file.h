@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 
 #include "agent/fs/file_system.h"
+#include "agent/store/file_place.h"
 #include "agent/store/slot_file.h"
 #include "predella/storage/v1/storage.pb.h"
 
@@ -25,6 +26,7 @@ class TombstoneFile {
   absl::Status Store(const storage::v1::Tombstone& tombstone);
   absl::Status Drop(absl::Span<const storage::v1::Tombstone> tombstones);
   absl::Status StoreRoster(absl::Span<const storage::v1::RosterEntry> roster);
+  std::shared_ptr<const FilePlace> place() const { return slots_->place(); }
 
  private:
   explicit TombstoneFile(std::unique_ptr<SlotFile> slots)

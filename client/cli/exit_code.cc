@@ -42,7 +42,8 @@ constexpr Hint kHints[] = {
     {reason::kLeftoverPending,
      "a mount still holds a deleted image of this id; try again shortly"},
     {reason::kNoTombstoneCopy,
-     "no mount could note the deletion; repeat the command when one is back"},
+     "no mount could note the deletion; repeat the command when one is back, "
+     "or has room for it (predella cluster status)"},
     {reason::kChecksumMismatch,
      "predella image stat ID shows the mounts with its copies"},
     {reason::kAgentUnreachable,

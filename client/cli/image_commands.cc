@@ -9,6 +9,7 @@
 
 #include "client/cli/context.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/image_json.h"
 #include "client/cli/output.h"
 #include "client/cli/transfer.h"
 #include "common/errors.h"
@@ -84,26 +85,35 @@ absl::StatusOr<int> List(const ImageArguments& a, const Context& context) {
                                                 : v1::IMAGE_HEALTH_UNSPECIFIED);
   const bool json = context.format() == Format::kJson;
   ImageTable table(context.format() == Format::kWide, absl::Now(), context.out);
-  v1::ListImagesResponse all;
+  ImageJson text(context.out);
+  v1::ListImagesResponse some;
   while (true) {
     ASSIGN_OR_RETURN(std::optional<v1::Image> image, list.Next());
     if (!image.has_value()) {
       break;
     }
-    *all.add_images() = *std::move(image);
-    // A table shows what it has: a list of a million begins at once.
-    if (!json && all.images_size() == kRowsAtOnce) {
-      table.Print(all);
-      all.clear_images();
+    *some.add_images() = *std::move(image);
+    // What is there is shown: a list of a million begins at once.
+    if (some.images_size() == kRowsAtOnce) {
+      if (json) {
+        RETURN_IF_ERROR(text.Print(some));
+      } else {
+        table.Print(some);
+      }
+      some.clear_images();
     }
   }
+  if (json) {
+    RETURN_IF_ERROR(text.Print(some));
+    some.clear_images();
+  }
   for (const std::string& name : list.unreachable()) {
-    all.add_unreachable(name);
+    some.add_unreachable(name);
   }
   if (json) {
-    RETURN_IF_ERROR(PrintJson(all, context.out));
+    RETURN_IF_ERROR(text.Finish(some));
   } else {
-    table.Print(all);
+    table.Print(some);
   }
   return kExitDone;
 }

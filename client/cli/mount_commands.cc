@@ -169,7 +169,7 @@ absl::StatusOr<int> Confirm(const MountArguments& a, const Context& context) {
                        mount,
                        "predella cluster status says RECOVERING until it is");
   }
-  if (before.health() == v1::HEALTH_ABSENT) {
+  if (before.stale()) {
     return ReportMount(context, a.dry_run,
                        "the copy that is there is used at its agent's next try",
                        mount, "predella cluster status names what it lacks");

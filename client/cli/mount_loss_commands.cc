@@ -61,6 +61,17 @@ std::string CountAndBytes(int64_t count, int64_t bytes) {
                       FormatSize(bytes));
 }
 
+void PrintDeletes(const v1::ExplainImpactResponse& impact, std::ostream* out) {
+  const int64_t count = impact.only_delete_copy_count();
+  if (count > 0) {
+    *out << "noted nowhere else: " << count
+         << (count == 1 ? " delete that another mount has"
+                        : " deletes that other mounts have")
+         << " still to carry out; without it the index alone knows, until "
+            "another mount has noted it\n";
+  }
+}
+
 absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
   if (a.glance || !a.glance_conf.empty() || !a.glance_database.empty() ||
       !a.glance_exports.empty()) {
@@ -103,6 +114,7 @@ absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
                      << CountAndBytes(page.only_copy_count(),
                                       page.only_copy_bytes())
                      << "\n";
+        PrintDeletes(page, context.out);
       }
     }
     if (json) {
@@ -170,6 +182,7 @@ absl::Status PrintLoss(Client* client, const std::string& name,
                        const Context& context) {
   ASSIGN_OR_RETURN(const v1::ExplainImpactResponse impact,
                    FirstLost(client, name));
+  PrintDeletes(impact, context.out);
   if (impact.only_copy_count() == 0) {
     return absl::OkStatus();
   }

@@ -23,6 +23,12 @@ namespace {
 // Named in the text of a check; the rest is counted.
 constexpr size_t kMostNames = 5;
 
+// Of a mount's file of deletes. What is settled makes room long before.
+constexpr double kNearlyFull = 0.9;
+
+// The first copy of a delete is written while its client waits.
+constexpr absl::Duration kCopiesTake = absl::Seconds(30);
+
 }  // namespace
 
 void ClusterView::CheckIndex(v1::Cluster* cluster) const {
@@ -70,10 +76,56 @@ void ClusterView::CheckUnadopted(v1::Cluster* cluster) const {
                      FormatSize(files[0].size_bytes), " on ",
                      MountName(info.has_value() ? info->row.mount_name()
                                                 : "a mount that is gone")),
-        "the coordinator's log names all (image_not_adopted); put a good copy "
-        "of the record back, or keep the file, remove it from the mount and "
-        "store it again");
+        "the coordinator's log names all (image_not_adopted); one whose record "
+        "can be read again is taken in by the next listing; where it never "
+        "can, predella orphan adopt --read FILE takes the file in as it is, "
+        "and predella orphan rm puts it away");
   }
+}
+
+void ClusterView::CheckDeletes(v1::Cluster* cluster) const {
+  std::vector<std::string> full;
+  for (const Tombstones::Fullness& mount : tombstones_->Fullest()) {
+    const std::optional<MountInfo> info = deps_.registry->Find(mount.mount_uid);
+    if (mount.share >= kNearlyFull && info.has_value()) {
+      full.push_back(absl::StrCat(MountName(info->row.mount_name()), " (",
+                                  static_cast<int>(mount.share * 100), "%)"));
+    }
+  }
+  const int64_t unnoted = tombstones_->CountWithoutCopy(kCopiesTake);
+  if (full.empty() && unnoted == 0) {
+    return;
+  }
+  std::vector<std::string> awaited;
+  for (const auto& [uid, count] : tombstones_->Awaited()) {
+    const std::optional<MountInfo> info = deps_.registry->Find(uid);
+    if (info.has_value()) {
+      awaited.push_back(
+          absl::StrCat(MountName(info->row.mount_name()), " (", count, ")"));
+    }
+  }
+  if (unnoted > 0) {
+    AddCheck(cluster, "DELETES_NOT_COPIED", v1::CLUSTER_HEALTH_WARNING,
+             absl::StrCat(unnoted,
+                          " deletes are known to the index, and noted on no "
+                          "mount: if it were lost before they are carried out "
+                          "on ",
+                          absl::StrJoin(awaited, ", "),
+                          ", their images would be there again"),
+             "start an agent of any mount: they are noted on it by themselves");
+  }
+  if (full.empty()) {
+    return;
+  }
+  AddCheck(cluster, "DELETES_NEARLY_FULL", v1::CLUSTER_HEALTH_WARNING,
+           absl::StrCat("the files that keep deletes fill up on ",
+                        absl::StrJoin(full, ", "), ": deletes wait for ",
+                        absl::StrJoin(awaited, ", "),
+                        "; where they are full on every mount no image can be "
+                        "deleted"),
+           "start the agents of the mounts that are waited for; one that never "
+           "comes back is given up by predella mount retire NAME (--dry-run, "
+           "then --yes)");
 }
 
 void ClusterView::CheckConflicts(v1::Cluster* cluster) const {
@@ -123,7 +175,9 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
     const std::string reason = ReasonOf(agent.refusal);
     AddCheck(
         cluster, reason.empty() ? "AGENT_REFUSED" : reason,
-        v1::CLUSTER_HEALTH_ERROR,
+        // Whatever it would serve was given up.
+        reason == reason::kMountRetired ? v1::CLUSTER_HEALTH_WARNING
+                                        : v1::CLUSTER_HEALTH_ERROR,
         absl::StrCat(who, " is refused: ", agent.refusal.message()),
         reason == reason::kClusterMismatch
             ? std::string(
@@ -139,6 +193,9 @@ void ClusterView::CheckAgents(v1::Cluster* cluster) const {
                            "there is: predella mount confirm ",
                            hello.mount_name(),
                            ", and what it lacks is named as missing")
+        : reason == reason::kMountRetired
+            ? std::string("nothing is read or written there any more; its "
+                          "files stay as they are")
             : "put right what the message says; the agent tries again by "
               "itself");
   }

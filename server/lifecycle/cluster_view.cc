@@ -89,6 +89,7 @@ v1::Cluster ClusterView::Get() const {
   CheckIndex(&cluster);
   CheckRecovery(&cluster);
   CheckUnadopted(&cluster);
+  CheckDeletes(&cluster);
   CheckConflicts(&cluster);
   CheckAgents(&cluster);
   Counted counted;

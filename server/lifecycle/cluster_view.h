@@ -55,6 +55,7 @@ class ClusterView {
   void CheckIndex(v1::Cluster* cluster) const;
   void CheckRecovery(v1::Cluster* cluster) const;
   void CheckUnadopted(v1::Cluster* cluster) const;
+  void CheckDeletes(v1::Cluster* cluster) const;
   void CheckConflicts(v1::Cluster* cluster) const;
   void CheckAgents(v1::Cluster* cluster) const;
 

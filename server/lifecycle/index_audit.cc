@@ -330,6 +330,11 @@ Finding IndexAudit::OrphanFinding(const Orphan& orphan,
                   "look at the file, and store it again (predella "
                   "image put) where it is wanted; where it is not: ",
                   rm);
+  } else if (!orphan.refusal.empty()) {
+    finding.next_step = absl::StrCat(
+        "when it was last read: ", orphan.refusal, "; predella image stat ",
+        image, " says how the copies of the index are; ", adopt,
+        " reads it again; where this file is not wanted: ", rm);
   } else if (!CanBeReadElsewhere(orphan, **row)) {
     finding.next_step = absl::StrCat(
         "keep it: no copy that the index names can be read now, and this may "

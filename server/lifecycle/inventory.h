@@ -210,6 +210,10 @@ class Inventory {
       const Uuid& mount_uid, const control::v1::InventoryEntry& entry);
   absl::Status DropUnadopted(const std::function<bool(const Unadopted&)>& gone);
   // Those that the listing does not show any more, or whose id has a row.
+  // Takes those in whose records can be read by now, as RECOVERING would have,
+  // and out of what the listing calls orphans.
+  absl::Status AdoptReturned(const Uuid& mount_uid,
+                             ListingAudit::Result* result);
   absl::Status DropSettledUnadopted(const Uuid& mount_uid,
                                     const ListingAudit::Result& result);
   bool GivenUp(const Unadopted& file) const;

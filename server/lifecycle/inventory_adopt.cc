@@ -59,6 +59,9 @@ absl::Status Inventory::TakeBatch(
   for (int i = 0; i < kMaxCommitTries; ++i) {
     std::vector<storage::v1::ReplicaRecord> adopt;
     for (const storage::v1::ReplicaRecord& record : records) {
+      if (!trust_->recovering()) {
+        break;
+      }
       ASSIGN_OR_RETURN(const Verdict verdict, Judge(mount_uid, record));
       if (verdict == Verdict::kAdopt) {
         adopt.push_back(record);
@@ -80,7 +83,7 @@ absl::StatusOr<Inventory::Verdict> Inventory::Judge(
     const Uuid& mount_uid, const storage::v1::ReplicaRecord& record) {
   const Uuid image_id = Uuid::FromBytesOrNone(record.image_id());
   const Generation generation = Generation::FromProto(record.generation());
-  if (!trust_->recovering() || image_id.none() || generation.none()) {
+  if (image_id.none() || generation.none()) {
     return Verdict::kNothing;
   }
   if (tombstones_->Covers(image_id, generation)) {

@@ -232,11 +232,12 @@ void Inventory::FinishAudit(const Uuid& mount_uid,
       trust_->recovering() ? absl::CancelledError("RECOVERING began")
                            : audit->Finish();
   // What was not adopted stays named while it is there and unknown.
-  if (const absl::Status dropped =
-          result.ok() ? DropSettledUnadopted(mount_uid, *result)
-                      : absl::OkStatus();
-      !dropped.ok()) {
-    result = dropped;
+  if (result.ok()) {
+    absl::Status settled = AdoptReturned(mount_uid, &*result);
+    settled.Update(DropSettledUnadopted(mount_uid, *result));
+    if (!settled.ok()) {
+      result = settled;
+    }
   }
   bool notify = false;
   {
@@ -282,13 +283,16 @@ void Inventory::KeepLocked(const Uuid& mount_uid, Listing* listing,
   Audited& audited = audited_[mount_uid];
   // A stranger whose bytes were read once is not read again at every rescan;
   // whoever asks for a listing wants to know anew.
-  if (audited.session == listing->session && !listing->asked) {
-    for (auto& [image_id, orphan] : result.orphans) {
-      const auto it = audited.orphans.find(image_id);
-      if (it != audited.orphans.end() && it->second.refused &&
-          SameFile(it->second, orphan)) {
-        orphan = it->second;
-      }
+  for (auto& [image_id, orphan] : result.orphans) {
+    const auto it = audited.orphans.find(image_id);
+    if (it == audited.orphans.end() || !SameFile(it->second, orphan)) {
+      continue;
+    }
+    if (it->second.refused && audited.session == listing->session &&
+        !listing->asked) {
+      orphan = it->second;
+    } else {
+      orphan.refusal = it->second.refusal;
     }
   }
   audited.number = listing->number;

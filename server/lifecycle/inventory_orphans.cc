@@ -68,6 +68,7 @@ void Inventory::RefuseOrphan(const Uuid& mount_uid, const Uuid& image_id,
   const auto it = mount->second.orphans.find(image_id);
   if (it != mount->second.orphans.end()) {
     it->second.refused = true;
+    it->second.refusal = detail;
     it->second.detail = std::move(detail);
   }
 }

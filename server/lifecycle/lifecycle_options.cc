@@ -20,6 +20,14 @@ absl::Status CheckWritable(const PlacementIndex& index) {
                                 error, "; reads go on"));
 }
 
+absl::Status RetiredError(const std::string& mount_name) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, reason::kMountRetired,
+                   absl::StrCat(mount_name,
+                                " was retired: stop its agent, and take it out "
+                                "of the configuration"),
+                   {{"mount", mount_name}});
+}
+
 absl::Status TooManyConflicts(absl::string_view what) {
   return MakeError(absl::StatusCode::kAborted, reason::kCommitConflict,
                    absl::StrCat(what, " was changed by others at each of ",

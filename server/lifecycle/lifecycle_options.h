@@ -2,6 +2,7 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_OPTIONS_H_
 #define PREDELLA_SERVER_LIFECYCLE_LIFECYCLE_OPTIONS_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/time/time.h"
@@ -26,6 +27,8 @@ struct LifecycleOptions {
   // delete, at most so many are kept: a mount's slot holds some 45,000 copies,
   // and where all are full no delete is acknowledged.
   int tombstones_waiting_most = 20000;
+  // What a mount's file of deletes holds (agent/store/layout.h).
+  int64_t tombstone_slot_bytes = int64_t{1998} << 10;
   absl::Duration read_capability_ttl = absl::Minutes(10);
   absl::Duration heartbeat_interval = absl::Seconds(2);
   // For one command to one agent while a client waits.
@@ -63,6 +66,10 @@ inline constexpr int kMaxCommitTries = 16;
 
 // UNAVAILABLE, INDEX_READ_ONLY while the index takes no writes.
 absl::Status CheckWritable(const PlacementIndex& index);
+
+// FAILED_PRECONDITION, MOUNT_RETIRED, for the agent of a mount that was given
+// up.
+absl::Status RetiredError(const std::string& mount_name);
 
 // ABORTED, COMMIT_CONFLICT: the rows changed at every try.
 absl::Status TooManyConflicts(absl::string_view what);

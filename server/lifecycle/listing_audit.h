@@ -42,6 +42,8 @@ struct Orphan {
   std::string detail;
   // Its bytes were looked at, and are not those of the image it might be.
   bool refused = false;
+  // Why, when it was last read; also where a later listing asks anew.
+  std::string refusal;
 };
 
 // What a listing showed otherwise than the rows of the index say. With it, and

@@ -43,7 +43,8 @@ std::string EndedExcuse(const storage::v1::MountRow& old, int64_t now_us) {
 MountAdmin::MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
                        TrustKeeper* trust, Reaper* reaper, Inventory* inventory,
                        ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
-                       AgentWatch* watch, StaleMounts* stale)
+                       AgentWatch* watch, StaleMounts* stale,
+                       Tombstones* tombstones)
     : deps_(deps),
       commands_(commands),
       trust_(trust),
@@ -53,7 +54,8 @@ MountAdmin::MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
       changed_(changed),
       gate_(gate),
       watch_(watch),
-      stale_(stale) {}
+      stale_(stale),
+      tombstones_(tombstones) {}
 
 absl::StatusOr<MountInfo> MountAdmin::Find(const std::string& name) {
   ASSIGN_OR_RETURN(const std::string bare, ParseMountName(name));
@@ -73,6 +75,7 @@ v1::Mount MountAdmin::ToApi(const MountInfo& info) {
       ToApiMount(info, deps_.index->mount_totals(uid), reaper_->PendingOn(uid));
   mount.set_fault_count(deps_.index->fault_count(uid));
   mount.set_orphan_count(inventory_->OrphanCount(uid));
+  mount.set_stale(stale_->Refused(uid) || stale_->Accepted(uid));
   if (auto scrub = scrubs_->View(info); scrub.has_value()) {
     *mount.mutable_scrub() = *std::move(scrub);
   }

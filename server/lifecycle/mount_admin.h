@@ -23,6 +23,7 @@
 #include "server/lifecycle/reaper.h"
 #include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/stale_mounts.h"
+#include "server/lifecycle/tombstones.h"
 #include "server/lifecycle/trust_keeper.h"
 
 namespace predella::server {
@@ -34,7 +35,7 @@ class MountAdmin {
   MountAdmin(const LifecycleDeps& deps, AgentCommands* commands,
              TrustKeeper* trust, Reaper* reaper, Inventory* inventory,
              ScrubKeeper* scrubs, Notifier* changed, MountGate* gate,
-             AgentWatch* watch, StaleMounts* stale);
+             AgentWatch* watch, StaleMounts* stale, Tombstones* tombstones);
 
   absl::StatusOr<v1::Mount> Get(const v1::GetMountRequest& request);
   absl::StatusOr<v1::ListMountsResponse> List(
@@ -132,6 +133,7 @@ class MountAdmin {
   MountGate* const gate_;
   AgentWatch* const watch_;
   StaleMounts* const stale_;
+  Tombstones* const tombstones_;
 };
 
 }  // namespace predella::server

@@ -137,6 +137,7 @@ absl::StatusOr<v1::ExplainImpactResponse> MountAdmin::ExplainImpact(
   const KnownMounts mounts(*deps_.registry);
   v1::ExplainImpactResponse response;
   RETURN_IF_ERROR(Count(asked, *deps_.index, mounts, &response));
+  response.set_only_delete_copy_count(tombstones_->CountOnlyOn(asked));
   // On the first page, and few: beside the images of the page.
   RETURN_IF_ERROR(AddKept(asked, *deps_.index, mounts,
                           request.page_token().empty(), &response));

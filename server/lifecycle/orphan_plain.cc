@@ -155,6 +155,7 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
   *command.mutable_adopt_file()->mutable_record() = record;
   *command.mutable_adopt_file()->mutable_heard() =
       deps_.index->synced_pair().ToProto();
+  command.mutable_adopt_file()->set_keep_mode_and_group(true);
   // The answer may not block the thread that delivers it.
   commands_->CallAsync(
       mount_uid, std::move(command),

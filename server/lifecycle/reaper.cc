@@ -240,13 +240,7 @@ void Reaper::SettleRetired() {
     }
     // Then nothing is left to tell it; one whose disk is gone never answers.
     if (!waits || CountsAsDegraded(info.health)) {
-      commands_->LetGo(
-          uid, MakeError(absl::StatusCode::kFailedPrecondition,
-                         reason::kMountRetired,
-                         absl::StrCat(MountName(info.row.mount_name()),
-                                      " was retired: stop its agent, and take "
-                                      "it out of the configuration"),
-                         {{"mount", MountName(info.row.mount_name())}}));
+      commands_->LetGo(uid, RetiredError(MountName(info.row.mount_name())));
     }
   }
 }

@@ -48,6 +48,12 @@ absl::Status NameMismatch(const std::string& name, const std::string& bound,
 // Whether a name and an identity may go together.
 absl::Status CheckBinding(const MountRegistry& registry,
                           const std::string& name, const Uuid& uid) {
+  const std::optional<MountInfo> known =
+      uid.none() ? std::nullopt : registry.Find(uid);
+  if (known.has_value() &&
+      known->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+    return RetiredError(MountName(known->row.mount_name()));
+  }
   const std::optional<MountInfo> named = registry.FindByName(name);
   if (named.has_value()) {
     const Uuid bound = Uuid::FromBytesOrNone(named->row.mount_uid());
@@ -66,8 +72,6 @@ absl::Status CheckBinding(const MountRegistry& registry,
       return IdentityMismatch(name, bound, uid);
     }
   }
-  const std::optional<MountInfo> known =
-      uid.none() ? std::nullopt : registry.Find(uid);
   if (known.has_value() && known->row.mount_name() != name) {
     return NameMismatch(name, known->row.mount_name(), uid);
   }

@@ -56,6 +56,7 @@ absl::Status Tombstones::Load() {
   MutexLock lock(&mu_);
   entries_ = std::move(loaded);
   pending_on_.clear();
+  copy_bytes_.clear();
   for (const auto& [key, entry] : entries_) {
     List(key, entry.row);
   }
@@ -93,6 +94,9 @@ void Tombstones::List(const Key& key, const storage::v1::TombstoneRow& row) {
   for (const std::string& uid : row.pending_mount_uids()) {
     pending_on_[uid].insert(key);
   }
+  for (const std::string& uid : row.copy_mount_uids()) {
+    copy_bytes_[uid] += CopyBytes(row);
+  }
 }
 
 void Tombstones::Unlist(const Key& key, const storage::v1::TombstoneRow& row) {
@@ -101,6 +105,9 @@ void Tombstones::Unlist(const Key& key, const storage::v1::TombstoneRow& row) {
     if (it != pending_on_.end()) {
       it->second.erase(key);
     }
+  }
+  for (const std::string& uid : row.copy_mount_uids()) {
+    copy_bytes_[uid] -= CopyBytes(row);
   }
 }
 

@@ -123,12 +123,32 @@ class Tombstones {
   // Second copies, settling, and forgetting: what was settled long ago, once
   // every mount was listed since the delete. Of those that wait for a listing
   // alone the oldest are forgotten where they are too many for the mounts'
-  // slots. `may_settle`: not in RECOVERING and no mount is unconfirmed.
+  // slots. Where a mount's file of deletes fills up, copies of what is settled
+  // make room (docs/adr/0026).
+  // `may_settle`: not in RECOVERING and no mount is unconfirmed.
   void Tick(bool may_settle);
+
+  // How full the mounts' files of deletes are, as far as the index knows.
+  struct Fullness {
+    Uuid mount_uid;
+    int64_t copy_bytes = 0;
+    double share = 0;  // of what the file holds
+  };
+  // Fullest first; those that were given up are not there.
+  std::vector<Fullness> Fullest() const;
+  // Deletes that other mounts have still to confirm, and of which none but
+  // `mounts` holds a copy.
+  int64_t CountOnlyOn(const std::set<Uuid>& mounts) const;
+  // Those of longer ago than that, of which no mount holds a copy.
+  int64_t CountWithoutCopy(absl::Duration age) const;
+  // By the mounts whose confirmation is awaited; most first.
+  std::vector<std::pair<Uuid, int64_t>> Awaited() const;
 
  private:
   using Key = std::pair<std::string, std::string>;  // image, generation
   static Key KeyOf(const storage::v1::TombstoneRow& row);
+  // In one command to one mount.
+  static constexpr size_t kMostDropsAtOnce = 500;
 
   // Reads the row, lets `change` edit it (false: nothing to do), commits.
   absl::Status Update(
@@ -158,12 +178,28 @@ class Tombstones {
     Uuid uid;
     bool attached = false;
     bool writes = false;
+    int64_t copy_bytes = 0;
   };
   std::vector<CopyPlace> CopyPlaces() const;
   static int CountCopies(const storage::v1::TombstoneRow& row,
                          const std::vector<CopyPlace>& places);
+  // None whose file holds that many bytes of copies.
   static std::vector<Uuid> CopyTargets(const storage::v1::TombstoneRow& row,
-                                       const std::vector<CopyPlace>& places);
+                                       const std::vector<CopyPlace>& places,
+                                       int64_t below_bytes = INT64_MAX);
+  // As CopyTargets, but for one that is settled none whose file fills up.
+  std::vector<Uuid> SecondTargets(const storage::v1::TombstoneRow& row,
+                                  const std::vector<CopyPlace>& places) const;
+  // On the mount, oldest first, whose total is `bytes` or a little more.
+  std::vector<TombstoneEntry> OldestSettledOn(
+      const Uuid& mount_uid, int64_t bytes,
+      const std::function<bool(const TombstoneEntry&)>& want) const;
+  // Drops copies of settled ones where a mount's file fills up: second ones
+  // first, and then the oldest.
+  void MakeRoom(const std::set<Key>& leaving);
+  // On the mount, then in the rows. False: the mount is away, or refuses.
+  bool DropCopies(const Uuid& mount_uid,
+                  const std::vector<TombstoneEntry>& entries);
   void SendSecondCopies(const std::set<Key>& leaving);
   bool SendSecondCopy(const storage::v1::TombstoneRow& row,
                       const std::vector<CopyPlace>& places);
@@ -191,6 +227,7 @@ class Tombstones {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::map<Key, TombstoneEntry> entries_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::set<Key>> pending_on_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, int64_t> copy_bytes_ ABSL_GUARDED_BY(mu_);
   // A second copy that is wanted: candidates asked so far, and when the next
   // one is.
   struct SecondCopy {
@@ -202,6 +239,9 @@ class Tombstones {
 
 // As a command's or a report's message has it.
 storage::v1::Tombstone ToCopy(const storage::v1::TombstoneRow& row);
+// What its copy takes of a mount's file.
+int64_t CopyBytes(const storage::v1::TombstoneRow& row);
+bool HoldsCopy(const storage::v1::TombstoneRow& row, const Uuid& mount_uid);
 
 }  // namespace predella::server
 

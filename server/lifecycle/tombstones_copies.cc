@@ -23,11 +23,6 @@ constexpr size_t kRowsPerCommit = 500;
 // Then another mount is asked; the first may still do it.
 constexpr absl::Duration kSecondCopyTimeout = absl::Seconds(30);
 
-bool HoldsTombstone(const storage::v1::TombstoneRow& row, const Uuid& uid) {
-  const auto& uids = row.copy_mount_uids();
-  return std::find(uids.begin(), uids.end(), uid.bytes()) != uids.end();
-}
-
 bool TakeOutOf(storage::v1::TombstoneRow* row, const Uuid& uid) {
   auto* copies = row->mutable_copy_mount_uids();
   const auto end = std::remove(copies->begin(), copies->end(), uid.bytes());
@@ -42,7 +37,7 @@ absl::Status Tombstones::RecordCopy(const storage::v1::Tombstone& tombstone,
                                     const Uuid& mount_uid) {
   return Update(Uuid::FromBytesOrNone(tombstone.image_id()),
                 tombstone.generation(), [&](storage::v1::TombstoneRow* row) {
-                  if (HoldsTombstone(*row, mount_uid)) {
+                  if (HoldsCopy(*row, mount_uid)) {
                     return false;
                   }
                   row->add_copy_mount_uids(mount_uid.bytes());
@@ -61,17 +56,22 @@ std::vector<Tombstones::CopyPlace> Tombstones::CopyPlaces() const {
     const Uuid uid = Uuid::FromBytesOrNone(info.row.mount_uid());
     out.push_back(
         {uid, commands_->AttachedSession(uid) != 0,
-         info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW});
+         info.health == v1::HEALTH_ONLINE || info.health == v1::HEALTH_SLOW,
+         0});
+  }
+  MutexLock lock(&mu_);
+  for (CopyPlace& place : out) {
+    const auto it = copy_bytes_.find(place.uid.bytes());
+    place.copy_bytes = it == copy_bytes_.end() ? 0 : it->second;
   }
   return out;
 }
 
 int Tombstones::CountCopies(const storage::v1::TombstoneRow& row,
                             const std::vector<CopyPlace>& places) {
-  return static_cast<int>(std::count_if(places.begin(), places.end(),
-                                        [&row](const CopyPlace& place) {
-                                          return HoldsTombstone(row, place.uid);
-                                        }));
+  return static_cast<int>(std::count_if(
+      places.begin(), places.end(),
+      [&row](const CopyPlace& place) { return HoldsCopy(row, place.uid); }));
 }
 
 bool Tombstones::HasCopy(const storage::v1::TombstoneRow& row) const {
@@ -79,12 +79,13 @@ bool Tombstones::HasCopy(const storage::v1::TombstoneRow& row) const {
 }
 
 // Those that hold the file come first: their copy also survives with it.
-std::vector<Uuid> Tombstones::CopyTargets(
-    const storage::v1::TombstoneRow& row,
-    const std::vector<CopyPlace>& places) {
+std::vector<Uuid> Tombstones::CopyTargets(const storage::v1::TombstoneRow& row,
+                                          const std::vector<CopyPlace>& places,
+                                          int64_t below_bytes) {
   std::vector<std::pair<int, Uuid>> ranked;
   for (const CopyPlace& place : places) {
-    if (!place.attached || HoldsTombstone(row, place.uid)) {
+    if (!place.attached || HoldsCopy(row, place.uid) ||
+        place.copy_bytes >= below_bytes) {
       continue;
     }
     const auto& pending = row.pending_mount_uids();
@@ -114,6 +115,7 @@ absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
   control::v1::Command command;
   *command.mutable_store_tombstone()->mutable_tombstone() = ToCopy(row);
   std::string last = "no agent is attached";
+  bool full = false;
   while (true) {
     const int64_t seen = changed_->version();
     for (const Uuid& uid : CopyTargets(row, CopyPlaces())) {
@@ -136,6 +138,7 @@ absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
         continue;
       }
       last = std::string(result.status().message());
+      full = HasReason(result.status(), reason::kMountFull);
     }
     const absl::Duration left = time_left();
     if (left <= absl::ZeroDuration() || !changed_->WaitPast(seen, left)) {
@@ -148,8 +151,12 @@ absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
       absl::StrCat("the delete of ", image,
                    " is written in the index but on no mount within ",
                    absl::FormatDuration(wait), " (", last,
-                   "); repeat it when a mount's agent is there, NOT_FOUND "
-                   "then says that it is done"),
+                   full ? "); the mounts have no room for more deletes that "
+                          "wait for a mount which is away: predella cluster "
+                          "status names it; repeat the delete when that is "
+                          "there, or given up"
+                        : "); repeat it when a mount's agent is there, "
+                          "NOT_FOUND then says that it is done"),
       {{"image", image}});
 }
 
@@ -159,7 +166,7 @@ void Tombstones::SendSecondCopies(const std::set<Key>& leaving) {
       Select([&](const TombstoneEntry& entry) {
         return leaving.count(KeyOf(entry.row)) == 0 &&
                CountCopies(entry.row, places) < kCopiesWanted &&
-               !CopyTargets(entry.row, places).empty();
+               !SecondTargets(entry.row, places).empty();
       });
   int sent = 0;
   for (const TombstoneEntry& entry : thin) {
@@ -173,7 +180,7 @@ void Tombstones::SendSecondCopies(const std::set<Key>& leaving) {
 // False: one is under way.
 bool Tombstones::SendSecondCopy(const storage::v1::TombstoneRow& row,
                                 const std::vector<CopyPlace>& places) {
-  const std::vector<Uuid> targets = CopyTargets(row, places);
+  const std::vector<Uuid> targets = SecondTargets(row, places);
   const absl::Duration now = deps_.clock->Boot();
   Uuid target;
   {
@@ -221,7 +228,7 @@ absl::Status Tombstones::TakeOutLost(
   }
   const std::vector<TombstoneEntry> lost =
       Select([&](const TombstoneEntry& entry) {
-        return HoldsTombstone(entry.row, mount_uid) &&
+        return HoldsCopy(entry.row, mount_uid) &&
                brought.count(KeyOf(entry.row)) == 0;
       });
   if (lost.empty()) {

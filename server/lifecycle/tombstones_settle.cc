@@ -11,11 +11,6 @@
 #include "server/lifecycle/tombstones.h"
 
 namespace predella::server {
-namespace {
-
-constexpr size_t kDropsPerCommand = 500;
-
-}  // namespace
 
 // Copies are dropped before the row, so a forgotten tombstone never comes back
 // from a mount that was there.
@@ -24,7 +19,7 @@ void Tombstones::Forget(const std::vector<TombstoneEntry>& settled) {
   for (const TombstoneEntry& entry : settled) {
     for (const std::string& uid : entry.row.copy_mount_uids()) {
       auto& list = by_mount[Uuid::FromBytesOrNone(uid)];
-      if (list.size() < kDropsPerCommand) {
+      if (list.size() < kMostDropsAtOnce) {
         list.push_back(entry);
       }
     }
@@ -43,25 +38,8 @@ void Tombstones::Forget(const std::vector<TombstoneEntry>& settled) {
       }
     }
   }
-  for (const auto& entry_of_mount : by_mount) {
-    const Uuid& uid = entry_of_mount.first;
-    const std::vector<TombstoneEntry>& list = entry_of_mount.second;
-    const std::optional<MountInfo> info = deps_.registry->Find(uid);
-    const bool retired =
-        !info.has_value() ||
-        info->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED;
-    if (!retired) {
-      control::v1::Command command;
-      for (const TombstoneEntry& entry : list) {
-        *command.mutable_drop_tombstones()->add_tombstones() =
-            ToCopy(entry.row);
-      }
-      if (!commands_->Call(uid, command, deps_.options.command_timeout, {})
-               .ok()) {
-        continue;  // away or refusing: a later tick asks again
-      }
-    }
-    LogIfError(TakeOut(uid, list), "the next tick drops the copies again");
+  for (const auto& [uid, list] : by_mount) {
+    DropCopies(uid, list);  // where that fails, a later tick asks again
   }
 }
 
@@ -153,6 +131,7 @@ void Tombstones::Tick(bool may_settle) {
   }
   SendSecondCopies(keys);
   if (may_settle) {
+    MakeRoom(keys);
     Settle();
     Forget(leaving);
   }

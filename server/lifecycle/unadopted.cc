@@ -142,6 +142,35 @@ absl::Status Inventory::DropUnadopted(
   return absl::OkStatus();
 }
 
+absl::Status Inventory::AdoptReturned(const Uuid& mount_uid,
+                                      ListingAudit::Result* result) {
+  std::vector<storage::v1::ReplicaRecord> returned;
+  for (const Unadopted& file : ListUnadopted()) {
+    const auto it = result->orphans.find(file.image_id);
+    if (file.mount_uid == mount_uid && it != result->orphans.end() &&
+        it->second.record.has_value()) {
+      returned.push_back(*it->second.record);
+    }
+  }
+  if (returned.empty()) {
+    return absl::OkStatus();
+  }
+  // As TakeBatch.
+  const MountGate::Adding adding(tombstones_->adopting(), Uuid());
+  std::vector<storage::v1::ReplicaRecord> adopt;
+  for (const storage::v1::ReplicaRecord& record : returned) {
+    ASSIGN_OR_RETURN(const Verdict verdict, Judge(mount_uid, record));
+    if (verdict == Verdict::kAdopt) {
+      adopt.push_back(record);
+    }
+  }
+  RETURN_IF_ERROR(Adopt(mount_uid, adopt));
+  for (const storage::v1::ReplicaRecord& record : adopt) {
+    result->orphans.erase(Uuid::FromBytesOrNone(record.image_id()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Inventory::DropSettledUnadopted(
     const Uuid& mount_uid, const ListingAudit::Result& result) {
   return DropUnadopted([&](const Unadopted& file) {

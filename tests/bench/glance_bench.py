@@ -1,5 +1,8 @@
 """The driver beside Glance's filesystem store, in the same directories and the
-same run: through glance_store alone, and through a real glance-api.
+same run: through glance_store alone (driver), through a real glance-api (api), and
+the ways to an image's bytes (reads): a plain read in pieces of 64 KiB, the open
+file, gRPC. Nobody looks at the bytes there, as whoever hashes them is slower than
+any of these; --glance-reads gives each piece to md5.
 
 Rounds are shuffled; a ratio is that of the speeds in one round. The stock store
 syncs nothing: its uploads are also compared with the time that an fdatasync of
@@ -10,6 +13,7 @@ PREDELLA_UWSGI names the uwsgi of a virtual environment.
 """
 import argparse
 import concurrent.futures
+import hashlib
 import http.client
 import json
 import os
@@ -35,6 +39,7 @@ from cluster import Cluster  # noqa: E402
 MIB = 1 << 20
 CHUNK = 64 << 10  # what a WSGI server gives at once
 STORES = ('predella', 'stock')
+PARTS = ('driver', 'reads', 'api')
 SYNCED = 'stock and fdatasync'
 BLOCK = random.Random(1).randbytes(16 * MIB)
 
@@ -88,6 +93,9 @@ class Drivers:
         assert written == size, (store, written)
         self.locations[image] = environment.where(self.conf, url, store)
         return image
+
+    def open(self, store, image):
+        return self.stores[store].get(self.locations[image])[0]
 
     def get(self, store, image):
         data, size = self.stores[store].get(self.locations[image])
@@ -224,21 +232,74 @@ def measure(title, through, size, rounds, times=4):
         order = list(STORES)
         shuffle.shuffle(order)
         one_round(through, size, times, samples, order)
-    return [row(f'{title}: {work}', reference, samples.speed[work],
-                samples.cpu[work])
+    return [row(f'{title}: {work}', 'predella', reference,
+                samples.speed[work], samples.cpu[work])
             for work in works for reference in ('stock', SYNCED)
             if samples.speed[work][reference]]
 
 
-def row(work, reference, speed, cpu):
-    ours, theirs = speed['predella'], speed[reference]
+def plain(path):
+    with open(path, 'rb', buffering=0) as stream:
+        while piece := stream.read(CHUNK):
+            yield piece
+
+
+def measure_reads(drivers, endpoint, size, rounds, with_md5):
+    """Each way to the bytes of one image, warm, beside the stock store's."""
+    images = {store: drivers.add(store, size) for store in STORES}
+    # Two stores of one endpoint are refused: the other way has a turn of its
+    # own.
+    conf, other = environment.make_stores(
+        grpc={'type': 'predella', 'predella_endpoint': endpoint,
+              'predella_local_reads': 'never'})
+    location = drivers.locations[images['predella']]
+    path = next(path for path in (
+        os.path.join(directory, images['stock'])
+        for directory in drivers.directories) if os.path.exists(path))
+    by_grpc = environment.where(conf, location.get_store_uri(), 'grpc')
+    ways = {
+        'stock': lambda: drivers.open('stock', images['stock']),
+        'plain read': lambda: plain(path),
+        'open file': lambda: drivers.open('predella', images['predella']),
+        'gRPC': lambda: other['grpc'].get(by_grpc)[0],
+    }
+    speed, cpu = ({way: [] for way in ways} for _ in range(2))
+
+    def read(way):
+        digest = hashlib.md5()
+        got = 0
+        for piece in ways[way]():
+            got += len(piece)
+            if with_md5:
+                digest.update(piece)
+        assert got == size, (way, got)
+
+    shuffle = random.Random(size)
+    order = list(ways)
+    for way in order:  # warms up
+        read(way)
+    for _ in range(rounds):
+        shuffle.shuffle(order)
+        for way in order:
+            used = drivers.cpu()
+            took, _ = timed(lambda: read(way))
+            speed[way].append(size / took)
+            cpu[way].append((drivers.cpu() - used) / (size / (1 << 30)))
+    for store, image in images.items():
+        drivers.delete(store, image)
+    return [row(f'reads: {way}', way, 'stock', speed, cpu)
+            for way in ways if way != 'stock']
+
+
+def row(work, name, reference, speed, cpu):
+    ours, theirs = speed[name], speed[reference]
     ratios = [a / b for a, b in zip(ours, theirs)]
     out = {'work': f'{work} / {reference}', 'reference': reference,
            'speed': statistics.median(ours),
            'reference_speed': statistics.median(theirs),
            'ratio': statistics.median(ratios),
            'lowest': min(ratios), 'highest': max(ratios),
-           'cpu': statistics.median(cpu['predella']),
+           'cpu': statistics.median(cpu[name]),
            'reference_cpu': statistics.median(cpu['stock'])}
     print(f'{work:32} {out["speed"] / 1e6:6.0f} MB/s   {reference:20} '
           f'{out["reference_speed"] / 1e6:6.0f} MB/s   {out["ratio"]:.2f}'
@@ -248,7 +309,8 @@ def row(work, reference, speed, cpu):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--dir', default='/tmp',
                         help='on the file system that is measured')
     parser.add_argument('--mib', type=int, default=1024,
@@ -256,6 +318,10 @@ def main():
     parser.add_argument('--api-mib', type=int, default=300,
                         help='of an image, through a glance-api')
     parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--only', choices=PARTS, action='append',
+                        help='a part; may be given again (all)')
+    parser.add_argument('--glance-reads', action='store_true',
+                        help='of the reads: each piece is also given to md5')
     parser.add_argument('--json')
     args = parser.parse_args()
     top = tempfile.mkdtemp(prefix='glance-bench-',
@@ -263,14 +329,21 @@ def main():
     directories = [os.path.join(top, f'store-{i}') for i in (1, 2, 3)]
     cluster = Cluster((100, 100, 100), directories)
     through = None
+    parts = args.only or PARTS
     print(f'load {" ".join(f"{one:.1f}" for one in os.getloadavg())}')
     try:
         cluster.start()
-        rows = measure('driver', Drivers(cluster, directories),
-                       args.mib * MIB, args.rounds)
-        through = Api(cluster, directories)
-        rows += measure('glance-api', through, args.api_mib * MIB,
-                        args.rounds)
+        rows = []
+        drivers = Drivers(cluster, directories)
+        if 'driver' in parts:
+            rows += measure('driver', drivers, args.mib * MIB, args.rounds)
+        if 'reads' in parts:
+            rows += measure_reads(drivers, cluster.endpoint, args.mib * MIB,
+                                  args.rounds, args.glance_reads)
+        if 'api' in parts:
+            through = Api(cluster, directories)
+            rows += measure('glance-api', through, args.api_mib * MIB,
+                            args.rounds)
     finally:
         if through is not None:
             through.stop()

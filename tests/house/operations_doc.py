@@ -15,7 +15,7 @@ CODES = (re.compile(r'\bAddCheck\(\s*&?cluster,\s*"([A-Z_]+)"'),
          re.compile(r'\{v1::HEALTH_[A-Z_]+,\s*"([A-Z_]+)"'))
 # Refusals of agents become checks under their reason.
 REFUSALS = ('MOUNT_IDENTITY_MISMATCH', 'CLUSTER_MISMATCH', 'MOUNT_IN_USE',
-            'MOUNT_STALE', 'STALE_EPOCH', 'AGENT_REFUSED')
+            'MOUNT_STALE', 'MOUNT_RETIRED', 'STALE_EPOCH', 'AGENT_REFUSED')
 # The kind of an event is given to set_kind() as a literal. These files hand it
 # on, by functions with the kind as the argument of that place (from 0).
 LITERAL = re.compile(r'\bset_kind\("([a-z_]+)"\)')

@@ -140,10 +140,13 @@ class AdoptTest(unittest.TestCase):
         self.assertEqual(data, self.cluster.get(image))
 
     @unittest.skipUnless(os.geteuid() == 0, 'needs root')
-    def test_files_of_another_user_are_left(self):
-        """An agent runs as Glance's user, and what is not its own stays."""
+    def test_files_of_another_user(self):
+        """What the agent may not read is left; what it may is taken in, and
+        stays that user's."""
         nobody = 65534
-        (theirs, _), (own, data), *_ = self.data.items()
+        (theirs, _), (own, data), (shown, more), *_ = self.data.items()
+        os.chmod(os.path.join(self.old, theirs), 0o600)
+        os.chmod(os.path.join(self.old, shown), 0o444)
         for path in (self.top, self.old, os.path.join(self.old, own)):
             os.chown(path, nobody, nobody)
         os.chmod(self.top, 0o755)
@@ -173,7 +176,12 @@ class AdoptTest(unittest.TestCase):
         # It says nothing of the mount.
         self.assertEqual('HEALTH_ONLINE', self.cluster.cli(
             'mount', 'stat', 'store-1', '-o', 'json').json['health'])
-        self.assertEqual(0, os.stat(os.path.join(self.old, theirs)).st_uid)
+        before = os.stat(os.path.join(self.old, shown))
+        self.adopt(shown)
+        self.assertEqual(more, self.cluster.get(shown))
+        after = os.stat(os.path.join(self.old, shown))
+        self.assertEqual((0, 0o100444, before.st_ctime_ns),
+                         (after.st_uid, after.st_mode, after.st_ctime_ns))
 
     def test_an_agent_that_takes_its_time_or_dies(self):
         self.start()

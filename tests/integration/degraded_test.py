@@ -183,7 +183,7 @@ class DegradedTest(ClusterTest):
         shutil.move(old, path)
         agent.start()
         wait_until('the old disk is refused',
-                   lambda: self.check('MOUNT_IDENTITY_MISMATCH'))
+                   lambda: self.check('MOUNT_RETIRED'))
         self.assertEqual(self.listed('--lost'), self.on['store-2'])
         agent.kill()
         shutil.move(path, old)

@@ -75,6 +75,34 @@ class DeleteTest(ClusterTest):
         self.assertIn('NO_TOMBSTONE_COPY', refused.err)
         self.assertFalse(self.bears('store-2', image))
 
+    def test_the_file_of_deletes_is_removed_under_a_living_agent(self):
+        cluster = self.cluster
+        image = cluster.put(random_bytes(5000, 1))
+        self.assertEqual(cluster.where(image), ['store-1'])
+        files = [os.path.join(cluster.paths[name], '.predella/tombstones')
+                 for name in ('store-1', 'store-2')]
+        size = os.path.getsize(files[0])
+        for path in files:
+            os.unlink(path)
+        refused = cluster.cli('image', 'rm', image, check=False)
+        self.assertEqual(refused.code, 4, refused.err)
+        self.assertIn('NO_TOMBSTONE_COPY', refused.err)
+
+        def absent():
+            status = cluster.cli('cluster', 'status', '-o', 'json',
+                                 check=False)
+            return [c['mount'] for c in status.json.get('checks', [])
+                    if c['code'] == 'MOUNT_ABSENT'
+                    and '.predella/tombstones' in c['detail']
+                    ] == ['mounts/store-1', 'mounts/store-2']
+        wait_until('both are absent', absent, 10)
+        for path in files:
+            with open(path, 'wb') as file:
+                file.truncate(size)
+        cluster.wait_ready(timeout=20)
+        wait_until('the delete is on a mount', lambda: self.bears(
+            'store-1', image) or self.bears('store-2', image), 10)
+
     def test_a_copy_that_a_mount_lost_is_written_anew(self):
         cluster = self.cluster
         image = cluster.put(random_bytes(5000, 1))

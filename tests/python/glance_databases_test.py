@@ -18,6 +18,7 @@ from database_servers import MariaDb
 from database_servers import PostgreSql
 from glance_store_predella import cluster as clusters
 from glance_store_predella import command
+from glance_store_predella import glance_db
 from glance_tool_test import FakeCluster
 from glance_tool_test import KEY
 
@@ -36,7 +37,8 @@ class DatabaseCase:
         cls.addClassCleanup(shutil.rmtree, cls.top, ignore_errors=True)
         cls.conf = os.path.join(cls.top, 'glance.conf')
         with open(cls.conf, 'w', encoding='utf-8') as stream:
-            stream.write(f'[database]\nconnection = {cls.server.url}\n')
+            stream.write(f'[database]\nconnection = {cls.server.url}\n'
+                         '[glance_store]\nfilesystem_store_datadir =\n')
         subprocess.run(
             [sys.executable, '-W', 'ignore', '-c', 'import sys; '
              'from glance.cmd.manage import main; main()', '--config-file',
@@ -168,6 +170,49 @@ VALUES ('{image}', '{location.replace('ID', image)}', '{{"store": "old"}}',
         self.plan()
         self.run_tool('relocate', '--apply', self.plan_file, '--yes')
         self.assert_relocated()
+
+    def test_a_second_row_of_one_file_goes_and_comes_back(self):
+        one = self.images[0]
+        self.sql(f'''
+INSERT INTO image_locations (image_id, value, meta_data, created_at,
+  updated_at, deleted, status)
+VALUES ('{one}', 'predella://fast/{one}/{KEY}', '{{"store": "fast"}}', now(),
+  now(), false, 'active')''')
+        self.plan()
+
+        def rows():
+            return [(value, status, at is None) for value, status, at in
+                    self.sql('SELECT value, status, deleted_at FROM '
+                             f"image_locations WHERE image_id = '{one}' "
+                             'ORDER BY id')]
+        both = rows()
+        gone = [(both[0][0], 'deleted', False), both[1]]
+        for how, wanted in (('--apply', gone), ('--undo', both)):
+            self.run_tool('relocate', how, self.plan_file, '--yes')
+            self.assertEqual(wanted, rows())
+        for how, wanted in (('--apply', gone), ('--undo', both)):
+            self.sql(*(line.rstrip(';') for line in self.run_tool(
+                'relocate', how, self.plan_file, '--sql').splitlines()))
+            self.assertEqual(wanted, rows())
+
+    def test_pages_and_deletes_that_wait(self):
+        for _ in range(30):
+            self.images.append(self.image())
+            self.cluster.add(self.images[-1], 'a')
+        waits = self.images[5]
+        self.sql(f"UPDATE images SET deleted = true, status = 'pending_delete' "
+                 f"WHERE id = '{waits}'", 'UPDATE image_locations SET deleted '
+                 "= true, status = 'pending_delete' "
+                 f"WHERE image_id = '{waits}'")
+        self.addCleanup(setattr, glance_db, 'PAGE', glance_db.PAGE)
+        glance_db.PAGE = 4
+        found = glance_db.Database(self.server.url).images()
+        self.assertEqual(set(self.images), set(found))
+        for image, one in found.items():
+            self.assertEqual(
+                [] if image == self.images[2] else
+                [(f'file:///a/{image}', image == waits)],
+                [(row.value, row.pending) for row in one.locations])
 
     def test_audit_and_export(self):
         missing = self.image(f'predella://fast/ID/{KEY}', name='gone')

@@ -26,7 +26,8 @@ CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT, owner TEXT, status TEXT,
   os_hidden BOOLEAN NOT NULL DEFAULT 0,
   deleted BOOLEAN NOT NULL DEFAULT 0);
 CREATE TABLE image_locations (id INTEGER PRIMARY KEY, image_id TEXT,
-  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0);
+  value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0,
+  status TEXT NOT NULL DEFAULT 'active', deleted_at TEXT);
 '''
 KEY = '0123456789abcdef0123456789abcdef'
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -39,6 +40,7 @@ class FakeCluster:
         self.paths = paths
         self.rows = {}
         self.adopted = []
+        self.open_uploads = []
         self.listed_again = 0
         self.health = 'HEALTH_ONLINE'
 
@@ -48,8 +50,12 @@ class FakeCluster:
                        'adminState': 'ADMIN_STATE_ACTIVE'}
                 for name, path in self.paths.items()}
 
-    def images(self):
-        return self.rows
+    def images(self, hashes=True):
+        return {name: clusters.Image.of(row, hashes)
+                for name, row in self.rows.items()}
+
+    def uploads(self):
+        return self.open_uploads
 
     def orphans(self):
         return {}
@@ -61,7 +67,7 @@ class FakeCluster:
         images = [{'name': f'images/{name}', 'sizeBytes': row['sizeBytes'],
                    'otherReadableCopies': 0}
                   for name, row in self.rows.items()
-                  if set(names) & set(clusters.mounts_of(row))]
+                  if set(names) & set(clusters.Image.of(row).mounts)]
         return {'imageCount': str(len(images)), 'imageBytes': '7',
                 'onlyCopyCount': str(len(images)), 'images': images}
 
@@ -142,8 +148,9 @@ class AdoptTest(ToolCase):
                 ['export', '--database', self.url])
             images = command._database(args).images()
         # The change time of files can not be set, so the clock is.
-        files = adopt.look(self.cluster, paths or list(self.paths.values()),
-                           images, 300, directories,
+        mounts, _ = adopt.mounts_at(self.cluster,
+                                    paths or list(self.paths.values()))
+        files = adopt.look(self.cluster, mounts, images, 300, directories,
                            lambda: time.time() + 1000)
         return {os.path.relpath(one.path, self.top): one.kind
                 for one in files}
@@ -162,7 +169,8 @@ class AdoptTest(ToolCase):
     def test_what_changed_lately_is_left(self):
         image = str(uuid.uuid4())
         self.write('a', image)
-        files = adopt.look(self.cluster, [self.paths['a']], None, 300)
+        mounts, _ = adopt.mounts_at(self.cluster, [self.paths['a']])
+        files = adopt.look(self.cluster, mounts, None, 300)
         self.assertEqual([adopt.CHANGING], [one.kind for one in files])
         self.assertEqual({f'a/{image}': adopt.TAKE}, self.look(glance=False))
 
@@ -177,6 +185,10 @@ class AdoptTest(ToolCase):
             self.write('a', image)
         self.assertEqual({f'a/{image}': kind
                           for kind, image in images.items()}, self.look())
+        # Its data is elsewhere, and nobody would refer to this.
+        other = self.image('rbd://x/ID')
+        self.write('b', other)
+        self.assertEqual(adopt.CONFLICT, self.look()[f'b/{other}'])
         saving = self.image(size=None, status='saving')
         self.write('b', saving)
         self.assertEqual(adopt.PARTIAL, self.look()[f'b/{saving}'])
@@ -189,6 +201,57 @@ class AdoptTest(ToolCase):
                          self.look())
         # Without Glance nobody knows which.
         self.assertEqual({adopt.TWICE}, set(self.look(glance=False).values()))
+
+    def test_what_an_agent_would_refuse(self):
+        linked, closed, plain, read_only = (
+            str(uuid.uuid4()) for _ in range(4))
+        os.link(self.write('a', linked), os.path.join(self.top, 'other'))
+        os.chmod(self.write('a', closed), 0o000)
+        self.write('a', plain)
+        os.chmod(self.write('a', read_only), 0o444)
+        wanted = {f'a/{linked}': adopt.LINKED, f'a/{plain}': adopt.TAKE,
+                  f'a/{read_only}': adopt.TAKE}
+        found = self.look(glance=False)
+        # To root nothing is closed.
+        self.assertEqual(adopt.TAKE if os.geteuid() == 0 else
+                         adopt.UNREADABLE, found.pop(f'a/{closed}'))
+        self.assertEqual(wanted, found)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'needs root, to give files away')
+    def test_what_the_agents_user_may_read(self):
+        """Whose the label is where no agent is here to be asked."""
+        user, group = 64061, 64062
+        own = os.path.join(self.paths['a'], '.predella')
+        os.mkdir(own)
+        os.chown(own, user, group)
+        for mode, owner, kind in (
+                (0o400, (user, 0), adopt.TAKE),
+                (0o040, (user, group), adopt.UNREADABLE),
+                (0o640, (0, group), adopt.TAKE),
+                (0o604, (0, group), adopt.UNREADABLE),
+                (0o600, (0, 0), adopt.UNREADABLE),
+                (0o444, (0, 0), adopt.TAKE)):
+            path = self.write('a', str(uuid.uuid4()))
+            os.chown(path, *owner)
+            os.chmod(path, mode)
+            name = os.path.relpath(path, self.top)
+            self.assertEqual(kind, self.look(glance=False)[name],
+                             f'{mode:o} {owner}')
+
+    def test_one_directory_by_several_paths(self):
+        link = os.path.join(self.top, 'link')
+        os.symlink(self.paths['a'], link)
+        image = self.image(f'file://{link}/ID')
+        self.write('a', image)
+        names = (self.paths['a'], link, self.paths['a'] + '/')
+        code, out, err = self.run_tool(
+            'adopt', *names, '--dry-run', '--settle', '0', '--database',
+            self.url)
+        self.assertEqual(0, code)
+        self.assertEqual(1, out.count(image))
+        self.assertRegex(out, f'{image} +3 +image')
+        for name in names[1:]:
+            self.assertIn(f'{name} is the same directory as {names[0]}', err)
 
     def test_where_glance_has_a_mount_elsewhere(self):
         image = self.image('file:///var/lib/glance/images/ID')
@@ -332,15 +395,30 @@ class RelocateTest(ToolCase):
             db.commit()
         for image in (here, twin, replaced, both):
             self.cluster.add(image, 'a')
-        before = self.rows()
+        before = self.live()
         plan, out, err = self.plan()
-        self.assertIn('1 rows to change, 1 left', err)
-        self.assertRegex(err, f'{both}: rows 5 and 6 .* are one copy')
+        self.assertIn('2 rows to change, 0 left', err)
+        self.assertRegex(out, f'{both} +6 .*the row goes')
         self.assertNotIn(KEY, out)
         self.assertEqual(0, self.apply('--apply', plan, '--yes')[0])
-        self.assertEqual({**before, twin: (f'predella://fast/{twin}/{KEY}',
-                                           {'store': 'fast'})}, self.rows())
-        self.assertEqual(before[elsewhere], self.rows()[elsewhere])
+        self.assertEqual({
+            **before, both: [f'predella://fast/{both}/{KEY}'],
+            twin: [f'predella://fast/{twin}/{KEY}']}, self.live())
+        self.assertEqual({'store': 'fast'}, self.rows()[twin][1])
+        self.assertEqual([f'predella://far/{elsewhere}/{KEY}'],
+                         self.live()[elsewhere])
+        self.assertEqual(0, self.apply('--undo', plan, '--yes')[0])
+        self.assertEqual(before, self.live())
+
+    def live(self):
+        """{image: its locations}"""
+        found = {}
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            for image, value in db.execute(
+                    'SELECT image_id, value FROM image_locations '
+                    'WHERE NOT deleted ORDER BY id'):
+                found.setdefault(image, []).append(value)
+        return found
 
     def test_what_is_left(self):
         def add(why, adopted=True, **more):
@@ -426,6 +504,7 @@ class RelocateTest(ToolCase):
         host = self.image(f'file://localhost{self.paths["a"]}/ID')
         for one in (image, host):
             self.cluster.add(one, 'a')
+            self.write('a', one)
         plan, _, err = self.plan()
         self.assertEqual({image, host},
                          {one['image'] for one in relocate.read_plan(plan)})
@@ -490,6 +569,15 @@ class AuditTest(ToolCase):
         self.assertEqual(6, code)
         self.assertIn('0 images that no row', err)
         self.assertIn('rows 1 and 2 of image_locations are one copy', out)
+        # What it says next helps.
+        self.assertIn('next (one copy): predella glance relocate', err)
+        plan = os.path.join(self.top, 'plan')
+        for arguments in (('--store', 'fast', '--plan', plan),
+                          ('--apply', plan, '--yes')):
+            self.assertEqual(0, self.run_tool(
+                'relocate', *arguments, '--database', self.url)[0])
+        self.assertEqual((0, ''), self.run_tool(
+            'audit', '--database', self.url)[:2])
 
     def test_nothing_to_say(self):
         self.cluster.add(self.image(f'predella://fast/ID/{KEY}'), 'a')
@@ -565,7 +653,9 @@ class AuditTest(ToolCase):
         # no list.
         shown = {**answer['images'][0], 'locations': [
             {'url': 'file:///x', 'metadata': {}}]}
-        for text in ({'images': [shown]},
+        before = {**answer['images'][0], 'locations': [
+            {'row': 1, 'value': 'file:///x', 'meta': {'store': 'old'}}]}
+        for text in ({'images': [shown]}, {'images': [before]},
                      {**answer, 'next': '/v2/images?marker=x'}):
             with open(path, 'w', encoding='utf-8') as stream:
                 json.dump(text, stream)
@@ -617,6 +707,43 @@ filesystem_store_datadirs = /e
                                          '--store', 'old')
             self.assertEqual(0, code, err)
             self.assertEqual(thin, '--thin' in err, value)
+
+    def write_conf(self, text):
+        path = os.path.join(self.top, 'conf')
+        with open(path, 'w', encoding='utf-8') as stream:
+            stream.write(text)
+        return path
+
+    def test_one_directory_is_a_configuration_as_well(self):
+        for text, out in (
+                ('[glance_store]\nfilesystem_store_datadir = /a\n', '/a:100'),
+                ('[DEFAULT]\nenabled_backends = x:rbd, old:file\n[old]\n'
+                 'filesystem_store_datadir=/b/\n', '/b/:100'),
+                # Set to nothing beside the others, as multi-store wants it.
+                ('[glance_store]\nfilesystem_store_datadir =\n'
+                 'filesystem_store_datadirs = /c:1\n', '/c:100'),
+                ('[glance_store]\ndefault_store = file\n',
+                 '/var/lib/glance/images:100')):
+            code, said, err = self.run_tool('datadirs', '--config',
+                                            self.write_conf(text))
+            self.assertEqual((0, f'{out}\n'), (code, said), err)
+        self.assertIn("Glance's default", err)
+
+    def test_a_store_that_nobody_can_choose(self):
+        for text, why in (
+                ('[glance_store]\nfilesystem_store_datadir = /a\n'
+                 'filesystem_store_datadirs = /b\n', 'Glance refuses'),
+                ('[DEFAULT]\nenabled_backends = x:file, y:file\n',
+                 '2 stores of type file: x, y'),
+                ('[DEFAULT]\nenabled_backends = x:rbd\n',
+                 '0 stores of type file'),
+                ('[glance_store]\nfilesystem_store_datadir =\n',
+                 'neither filesystem_store_datadir nor'),
+                ('[old]\n', 'no section .glance_store.')):
+            code, _, err = self.run_tool('datadirs', '--config',
+                                         self.write_conf(text))
+            self.assertEqual(1, code)
+            self.assertRegex(err, why)
 
     def test_a_priority_that_is_none(self):
         with self.assertRaisesRegex(Failed, '/a:x'):

@@ -77,7 +77,7 @@ class MemFile final : public File {
   }
   absl::Status Datasync() override {
     const MutexLock lock(&fs_->mu_);
-    RETURN_IF_ERROR(Check(true));
+    RETURN_IF_ERROR(Check(false));
     return fs_->SyncLocked(path_, inode_.get());
   }
   absl::Status Truncate(int64_t size) override {

@@ -1,24 +1,26 @@
 """Takes in, in their place, the images that Glance's filesystem store wrote.
 
-No byte is copied or moved. Until a file is taken in, and until its location
-row is changed (relocate), Glance serves it as before.
+No byte is copied or moved, and nothing of a file is changed, its mode and group
+neither. Until a file is taken in, and until its location row is changed
+(relocate), Glance serves it as before.
 """
 import dataclasses
 import os
-import re
+import pwd
 import stat
 import time
 
-from glance_store_predella import cluster as clusters
+from glance_store_predella import files
 from glance_store_predella import relocate
 from glance_store_predella.cluster import Failed
 
-_ID = re.compile('[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _OURS = ('.predella', 'lost+found')
 # What may be said of a file. Only the first is done something about.
 TAKE = 'image'
 ALREADY = 'taken in already'
 STRANGER = 'no image'
+LINKED = 'hard link'
+UNREADABLE = 'not readable'
 CHANGING = 'changed lately'
 PARTIAL = 'partial'
 TWICE = 'twice'
@@ -36,13 +38,72 @@ class Found:
     size: int | None = None
 
 
+class Reader:
+    """Who the agent of a mount is, as its files see it."""
+
+    def __init__(self, mount):
+        self.user, self.groups, self._all = _of_process(
+            mount.get('agentPid')) or _of_directory(mount['path'])
+
+    def may_read(self, info):
+        """By mode and owner; of an access control list it knows nothing."""
+        if self._all:
+            return True
+        if info.st_uid == self.user:
+            return bool(info.st_mode & stat.S_IRUSR)
+        if info.st_gid in self.groups:
+            return bool(info.st_mode & stat.S_IRGRP)
+        return bool(info.st_mode & stat.S_IROTH)
+
+
+# Of capability(7): DAC_OVERRIDE and DAC_READ_SEARCH.
+_READS_ALL = 1 << 1 | 1 << 2
+
+
+def _of_process(pid):
+    """(user, groups, whether it reads all); None where it is not here."""
+    try:
+        with open(f'/proc/{pid}/comm', encoding='ascii') as stream:
+            if stream.read().strip() != 'predella-agent':
+                return None
+        with open(f'/proc/{pid}/status', encoding='ascii') as stream:
+            fields = dict(line.rstrip('\n').split(':\t', 1)
+                          for line in stream if ':\t' in line)
+    except (OSError, ValueError):
+        return None
+    groups = {int(one) for one in fields['Groups'].split()}
+    return (int(fields['Uid'].split()[3]),
+            groups | {int(fields['Gid'].split()[3])},
+            bool(int(fields['CapEff'], 16) & _READS_ALL))
+
+
+def _of_directory(path):
+    """The same by whose the label is."""
+    own = os.path.join(path, '.predella')
+    info = os.stat(own if os.path.exists(own) else path)
+    groups = {info.st_gid}
+    try:
+        user = pwd.getpwuid(info.st_uid)
+        groups.update(os.getgrouplist(user.pw_name, user.pw_gid))
+    except KeyError:
+        pass  # a number without a name has no groups besides
+    return info.st_uid, groups, info.st_uid == 0
+
+
 def mounts_at(cluster, paths):
-    """{path: name of the mount}, for directories that a mount serves."""
-    by_path = {os.path.realpath(mount['path']): (name, mount)
-               for name, mount in cluster.mounts().items() if mount['path']}
-    found = {}
+    """({path: name of the mount}, [(path, the same directory's other path)]),
+    for directories that a mount serves. Each directory once, by whatever paths
+    it is named."""
+    by_path, by_identity = {}, {}
+    for name, mount in cluster.mounts().items():
+        if mount['path']:
+            by_path[os.path.realpath(mount['path'])] = (name, mount)
+            by_identity[relocate.identity(mount['path'])] = (name, mount)
+    by_identity.pop(None, None)
+    found, again = {}, []
     for path in paths:
-        name, mount = by_path.get(os.path.realpath(path), (None, None))
+        name, mount = by_path.get(os.path.realpath(path)) or by_identity.get(
+            relocate.identity(path), (None, None))
         if name is None:
             raise Failed(
                 f'{path} is no mount of this cluster: predella mount init '
@@ -52,12 +113,18 @@ def mounts_at(cluster, paths):
             raise Failed(f'mount {name} at {path} is '
                          f'{mount["health"][len("HEALTH_"):]}: predella '
                          f'mount stat {name}')
-        found[os.path.normpath(path)] = name
-    return found
+        first = next((known for known, (other, _) in found.items()
+                      if other == name), None)
+        if first is not None:
+            again.append((path, first))
+        else:
+            found[os.path.normpath(path)] = (name, mount)
+    return found, again
 
 
-def scan(path, mount, settle_seconds, now):
+def scan(path, name, mount, settle_seconds, now):
     """What lies there, as far as the directory alone tells."""
+    reader = Reader(mount)
     for entry in os.scandir(path):
         if entry.name in _OURS:
             continue
@@ -66,13 +133,27 @@ def scan(path, mount, settle_seconds, now):
             info = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        if not _ID.fullmatch(entry.name) or not stat.S_ISREG(info.st_mode):
-            yield Found(mount, full, STRANGER, 'its name is no image id, or '
+        if not files.ID.fullmatch(entry.name) or not stat.S_ISREG(
+                info.st_mode):
+            yield Found(name, full, STRANGER, 'its name is no image id, or '
                         'it is no plain file')
             continue
-        found = Found(mount, full, TAKE, '', entry.name, info.st_size)
+        found = Found(name, full, TAKE, '', entry.name, info.st_size)
         age = now - max(info.st_mtime, info.st_ctime)
-        if age < settle_seconds:
+        # As the agent sees it, so that it refuses nothing that is an image here.
+        if info.st_nlink != 1:
+            found.kind = LINKED
+            found.detail = (f'{info.st_nlink} names: whoever writes to another '
+                            'one changes the image')
+        elif not reader.may_read(info):
+            found.kind = UNREADABLE
+            found.detail = (f'mode {stat.S_IMODE(info.st_mode):04o} of '
+                            f'{info.st_uid}:{info.st_gid}, and the agent is '
+                            f'{reader.user}')
+        elif not os.access(full, os.R_OK, effective_ids=True):
+            found.kind = UNREADABLE
+            found.detail = f'by you, user {os.geteuid()}: be Glance\'s user'
+        elif age < settle_seconds:
             found.kind = CHANGING
             found.detail = f'{max(age, 0):.0f} s ago'
         yield found
@@ -91,42 +172,50 @@ def _judge_by_glance(found, glance):
 
 
 def _named_elsewhere(found, glance, places):
-    """The other file that Glance names for the image, or None."""
-    if glance is None or glance.locations is None:
+    """What else Glance names for the image, or None."""
+    if glance is None or not glance.locations:
         return None
     paths = [relocate.path_of(one.value) for one in glance.locations]
     paths = [path for path in paths if path is not None]
-    if not paths or any(
+    if not paths:
+        # One that is encrypted may be this file.
+        scheme, separator, _ = glance.locations[0].value.partition('://')
+        return f'a {scheme}:// location' if separator else None
+    here = relocate.identity(os.path.dirname(found.path))
+    if any(
             places.mount_of(path, found.id) == found.mount or
-            os.path.realpath(path) == os.path.realpath(found.path)
+            os.path.realpath(path) == os.path.realpath(found.path) or
+            (os.path.basename(path) == found.id and
+             relocate.identity(os.path.dirname(path)) == here)
             for path in paths):
         return None
     return paths[0]
 
 
-def look(cluster, paths, glance_images, settle_seconds, directories=(),
+def look(cluster, mounts, glance_images, settle_seconds, directories=(),
          clock=time.time):
-    """Every file in these directories, and what is to be done about it."""
-    mounts = mounts_at(cluster, paths)
+    """Every file in these directories, as mounts_at has them, and what is to
+    be done about it."""
     places = relocate.Places(cluster.mounts(), directories)
     images = cluster.images()
-    files = [found for path, mount in mounts.items()
-             for found in scan(path, mount, settle_seconds, clock())]
+    found_files = [found for path, (name, mount) in mounts.items()
+                   for found in scan(path, name, mount, settle_seconds,
+                                     clock())]
     holders = {}
-    for found in files:
+    for found in found_files:
         if found.id:
             holders.setdefault(found.id, []).append(found)
-    for found in files:
+    for found in found_files:
         if not found.id:
             continue
         image = images.get(found.id)
         if image is not None:
-            if found.mount in clusters.mounts_of(image):
+            if found.mount in image.mounts:
                 found.kind, found.detail = ALREADY, ''
             else:
                 found.kind = CONFLICT
                 found.detail = ('the cluster has this id on '
-                                f'{",".join(clusters.mounts_of(image))}')
+                                f'{",".join(image.mounts)}')
             continue
         glance = None
         if glance_images is not None:
@@ -144,12 +233,12 @@ def look(cluster, paths, glance_images, settle_seconds, directories=(),
             continue
         if found.kind == TAKE and glance_images is not None:
             _judge_by_glance(found, glance)
-    return files
+    return found_files
 
 
-def take(cluster, files, glance_images):
+def take(cluster, found_files, glance_images):
     """Yields (found, None or why not) for each that is to be taken in."""
-    wanted = [found for found in files if found.kind == TAKE]
+    wanted = [found for found in found_files if found.kind == TAKE]
     if wanted:
         known = cluster.orphans()
         if any((found.mount, found.id) not in known for found in wanted):

@@ -6,47 +6,110 @@ from glance_store_predella import relocate
 
 # Between the end of an upload and Glance's row for it.
 YOUNG_SECONDS = 3600
+# The driver gives an upload up after predella_write_timeout, 60 s.
+QUIET_SECONDS = 300
 
 
-def _age(image, now):
+def _seconds_since(moment, now):
     made = datetime.datetime.fromisoformat(
-        image['createTime'].rstrip('Z').split('.')[0] + '+00:00')
+        moment.rstrip('Z').split('.')[0] + '+00:00')
     return (now - made).total_seconds()
 
 
-def compare(places, images, glance_images, now,
-            young_seconds=YOUNG_SECONDS):
-    """(data that no row refers to, [(image, what is wrong with a row)])."""
-    referred = set()
-    missing = []
-    for glance in glance_images.values():
-        twice = relocate.one_copy(glance, images.get(glance.id))
-        if twice is not None:
-            missing.append((glance, twice))
-        for location in glance.locations:
-            image = images.get(glance.id)
-            if location.value.startswith('predella://'):
-                key = location.value.rsplit('/', 1)[-1]
-                if image is not None and image['locationKey'] == key:
-                    referred.add(glance.id)
-                    if image['health'] == 'IMAGE_HEALTH_LOST':
-                        missing.append((glance, 'its data is lost'))
-                elif image is not None:
-                    missing.append((glance, 'this id has other data here'))
-                else:
-                    missing.append((glance, 'no such image here'))
-                continue
-            path = relocate.path_of(location.value)
-            mount = path and places.mount_of(path, glance.id)
-            if path is not None and image is not None and (
-                    mount is None or mount in clusters.mounts_of(image)):
-                # Adopted, and not yet relocated; or Glance knows the file by a
-                # path that says nothing here. It is not called a leak: whoever
-                # removes one would lose an image.
-                referred.add(glance.id)
-    leaked = [image for name, image in sorted(images.items())
-              if name not in referred and _age(image, now) >= young_seconds]
-    return leaked, missing
+def _judge(places, images, glance):
+    """(whether data of ours is this image's, what is wrong with a row)."""
+    referred, wrong = False, None
+    image = images.get(glance.id)
+    for location in glance.locations:
+        if relocate.key_of(location) is not None:
+            if relocate.is_here(location, image):
+                referred = True
+                if image.health == 'LOST':
+                    wrong = 'its data is lost'
+            elif not location.pending:
+                wrong = ('this id has other data here' if image is not None
+                         else 'no such image here')
+            continue
+        path = relocate.path_of(location.value)
+        mount = path and places.mount_of(path, glance.id)
+        # Adopted, and not yet relocated; or Glance knows the file by a path
+        # that says nothing here, or the row is encrypted. It is not called a
+        # leak: whoever removes one would lose an image.
+        if image is not None and ('://' not in location.value or (
+                path is not None and (mount is None or
+                                      mount in image.mounts))):
+            referred = True
+    whys = [why for why in (wrong, relocate.one_copy(glance, image)) if why]
+    return referred, '; '.join(whys)
+
+
+class Audit:
+    """Goes once through Glance's images; `look` may be a files.Looker."""
+
+    def __init__(self, places, images, look=None):
+        self.pending = 0
+        self._places = places
+        self._images = images
+        self._look = look
+        self._referred = set()
+        self._suspects = []
+
+    def compare(self, glance_images):
+        for glance in glance_images:
+            self.pending += (glance.status == 'pending_delete' or
+                             any(one.pending for one in glance.locations))
+            referred, wrong = _judge(self._places, self._images, glance)
+            if referred:
+                self._referred.add(glance.id)
+            if wrong:
+                self._suspects.append(glance.id)
+            if self._look is not None:
+                self._look.look(glance)
+
+    def leaked(self, now, young_seconds=YOUNG_SECONDS):
+        """Data that no row refers to."""
+        return [image for name, image in sorted(self._images.items())
+                if name not in self._referred and
+                _seconds_since(image.created, now) >= young_seconds]
+
+    def missing(self, source, list_again):
+        """[(image, why)]: rows whose data is not here, or is that of another
+        row, then and now."""
+        if not self._suspects:
+            return []
+        # Uploads and deletes went on between the two lists.
+        images, found = list_again(), []
+        for glance in source.of(self._suspects).values():
+            _, why = _judge(self._places, images, glance)
+            if why:
+                found.append((glance, why))
+        return found
+
+
+def still(source, findings):
+    """Those whose row is still there: images are deleted meanwhile."""
+    with_row = [one for one in findings if one.row is not None]
+    now = source.of({one.image for one in with_row})
+    rows = {location.row for image in now.values()
+            for location in image.locations if not location.pending}
+    return [one for one in findings if one.row is None or one.row in rows]
+
+
+def quiet(uploads, source, now, quiet_seconds=QUIET_SECONDS):
+    """[(image, upload, mount, heard, ends, status in Glance)] of uploads that
+    nobody goes on with."""
+    out = []
+    for one in uploads:
+        heard = one.get('liveTime') or one['createTime']
+        if _seconds_since(heard, now) < quiet_seconds:
+            continue
+        image = clusters.bare(one['image'])
+        glance = source.of([image]).get(image)
+        out.append((image, clusters.bare(one['name']),
+                    clusters.bare(one['target']['mount']), heard,
+                    one['expireTime'],
+                    glance.status if glance else 'not there'))
+    return out
 
 
 def _status(glance):

@@ -1,13 +1,65 @@
 """What the service knows, through its command line with -o json."""
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+
+_PIECE = 1 << 20
+_HEALTH = len('IMAGE_HEALTH_')
 
 
 class Failed(Exception):
     """A sentence for the operator."""
+
+
+@dataclasses.dataclass(slots=True)
+class Image:
+    """A row of the index; there may be hundreds of thousands."""
+    id: str
+    size: int
+    key: str
+    health: str  # HEALTHY, DEGRADED, LOST, ...
+    created: str
+    mounts: tuple
+    hashes: dict | None = None  # value by algorithm
+
+    @staticmethod
+    def of(row, hashes=True):
+        return Image(
+            bare(row['name']), int(row['sizeBytes']), row['locationKey'],
+            sys.intern(row['health'][_HEALTH:]), row['createTime'],
+            tuple(sys.intern(bare(copy['mount'])) for copy in row['copies']),
+            {one['algorithm']: one['hex'] for one in row['hashes']}
+            if hashes else None)
+
+
+def elements(stream, name):
+    """Of the list that is the first member of a JSON object, one at a time."""
+    decoder = json.JSONDecoder()
+    text, at, began = '', 0, False
+    while True:
+        piece = stream.read(_PIECE)
+        text, at = text[at:] + piece, 0
+        if not began:
+            start = text.find('[')
+            if start >= 0 and "".join(
+                    text[:start].split()) == f'{{"{name}":':
+                at, began = start + 1, True
+        while began:
+            while at < len(text) and (text[at].isspace() or text[at] == ','):
+                at += 1
+            if text[at:at + 1] == ']':
+                return
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except ValueError:
+                break  # the rest of it is still to come
+            yield value
+        if not piece:
+            raise ValueError(f'it ends within "{name}"')
 
 
 class Cluster:
@@ -37,18 +89,39 @@ class Cluster:
 
     def mounts(self):
         """Those that are not given up, by name."""
-        return {_bare(mount['name']): mount
+        return {bare(mount['name']): mount
                 for mount in self.ask('mount', 'ls')['mounts']
                 if mount['adminState'] != 'ADMIN_STATE_RETIRED'}
 
-    def images(self):
-        return {_bare(image['name']): image
-                for image in self.ask('image', 'ls')['images']}
+    def images(self, hashes=True):
+        """{id: Image}; the list is never whole in memory as text."""
+        with tempfile.TemporaryFile('w+', encoding='utf-8') as complaints:
+            with subprocess.Popen(
+                    [self.program, *self.endpoint, 'image', 'ls', '-o',
+                     'json'], stdin=subprocess.DEVNULL, text=True,
+                    stdout=subprocess.PIPE, stderr=complaints) as listing:
+                found, cut = {}, None
+                try:
+                    for row in elements(listing.stdout, 'images'):
+                        image = Image.of(row, hashes)
+                        found[image.id] = image
+                except ValueError as e:
+                    cut = e
+                listing.stdout.read()
+            complaints.seek(0)
+            if listing.returncode != 0 or cut is not None:
+                raise Failed(complaints.read().strip() or
+                             f'predella image ls: exit {listing.returncode}, '
+                             f'{cut}')
+        return found
 
     def orphans(self):
         """{(mount, id): orphan}; what other stores wrote has no generation."""
-        return {(_bare(orphan['mount']), _bare(orphan['image'])): orphan
+        return {(bare(orphan['mount']), bare(orphan['image'])): orphan
                 for orphan in self.ask('orphan', 'ls')['orphans']}
+
+    def uploads(self):
+        return self.ask('upload', 'ls')['uploads']
 
     def impact(self, names):
         return self.ask('mount', 'impact', *names)
@@ -70,13 +143,5 @@ class Cluster:
         return None if code == 0 else complaint or f'exit code {code}'
 
 
-def mounts_of(image):
-    return [_bare(copy['mount']) for copy in image['copies']]
-
-
-def hashes_of(image):
-    return {one['algorithm']: one['hex'] for one in image['hashes']}
-
-
-def _bare(name):
+def bare(name):
     return name.rsplit('/', 1)[-1]

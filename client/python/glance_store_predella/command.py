@@ -13,6 +13,7 @@ from glance_store_predella import adopt
 from glance_store_predella import audit
 from glance_store_predella import cluster as clusters
 from glance_store_predella import datadirs
+from glance_store_predella import files
 from glance_store_predella import glance_db
 from glance_store_predella import relocate
 from glance_store_predella.cluster import Failed
@@ -41,17 +42,19 @@ def _database(args):
             args.config or glance_db.DEFAULT_CONF))
 
 
-def _glance_images(args, locations=False):
-    if args.export:
-        images = {}
-        for path in args.export:
-            images.update(glance_db.Export(path).images())
-            if locations and any(one.locations is None
-                                 for one in images.values()):
-                raise Failed(f'{path} has no locations: predella glance '
-                             'export makes one that has them')
-        return images
-    return _database(args).images()
+def _source(args, locations=False):
+    """A Database or an Export."""
+    if not args.export:
+        return _database(args)
+    source = glance_db.Export(args.export)
+    if locations and source.without_locations:
+        raise Failed(f'{", ".join(source.without_locations)}: no locations: '
+                     'predella glance export makes one that has them')
+    return source
+
+
+def _glance_images(args):
+    return _source(args).images()
 
 
 def _adopt(args):
@@ -60,12 +63,14 @@ def _adopt(args):
     if args.export or args.database or args.config or os.path.exists(
             glance_db.DEFAULT_CONF):
         glance = _glance_images(args)
-    files = adopt.look(cluster, args.paths, glance, args.settle,
-                       args.directory)
+    mounts, again = adopt.mounts_at(cluster, args.paths)
+    for path, first in again:
+        _say(f'note: {path} is the same directory as {first}: looked at once')
+    found = adopt.look(cluster, mounts, glance, args.settle, args.directory)
     _table(('FILE', 'BYTES', 'IS', ''),
            [(one.path, '-' if one.size is None else str(one.size), one.kind,
-             one.detail) for one in sorted(files, key=lambda f: f.path)])
-    count = collections.Counter(one.kind for one in files)
+             one.detail) for one in sorted(found, key=lambda f: f.path)])
+    count = collections.Counter(one.kind for one in found)
     _say(', '.join(f'{number} {kind}' for kind, number in
                    sorted(count.items())) or 'nothing is there')
     if glance is None:
@@ -75,9 +80,9 @@ def _adopt(args):
         _say('next: the same without --dry-run takes in what is an "image"')
         return DONE
     failed = 0
-    for found, why in adopt.take(cluster, files, glance):
+    for one, why in adopt.take(cluster, found, glance):
         failed += why is not None
-        print(f'{found.path}: {"taken in" if why is None else why}',
+        print(f'{one.path}: {"taken in" if why is None else why}',
               flush=True)
     taken = count[adopt.TAKE] - failed
     _say(f'{taken} taken in, {failed} not, {count[adopt.ALREADY]} were already')
@@ -96,7 +101,7 @@ def _relocate(args):
     places = relocate.Places(cluster.mounts(), args.directory)
     make = relocate.plan_to_file if args.to_file else relocate.plan_to_predella
     changes, left = make(args.store, places, cluster.images(),
-                         _glance_images(args, locations=True))
+                         _source(args, locations=True).each())
     relocate.write_plan(args.plan, changes)
     if args.sql:
         for line in relocate.statements(changes):
@@ -105,7 +110,9 @@ def _relocate(args):
         # Without the new one's key.
         _table(('IMAGE', 'ROW', 'FROM', 'TO'),
                [(one['image'], str(one['row']), _no_key(one['old']),
-                 _no_key(one['new'])) for one in changes])
+                 _no_key(one['new']) if one['new'] is not None
+                 else '(the row goes: another one names the same data)')
+                for one in changes])
     for image, why in left:
         _say(f'left as it is: {image}: {why}')
     _say(f'{len(changes)} rows to change, {len(left)} left; nothing is '
@@ -138,44 +145,119 @@ def _apply(args):
     return FAILED if others else DONE
 
 
+def _old_directories(args):
+    """Of the stores of type file in Glance's configuration, where one is
+    named or Glance's database comes from it."""
+    if not args.config and (args.export or args.database):
+        return []
+    path = args.config or glance_db.DEFAULT_CONF
+    return [directory for store in datadirs.file_stores(path)
+            for directory, _ in datadirs.read(path, store)]
+
+
 def _audit(args):
+    now = datetime.datetime.now(datetime.timezone.utc)
     cluster = clusters.Cluster(args.endpoint)
     places = relocate.Places(cluster.mounts(), args.directory)
-    glance = _glance_images(args, locations=True)
-    leaked, missing = audit.compare(
-        places, cluster.images(), glance,
-        datetime.datetime.now(datetime.timezone.utc), args.older_than)
+    source = _source(args, locations=True)
+    images = cluster.images(hashes=False)
+    looker = files.Looker(places, images, _old_directories(args), args.read)
+    compared = audit.Audit(places, images, looker)
+    compared.compare(source.each())
+    looker.look_at_the_rest(now.timestamp(), args.older_than)
+    leaked = compared.leaked(now, args.older_than)
+    missing = compared.missing(source,
+                               lambda: cluster.images(hashes=False))
+    found = audit.still(source, looker.findings)
+    _say_leaked(leaked)
+    _say_missing(missing)
+    _say_files(places, looker, found)
+    _say_uploads(cluster.uploads(), source, now, args.older_than)
+    if compared.pending:
+        _say(f'note: {compared.pending} images wait for Glance\'s scrubber '
+             '(pending_delete): what is theirs is no leak')
+    return NOT_HEALTHY if leaked or missing or found else DONE
+
+
+def _say_leaked(leaked):
     _say(f'{len(leaked)} images that no row of Glance refers to')
     if leaked:
         _table(('IMAGE', 'BYTES', 'MOUNT', 'SINCE'),
-               [(one['name'].rsplit('/', 1)[-1], one['sizeBytes'],
-                 ','.join(clusters.mounts_of(one)), one['createTime'])
+               [(one.id, str(one.size), ','.join(one.mounts), one.created)
                 for one in leaked])
         _say('next: predella image stat ID; predella image rm ID removes one')
+
+
+def _say_missing(missing):
     _say(f'{len(missing)} rows of Glance whose data is not here, or is that '
          'of another row')
     if missing:
         _table(('IMAGE', 'STATUS', 'OWNER', 'NAME', 'WHY'),
                [(one.id, one.status, one.owner or '-', one.name or '-', why)
                 for one, why in missing])
-    return NOT_HEALTHY if leaked or missing else DONE
+    if any(relocate.ONE_COPY in why for _, why in missing):
+        _say(f'next ({relocate.ONE_COPY}): predella glance relocate --store '
+             'ID --plan FILE takes all but one of such rows out')
+
+
+def _say_files(places, looker, found):
+    for directory, rows in sorted(looker.not_here.items()):
+        mount = places.mount_at(directory)
+        _say(f'note: mount {mount} is HUNG: {rows} rows name files in '
+             f'{directory} that were not looked at; next: predella mount stat '
+             f'{mount}' if mount in places.hung else
+             f'note: {directory} is not here: {rows} rows name files there '
+             'that were not looked at; say --directory MOUNT=PATH, or ask on '
+             "Glance's host")
+    for directory, rows in looker.empty_directories():
+        _say(f'note: none of the {rows} files that rows name is in '
+             f'{directory}: is its disk mounted?')
+    if looker.encrypted:
+        _say(f'note: {looker.encrypted} locations are encrypted '
+             '(metadata_encryption_key): their files were not looked at')
+    _say(f'{looker.looked_at} files of rows looked at, {len(found)} of these '
+         'and of those beside them are not as they should be')
+    if found:
+        _table(('IMAGE', 'FILE', 'BYTES', 'IN-GLANCE', 'IS'),
+               [(one.image, one.path,
+                 '-' if one.size is None else str(one.size),
+                 '-' if one.wanted is None else str(one.wanted),
+                 f'{one.kind}: {one.detail}' if one.detail else one.kind)
+                for one in found])
+    kinds = {one.kind for one in found}
+    for kind, what in files.NEXT.items():
+        if kind in kinds:
+            _say(f'next ({kind}): {what}')
+
+
+def _say_uploads(uploads, source, now, older_than):
+    quiet = audit.quiet(uploads, source, now,
+                        min(older_than, audit.QUIET_SECONDS))
+    if not quiet:
+        return
+    _say(f'{len(quiet)} uploads that nobody goes on with, unseen by readers; '
+         'each ends by itself at ENDS')
+    _table(('IMAGE', 'UPLOAD', 'MOUNT', 'HEARD', 'ENDS', 'IN-GLANCE'), quiet)
+    _say('next: predella upload abort UPLOAD ends one now; what Glance has as '
+         'saving stays so: openstack image delete IMAGE')
 
 
 def _impact(args):
     cluster = clusters.Cluster(args.endpoint)
     impact = cluster.impact(args.names)
-    glance = _glance_images(args)
+    source = _source(args)
+    glance = source.images()
     rows = list(audit.impact_rows(impact, glance))
     print(f'on {", ".join(args.names)}: {impact["imageCount"]} images, '
           f'{impact["imageBytes"]} bytes; no copy elsewhere: '
           f'{impact["onlyCopyCount"]}')
     _table(('IMAGE', 'BYTES', 'ELSEWHERE', 'STATUS', 'OWNER', 'NAME'), rows)
     # What has locations is of the database, and has the hidden ones.
-    if args.export and any(one.locations is None for one in glance.values()):
-        if not any(one.hidden for one in glance.values()):
-            _say('note: no list here has hidden images: one of GET '
-                 '/v2/images?os_hidden=true may be given besides, with another '
-                 '--export')
+    if args.export and source.without_locations and not any(
+            one.hidden for one in glance.values()):
+        _say('note: no list here has hidden images: one of GET '
+             '/v2/images?os_hidden=true may be given besides, with another '
+             '--export')
     return DONE
 
 
@@ -186,14 +268,21 @@ def _export(args):
 
 def _datadirs(args):
     path = args.config or glance_db.DEFAULT_CONF
-    directories = datadirs.parse(datadirs.read(path, args.store))
+    store = args.store or datadirs.only_file_store(path)
+    if not datadirs.has_section(path, store):
+        raise Failed(f'{path} has no section [{store}]: say --store SECTION')
+    directories = datadirs.read(path, store)
     if not directories:
-        raise Failed(f'[{args.store}] has no filesystem_store_datadirs')
+        raise Failed(f'{path}: [{store}] has neither filesystem_store_datadir '
+                     'nor filesystem_store_datadirs')
+    if directories == [(datadirs.DEFAULT, 0)]:
+        _say(f'note: [{store}] is on {datadirs.DEFAULT}, which is Glance\'s '
+             'default')
     turned = datadirs.turned_round(directories)
     _table(('DIRECTORY', 'GLANCE, HIGHEST FIRST', 'PREDELLA, LOWEST FIRST'),
            [(path, str(old), str(new)) for (path, old), (_, new)
             in zip(directories, turned)], sys.stderr)
-    if datadirs.is_thin(path, args.store):
+    if datadirs.is_thin(path, store):
         print('filesystem_thin_provisioning is on: give predella serve --thin '
               'for the same', file=sys.stderr)
     print(','.join(f'{path}:{priority}' for path, priority in turned))
@@ -209,7 +298,8 @@ def _parser():
     of_cluster.add_argument('--endpoint', help='the coordinator')
     of_database = argparse.ArgumentParser(add_help=False)
     of_database.add_argument(
-        '--config', help='a glance-api.conf with [database] connection')
+        '--config', help='a glance-api.conf with [database] connection, and '
+        'the stores of type file for audit')
     of_database.add_argument(
         '--database', help='SQLAlchemy URL of Glance\'s database')
     of_glance = argparse.ArgumentParser(add_help=False,
@@ -250,9 +340,13 @@ def _parser():
 
     one = commands.add_parser(
         'audit', parents=[of_cluster, of_glance, of_places],
-        help='data without a row in Glance, and rows without data')
+        help='data without a row in Glance, rows without data, and the files '
+        'of Glance\'s own store')
     one.add_argument('--older-than', type=float, default=audit.YOUNG_SECONDS,
                      metavar='SECONDS', help='only such data (3600)')
+    one.add_argument('--read', action='store_true',
+                     help='read the files of Glance\'s own store, and compare '
+                     'with its hashes')
     one.set_defaults(run=_audit)
 
     one = commands.add_parser(
@@ -266,9 +360,12 @@ def _parser():
     one.set_defaults(run=_export)
 
     one = commands.add_parser(
-        'datadirs', help='filesystem_store_datadirs for predella serve')
-    one.add_argument('--config')
-    one.add_argument('--store', default='glance_store', metavar='SECTION')
+        'datadirs', help='the directories of Glance\'s own store, for predella '
+        'serve')
+    one.add_argument('--config', help='a glance-api.conf '
+                     f'({glance_db.DEFAULT_CONF})')
+    one.add_argument('--store', metavar='SECTION',
+                     help='where there are several stores of type file')
     one.set_defaults(run=_datadirs)
     return parser
 

@@ -1,5 +1,21 @@
-"""filesystem_store_datadirs, as --datadirs of predella serve has it."""
+"""The directories of Glance's filesystem store, by its configuration, and
+as --datadirs of predella serve has them."""
 from glance_store_predella.cluster import Failed
+
+
+def _lines(path):
+    try:
+        with open(path, encoding='utf-8') as stream:
+            for line in stream:
+                text = line.strip()
+                if text and text[0] not in '#;':
+                    yield line, text
+    except OSError as e:
+        raise Failed(f'{path}: {e}') from e
+
+
+def has_section(path, section):
+    return any(text == f'[{section}]' for _, text in _lines(path))
 
 
 def _values(path, backend, wanted):
@@ -8,34 +24,61 @@ def _values(path, backend, wanted):
     configparser keeps the last one only.
     """
     values, section, last = [], None, None
-    try:
-        with open(path, encoding='utf-8') as stream:
-            for line in stream:
-                text = line.strip()
-                if not text or text[0] in '#;':
-                    continue
-                if text.startswith('['):
-                    section, last = text.strip('[]'), None
-                elif line[0].isspace():
-                    if last is not None:
-                        last.append(text)
-                elif section == backend:
-                    key, _, value = text.partition('=')
-                    last = None
-                    if key.strip() == wanted:
-                        last = [value.strip()]
-                        values.append(last)
-                else:
-                    last = None
-    except OSError as e:
-        raise Failed(f'{path}: {e}') from e
+    for line, text in _lines(path):
+        if text.startswith('['):
+            section, last = text.strip('[]'), None
+        elif line[0].isspace():
+            if last is not None:
+                last.append(text)
+        elif section == backend:
+            key, _, value = text.partition('=')
+            last = None
+            if key.strip() == wanted:
+                last = [value.strip()]
+                values.append(last)
+        else:
+            last = None
     # oslo.config's MultiStrOpt takes each value whole; the store splits none.
-    return [' '.join(value) for value in values if any(value)]
+    return [' '.join(value).strip() for value in values]
+
+
+DEFAULT = '/var/lib/glance/images'
+_MANY, _ONE = 'filesystem_store_datadirs', 'filesystem_store_datadir'
+
+
+def file_stores(path):
+    """Sections of the stores of type file; one without multi-store: that is
+    [glance_store]."""
+    backends = _values(path, 'DEFAULT', 'enabled_backends')
+    if not backends or not backends[-1]:
+        return ['glance_store']
+    pairs = [one.partition(':') for one in backends[-1].split(',')]
+    return [name.strip() for name, _, kind in pairs
+            if kind.strip() in ('file', 'filesystem')]
+
+
+def only_file_store(path):
+    stores = file_stores(path)
+    if len(stores) != 1:
+        raise Failed(f'{path} has {len(stores)} stores of type file'
+                     f'{": " if stores else ""}{", ".join(stores)}; say which: '
+                     '--store SECTION')
+    return stores[0]
 
 
 def read(path, backend):
-    """The values of the repeatable option in one section, in their order."""
-    return _values(path, backend, 'filesystem_store_datadirs')
+    """[(directory, priority)] of the store in one section."""
+    many = [value for value in _values(path, backend, _MANY) if value]
+    one = _values(path, backend, _ONE)
+    if many and one and one[-1]:
+        raise Failed(f'{path}: [{backend}] has {_ONE} and {_MANY}, which '
+                     'Glance refuses: leave the one that is meant')
+    if many:
+        return parse(many)
+    if one:
+        return [(one[-1], 0)] if one[-1] else []
+    # As Glance takes it, where nothing is said of the store.
+    return [(DEFAULT, 0)]
 
 
 def is_thin(path, backend):

@@ -1,4 +1,5 @@
-"""Moves Glance's location rows between file:// and predella://.
+"""Moves Glance's location rows between file:// and predella://, and into one
+store of a cluster that was two, or has another name now.
 
 A plan is made and looked at first; exactly the plan is applied, each row only
 while it is as the plan saw it. So it may be broken off, begun again, and turned
@@ -7,12 +8,12 @@ round.
 import json
 import os
 
-from glance_store_predella import cluster as clusters
 from glance_store_predella.cluster import Failed
 
 BATCH = 100
 _FILE = ('file://', 'filesystem://')
 _MOVABLE = ('active', 'deactivated')
+ONE_COPY = 'one copy'
 
 
 def path_of(value):
@@ -24,84 +25,136 @@ def path_of(value):
     return None
 
 
+def identity(path):
+    """What a directory is, whatever path leads there; None: none is here."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
 class Places:
     """Where mounts are for Glance: where their agents are, or --directory."""
 
     def __init__(self, mounts, directories):
         self.path = {name: os.path.normpath(mount['path'])
                      for name, mount in mounts.items() if mount['path']}
+        # Where they are for the agents, which may be here as well.
+        self.of_agents = dict(self.path)
+        # Nobody asks these for anything: who does so hangs with them.
+        self.hung = {name for name, mount in mounts.items()
+                     if mount['health'] == 'HEALTH_HUNG'}
         for text in directories:
             name, _, path = text.partition('=')
             if name not in mounts or not path.startswith('/'):
                 raise Failed(f'--directory {text} is not MOUNT=/PATH of a '
                              'mount of this cluster')
             self.path[name] = os.path.normpath(path)
-        # Glance may know a directory by a symbolic link, as adopt does.
-        self.mount = {os.path.realpath(path): name
-                      for name, path in self.path.items()}
-        self.mount.update({path: name for name, path in self.path.items()})
+        # Glance may know a directory by a symbolic link or a bind mount.
+        self._identities = {identity(path): name
+                            for name, path in self.path.items()
+                            if name not in self.hung}
+        self._identities.pop(None, None)
+        self._mounts = {path: name for name, path in self.path.items()}
+
+    def mount_at(self, directory):
+        """Name of the mount that is this directory for Glance, or None."""
+        directory = os.path.normpath(directory)
+        if directory not in self._mounts:
+            self._mounts[directory] = self._identities.get(
+                identity(directory))
+        return self._mounts[directory]
 
     def mount_of(self, path, image):
         directory, name = os.path.split(os.path.normpath(path))
-        if name != image:
-            return None
-        return self.mount.get(directory) or self.mount.get(
-            os.path.realpath(directory))
+        return self.mount_at(directory) if name == image else None
 
 
 def _differs(glance, image):
     """Why the two are not the same image, or None."""
-    if glance.size is not None and glance.size != int(image['sizeBytes']):
-        return f'{glance.size} bytes in Glance, {image["sizeBytes"]} here'
-    ours = clusters.hashes_of(image)
+    if glance.size is not None and glance.size != image.size:
+        return f'{glance.size} bytes in Glance, {image.size} here'
     for algorithm, value in glance.hashes.items():
-        if ours.get(algorithm, value) != value:
+        if image.hashes.get(algorithm, value) != value:
             return f'another {algorithm}'
     return None
 
 
-def _location(store, glance, image):
-    return f'predella://{store}/{glance.id}/{image["locationKey"]}'
+def key_of(location):
+    """Of a predella:// location, else None."""
+    return (location.value.rsplit('/', 1)[-1]
+            if location.value.startswith('predella://') else None)
+
+
+def is_here(location, image):
+    """Whether it is a predella:// location of this very image, whatever store
+    of this cluster it names."""
+    return (image is not None and key_of(location) == image.key and
+            location.value.endswith(f'/{image.id}/{image.key}'))
+
+
+def _location(store, image):
+    return f'predella://{store}/{image.id}/{image.key}'
+
+
+def _metadata(location):
+    return json.loads(location.meta or '{}') or {}
 
 
 def _change(glance, location, value, store):
     return {'image': glance.id, 'row': location.row, 'old': location.value,
             'new': value, 'old_meta': location.meta,
-            'new_meta': json.dumps({**(json.loads(location.meta or '{}') or {}),
-                                    'store': store})}
+            'new_meta': json.dumps({**_metadata(location), 'store': store})}
 
 
-def _is_of(location, glance, image):
-    return (image is not None and location.value.startswith('predella://') and
-            location.value.endswith(f'/{glance.id}/{image["locationKey"]}'))
+def _removal(glance, location):
+    """The row goes and its data stays: another row names the same."""
+    return {'image': glance.id, 'row': location.row, 'old': location.value,
+            'new': None, 'old_meta': location.meta, 'new_meta': location.meta}
+
+
+def _live(glance):
+    return [one for one in glance.locations if not one.pending]
+
+
+def _store_of(location):
+    return _metadata(location).get('store') or 'ID'
+
+
+def _rows_here(glance, image):
+    """Its live predella:// rows, which all are the one copy in Predella."""
+    return [one for one in _live(glance) if is_here(one, image)]
 
 
 def one_copy(glance, image):
     """Why nobody may remove one of the image's locations, or None."""
-    rows = [str(one.row) for one in glance.locations
-            if _is_of(one, glance, image)]
+    rows = [str(one.row) for one in _rows_here(glance, image)]
     if len(rows) < 2:
         return None
-    return (f'rows {" and ".join(rows)} of image_locations are one copy: '
+    return (f'rows {" and ".join(rows)} of image_locations are {ONE_COPY}: '
             'removed in one store it is gone in all')
 
 
 def plan_to_predella(store, places, images, glance_images):
     """(changes, [(image, why not)])."""
     changes, left = [], []
-    for glance in glance_images.values():
-        for location in glance.locations:
-            image = images.get(glance.id)
-            if _is_of(location, glance, image):
-                # Of a store that another name was given, or that was a second
-                # one of this cluster.
-                value = _location(store, glance, image)
-                why = one_copy(glance, image)
-                if why is not None:
-                    if left[-1:] != [(glance.id, why)]:
-                        left.append((glance.id, why))
-                elif location.value != value:
-                    changes.append(_change(glance, location, value, store))
+    for glance in glance_images:
+        image = images.get(glance.id)
+        here = _rows_here(glance, image)
+        # The row that stays where it is, if there is one.
+        kept = next((one for one in here
+                     if one.value == _location(store, image)),
+                    here[0] if here else None)
+        for location in _live(glance):
+            if is_here(location, image):
+                # Of this store; or of one that was given another name, or
+                # that was a second one of this cluster.
+                if location is not kept:
+                    changes.append(_removal(glance, location))
+                elif location.value != _location(store, image):
+                    changes.append(_change(glance, location,
+                                           _location(store, image), store))
                 continue
             path = path_of(location.value)
             mount = path and places.mount_of(path, glance.id)
@@ -115,46 +168,77 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            why = None
-            if image is None or mount not in clusters.mounts_of(image):
-                why = f'not adopted: predella adopt {os.path.dirname(path)}'
-            elif glance.status not in _MOVABLE:
-                why = f'its status is {glance.status}'
-            elif image['health'] != 'IMAGE_HEALTH_HEALTHY':
-                why = f'it is {image["health"][len("IMAGE_HEALTH_"):]}'
-            else:
-                why = _differs(glance, image)
-            if why is None and any(one.value.startswith('predella://')
-                                   for one in glance.locations):
-                why = 'it has a predella:// location besides'
+            why = _why_not(mount, path, glance, location, image)
             if why is not None:
                 left.append((glance.id, why))
-                continue
-            changes.append(_change(
-                glance, location, _location(store, glance, image), store))
+            elif here:
+                changes.append(_removal(glance, location))
+            else:
+                changes.append(_change(glance, location,
+                                       _location(store, image), store))
     return changes, left
+
+
+def _elsewhere(glance, location):
+    """Its predella:// locations beside this one."""
+    return [one for one in _live(glance)
+            if one is not location and key_of(one) is not None]
+
+
+def _why_not(mount, path, glance, location, image):
+    """Why a file:// row of a mount's directory is left, or None."""
+    others = _elsewhere(glance, location)
+    if others and not any(is_here(one, image) for one in others):
+        return 'its predella:// location is none of this cluster'
+    if others and mount not in image.mounts:
+        return (f'it is in Predella besides, on {",".join(image.mounts)}, and '
+                f'{path} is a second copy: glance stores-delete --store '
+                f'{_store_of(location)} {glance.id} removes that one')
+    if image is None or mount not in image.mounts:
+        return f'not adopted: predella adopt {os.path.dirname(path)}'
+    if glance.status not in _MOVABLE:
+        return f'its status is {glance.status}'
+    if image.health != 'HEALTHY':
+        return f'it is {image.health}'
+    return _differs(glance, image)
 
 
 def plan_to_file(store, places, images, glance_images):
     changes, left = [], []
-    for glance in glance_images.values():
-        for location in glance.locations:
-            if not location.value.startswith('predella://'):
+    for glance in glance_images:
+        for location in _live(glance):
+            if key_of(location) is None:
                 continue
             image = images.get(glance.id)
-            key = location.value.rsplit('/', 1)[-1]
-            if image is None or image['locationKey'] != key:
+            if not is_here(location, image):
                 left.append((glance.id, 'this cluster has no such image'))
                 continue
-            paths = [places.path[mount]
-                     for mount in clusters.mounts_of(image)
-                     if mount in places.path]
-            if not paths or image['health'] == 'IMAGE_HEALTH_LOST':
+            if location is not _rows_here(glance, image)[0]:
+                changes.append(_removal(glance, location))
+                continue
+            mounts = [mount for mount in image.mounts if mount in places.path]
+            if not mounts or image.health == 'LOST':
                 left.append((glance.id, 'no mount with a known directory '
                              'holds it'))
                 continue
-            changes.append(_change(glance, location,
-                                   f'file://{paths[0]}/{glance.id}', store))
+            others = [one for one in _live(glance)
+                      if path_of(one.value) is not None]
+            if any(places.mount_of(path_of(one.value), glance.id) in mounts
+                   for one in others):
+                changes.append(_removal(glance, location))
+                continue
+            second = [one for one in others
+                      if _metadata(one).get('store') == store]
+            if second:
+                left.append((
+                    glance.id, f'store {store} has a copy of its own, '
+                    f'{path_of(second[0].value)}: glance stores-delete '
+                    f'--store {_store_of(location)} {glance.id} removes the '
+                    'one in Predella'))
+                continue
+            changes.append(_change(
+                glance, location, f'file://{places.path[mounts[0]]}/'
+                f'{glance.id}', store))
     return changes, left
 
 
@@ -194,13 +278,27 @@ def turned_round(changes):
 
 def apply_plan(database, changes):
     """(changed, already as planned, [changes whose row is another])."""
-    now = {location.row: location.value
-           for image in database.images().values()
-           for location in image.locations}
-    wanted = [one for one in changes if now.get(one['row']) == one['old']]
-    there = sum(now.get(one['row']) == one['new'] for one in changes)
-    others = [one for one in changes
-              if now.get(one['row']) not in (one['old'], one['new'])]
+    # A row that is gone is None, as a plan has it.
+    now, live = {}, {one['image']: 0 for one in changes}
+    for image in database.each():
+        for location in _live(image):
+            now[location.row] = location.value
+            if image.id in live:
+                live[image.id] += 1
+    wanted, there, others = [], 0, []
+    for one in changes:
+        value = now.get(one['row'])
+        if value == one['new']:
+            there += 1
+            continue
+        # Another plan may have taken the other row out meanwhile.
+        last = one['new'] is None and live[one['image']] < 2
+        if value != one['old'] or last:
+            others.append(one)
+            continue
+        if one['new'] is None:
+            live[one['image']] -= 1
+        wanted.append(one)
     changed = 0
     for at in range(0, len(wanted), BATCH):
         batch = wanted[at:at + BATCH]
@@ -222,6 +320,18 @@ def _quoted(text):
 def statements(changes):
     """SQL for MySQL, MariaDB, PostgreSQL and SQLite alike."""
     for one in changes:
+        if one['new'] is None:
+            yield ("UPDATE image_locations SET deleted = true, "
+                   "status = 'deleted', deleted_at = CURRENT_TIMESTAMP "
+                   f'WHERE id = {one["row"]} AND '
+                   f'value = {_quoted(one["old"])} AND deleted = false;')
+            continue
+        if one['old'] is None:
+            yield ("UPDATE image_locations SET deleted = false, "
+                   "status = 'active', deleted_at = NULL "
+                   f'WHERE id = {one["row"]} AND '
+                   f'value = {_quoted(one["new"])} AND deleted = true;')
+            continue
         yield ('UPDATE image_locations SET '
                f'value = {_quoted(one["new"])}, '
                f'meta_data = {_quoted(one["new_meta"])} '

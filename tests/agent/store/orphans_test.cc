@@ -102,8 +102,9 @@ TEST_F(StoreOrphansTest, TheQuarantineExpiresAndKeepsWhatIsNotOurs) {
 TEST_F(StoreOrphansTest, AFileThatWasMovedHereBecomesItsImage) {
   ASSERT_OK(w_.mem.PutFile(spec_.image_id.ToString(), bytes_));
   const storage::v1::ReplicaRecord record = RecordOf(bytes_);
-  ASSERT_OK(w_.store->AdoptFile(record));
-  ASSERT_OK(w_.store->AdoptFile(record)) << "asked again";
+  ASSERT_OK(w_.store->AdoptFile(record, AdoptedMode::kOfImages));
+  ASSERT_OK(w_.store->AdoptFile(record, AdoptedMode::kOfImages))
+      << "asked again";
   EXPECT_EQ(w_.store->image_count(), 1);
   w_.store.reset();
   w_.mem.Crash(testing::MemFileSystem::Keep::kNothing);
@@ -113,6 +114,22 @@ TEST_F(StoreOrphansTest, AFileThatWasMovedHereBecomesItsImage) {
   ASSERT_OK_AND_ASSIGN(const auto found, w_.store->Find(spec_.image_id));
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(found->location_key, spec_.location_key);
+}
+
+TEST_F(StoreOrphansTest, OnlyAMovedFileGetsTheModeOfImages) {
+  const std::string name = spec_.image_id.ToString();
+  for (const AdoptedMode mode : {AdoptedMode::kKept, AdoptedMode::kOfImages}) {
+    World w;
+    ASSERT_OK(w.InitAndOpen());
+    ASSERT_OK(w.mem.PutFile(name, bytes_));
+    ASSERT_OK_AND_ASSIGN(const FileInfo before, w.mem.Stat(name));
+    ASSERT_NE(before.mode & 0777U, 0640U);
+    ASSERT_OK(w.store->AdoptFile(RecordOf(bytes_), mode));
+    ASSERT_OK_AND_ASSIGN(const FileInfo after, w.mem.Stat(name));
+    EXPECT_EQ(after.mode,
+              mode == AdoptedMode::kKept ? before.mode : uint32_t{0640});
+    EXPECT_EQ(after.modify_time_us, before.modify_time_us);
+  }
 }
 
 // Copied here with its record, and nobody synced them.
@@ -128,7 +145,7 @@ TEST_F(StoreOrphansTest, AnImageThatWasCopiedHereIsSynced) {
                          w_.mem.Open(path, OpenMode::kCreateNew));
     ASSERT_OK(file->Pwrite(0, bytes));
   }
-  ASSERT_OK(w_.store->AdoptFile(RecordOf(bytes_)));
+  ASSERT_OK(w_.store->AdoptFile(RecordOf(bytes_), AdoptedMode::kOfImages));
   w_.store.reset();
   w_.mem.Crash(testing::MemFileSystem::Keep::kNothing);
   ASSERT_OK(w_.Open());
@@ -141,7 +158,7 @@ TEST_F(StoreOrphansTest, OtherBytesAreNotAdopted) {
   other[kBlockBytes + 7] = static_cast<char>(other[kBlockBytes + 7] ^ 1);
   for (const std::string& bytes : {other, bytes_ + "x", std::string()}) {
     ASSERT_OK(w_.mem.PutFile(spec_.image_id.ToString(), bytes));
-    EXPECT_THAT(w_.store->AdoptFile(RecordOf(bytes_)),
+    EXPECT_THAT(w_.store->AdoptFile(RecordOf(bytes_), AdoptedMode::kOfImages),
                 HasReason(reason::kChecksumMismatch));
     EXPECT_EQ(*w_.mem.GetFile(spec_.image_id.ToString()), bytes);
     const auto listed = ListAll(w_.store.get());
@@ -149,7 +166,7 @@ TEST_F(StoreOrphansTest, OtherBytesAreNotAdopted) {
     EXPECT_EQ(listed[0].kind, ListEntry::Kind::kForeign);
   }
   ASSERT_OK(w_.mem.Unlink(spec_.image_id.ToString()));
-  EXPECT_THAT(w_.store->AdoptFile(RecordOf(bytes_)),
+  EXPECT_THAT(w_.store->AdoptFile(RecordOf(bytes_), AdoptedMode::kOfImages),
               StatusIs(absl::StatusCode::kNotFound));
 }
 
@@ -166,7 +183,8 @@ TEST_F(StoreOrphansTest, AFaultAnywhereLeavesImageOrFile) {
     fault.status =
         MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
     w.fault.Inject(fault);
-    const absl::Status adopted = w.store->AdoptFile(RecordOf(bytes_));
+    const absl::Status adopted =
+        w.store->AdoptFile(RecordOf(bytes_), AdoptedMode::kOfImages);
     const bool hit = w.fault.injected();
     w.store.reset();
     w.fault.Reset();

@@ -375,6 +375,40 @@ TEST_F(StoreTest, TheLabelIsClaimedOnceAndWatched) {
   EXPECT_THAT(w_.store->CheckIdentity(), HasReason(reason::kMountFailed));
 }
 
+TEST_F(StoreTest, AFileOfOursThatIsRemovedIsMissed) {
+  for (const absl::string_view path :
+       {layout::kTombstones, layout::kFence, layout::kLock}) {
+    for (const bool put_back : {false, true}) {
+      World w;
+      ASSERT_OK(w.Init());
+      ASSERT_OK(w.Open());
+      ASSERT_OK(w.store->CheckIdentity());
+      ASSERT_OK(w.mem.Unlink(path));
+      if (put_back) {
+        ASSERT_OK(w.mem.PutFile(path, ""));
+      }
+      const absl::Status checked = w.store->CheckIdentity();
+      EXPECT_THAT(checked, HasReason(reason::kMountIdentityMismatch));
+      EXPECT_THAT(std::string(checked.message()),
+                  AllOf(HasSubstr(std::string(path)),
+                        HasSubstr(put_back ? "another file" : "was removed")));
+    }
+  }
+}
+
+// Before anybody looked: what went to a file without a name is nowhere.
+TEST_F(StoreTest, NothingIsStoredInAFileThatWasRemoved) {
+  storage::v1::Tombstone t;
+  t.set_image_id(TestId(7).bytes());
+  *t.mutable_generation() = Generation{1, 2, 3}.ToProto();
+  ASSERT_OK(w_.mem.Unlink(layout::kTombstones));
+  EXPECT_THAT(w_.store->StoreTombstone(t),
+              HasReason(reason::kMountIdentityMismatch));
+  ASSERT_OK(w_.store->Hear(Generation{1, 5, 9}));
+  ASSERT_OK(w_.mem.Unlink(layout::kFence));
+  EXPECT_THAT(w_.store->SyncFence(), HasReason(reason::kMountIdentityMismatch));
+}
+
 // Its blocks are whole; a scrub calls it damaged.
 TEST_F(StoreTest, AFileLongerThanItsRecordIsNotRead) {
   ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));

@@ -170,6 +170,35 @@ TEST_F(DegradedCommandsTest, RetireNamesWhatWouldBeLost) {
                                     "--accept-lost 12:0a1b --yes"));
 }
 
+TEST_F(DegradedCommandsTest, RetireAndImpactSayWhichDeletesAreNotedThere) {
+  v1::ExplainImpactResponse impact = Impact(0);
+  impact.set_only_delete_copy_count(3);
+  EXPECT_CALL(*connection_, RetireMount).WillOnce(Return(v1::Mount()));
+  EXPECT_CALL(*connection_, ExplainImpact).WillRepeatedly(Return(impact));
+  EXPECT_CALL(*connection_, ListOrphans)
+      .WillOnce(Return(v1::ListOrphansResponse()));
+  EXPECT_EQ(Run({"mount", "retire", "store-2", "--dry-run"}), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("noted nowhere else: 3 deletes"));
+  EXPECT_EQ(Run({"mount", "impact", "store-2"}), kExitDone);
+  EXPECT_THAT(out_.str(), HasSubstr("noted nowhere else: 3 deletes"));
+}
+
+// Its agent's silence may be seen as UNREACHABLE by then.
+TEST_F(DegradedCommandsTest, ConfirmSaysWhatItDid) {
+  v1::Mount mount;
+  mount.set_name("mounts/store-2");
+  mount.set_health(v1::HEALTH_UNREACHABLE);
+  mount.set_stale(true);
+  EXPECT_CALL(*connection_, GetMount).WillRepeatedly([&] { return mount; });
+  EXPECT_CALL(*connection_, ConfirmMount).WillRepeatedly([&] { return mount; });
+  EXPECT_EQ(Run({"mount", "confirm", "store-2"}), kExitDone);
+  EXPECT_THAT(out_.str() + err_.str(), HasSubstr("the copy that is there is"));
+  mount.set_stale(false);
+  mount.set_health(v1::HEALTH_ONLINE);
+  EXPECT_EQ(Run({"mount", "confirm", "store-2"}), kExitDone);
+  EXPECT_THAT(out_.str() + err_.str(), HasSubstr("nothing to confirm"));
+}
+
 TEST_F(DegradedCommandsTest, RetireSaysWhatTheIndexDoesNotName) {
   v1::Mount mount;
   mount.set_name("mounts/store-3");

@@ -220,8 +220,12 @@ TEST_F(MountAdminTest, RetireNeedsTheNumberOfWhatIsLost) {
               AllOf(StatusIs(absl::StatusCode::kFailedPrecondition),
                     HasReason(reason::kMountRetired)));
   Connect(a);
-  EXPECT_THAT(a->closed(), HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(a->closed(), HasReason(reason::kMountRetired));
+  EXPECT_THAT(Checks(), Contains("MOUNT_RETIRED"));
   EXPECT_OK(b->closed());
+  // Another directory under its name is no agent of it.
+  FakeAgent* const other = AddConnected("a", 1);
+  EXPECT_THAT(other->closed(), HasReason(reason::kMountIdentityMismatch));
 }
 
 TEST_F(MountAdminTest, NothingIsAcknowledgedOnAMountThatWasRetired) {

@@ -182,10 +182,10 @@ TEST_F(MountLossTest, ANewDiskGetsTheNameOfTheBrokenOne) {
   EXPECT_THAT(image.health_detail(), HasSubstr("sdb is broken"));
   // The old disk comes back, under the name or any other.
   Connect(old);
-  EXPECT_THAT(old->closed(), HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(old->closed(), HasReason(reason::kMountRetired));
   FakeAgent alias(MountNames()[1], old->uid(), &pool_);
   Connect(&alias);
-  EXPECT_THAT(alias.closed(), HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(alias.closed(), HasReason(reason::kMountRetired));
   alias.Lose();
   Settle();
   // And all of that after a restart.
@@ -195,7 +195,7 @@ TEST_F(MountLossTest, ANewDiskGetsTheNameOfTheBrokenOne) {
   Connect(fresh);
   EXPECT_OK(fresh->closed());
   Connect(old);
-  EXPECT_THAT(old->closed(), HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(old->closed(), HasReason(reason::kMountRetired));
   ASSERT_OK_AND_ASSIGN(const v1::Image still, lifecycle_->images().Get(lost));
   EXPECT_EQ(still.health(), v1::IMAGE_HEALTH_LOST);
   Upload(fresh, ids_.NextUuid(), ids_.NextUuid());

@@ -60,6 +60,11 @@ TEST_F(PlainFileTest, IsMadeAnImageOfAGenerationOfItsOwn) {
   EXPECT_TRUE(b_->file(plain_id_)->has_record);
   EXPECT_EQ(Count(b_), 0);
   EXPECT_OK(lifecycle_->images().Get(plain_id_));
+  int kept = 0;
+  for (const control::v1::Command& command : b_->commands()) {
+    kept += command.adopt_file().keep_mode_and_group() ? 1 : 0;
+  }
+  EXPECT_EQ(kept, 1) << "Glance reads it still";
   // The answer may be lost.
   ASSERT_OK_AND_ASSIGN(const v1::Orphan again, AdoptIt());
   EXPECT_EQ(again.generation(), orphan.generation());

@@ -38,6 +38,11 @@ class StaleMountsTest : public LifecycleFixture {
     request.set_validate_only(validate_only);
     return lifecycle_->mounts().Confirm(request);
   }
+  v1::Mount Mount() {
+    v1::GetMountRequest get;
+    get.set_name("mounts/a");
+    return *lifecycle_->mounts().Get(get);
+  }
   v1::HealthCheck Check(const std::string& code) {
     const v1::Cluster cluster = lifecycle_->cluster().Get();
     for (const v1::HealthCheck& one : cluster.checks()) {
@@ -68,6 +73,7 @@ TEST_F(StaleMountsTest, AnOlderCopyIsRefusedAndNamed) {
               AllOf(HasSubstr("older copy of mounts/a"),
                     HasSubstr("1 (4 KiB) of the images")));
   EXPECT_FALSE(copy->attach().has_value()) << "it was told something";
+  EXPECT_TRUE(Mount().stale());
   EXPECT_THAT(Check("MOUNT_STALE").detail(), HasSubstr("host-of-a"));
   EXPECT_THAT(Check("MOUNT_STALE").next_step(),
               HasSubstr("predella mount confirm a"));
@@ -78,6 +84,7 @@ TEST_F(StaleMountsTest, AnOlderCopyIsRefusedAndNamed) {
   // The right one, whenever it comes.
   Connect(a_);
   EXPECT_TRUE(registry_->FindByName("a")->attached);
+  EXPECT_FALSE(Mount().stale());
   EXPECT_EQ(Check("MOUNT_STALE").code(), "");
 }
 
@@ -159,6 +166,7 @@ TEST_F(StaleMountsTest, AnOperatorMayUseTheCopy) {
   Connect(copy);
   EXPECT_THAT(copy->closed(), HasReason(reason::kMountStale)) << "a dry run";
   ASSERT_OK(Confirm());
+  EXPECT_TRUE(Mount().stale()) << "until its agent's next try";
   ASSERT_OK(Confirm()) << "asked twice";
   Connect(copy);
   EXPECT_OK(copy->closed());

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "common/errors.h"
@@ -10,6 +11,10 @@
 
 namespace predella::testing {
 namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 class TombstonesTest : public LifecycleFixture {
  protected:
@@ -38,6 +43,14 @@ class TombstonesTest : public LifecycleFixture {
     const auto rows = index_->TombstonesOf(image);
     return rows.ok() && rows->size() == 1 ? (*rows)[0].copy_mount_uids_size()
                                           : -1;
+  }
+  std::vector<std::string> Checks() {
+    std::vector<std::string> out;
+    const v1::Cluster cluster = lifecycle_->cluster().Get();
+    for (const auto& check : cluster.checks()) {
+      out.push_back(check.code());
+    }
+    return out;
   }
   // The directory of `agent` as it was when it was made.
   FakeAgent* AddOlderCopy(const FakeAgent* agent) {
@@ -270,6 +283,36 @@ TEST_F(TombstonesTest, ARetiredMountIsNotWaitedFor) {
   EXPECT_EQ(remembered(), 0);
 }
 
+TEST_F(TombstonesTest, WhatIsNotedOnOneMountAloneIsCounted) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  a->Lose();
+  ASSERT_OK(Delete(image_));
+  const auto noted_on = [&](const std::vector<std::string>& names) {
+    v1::ExplainImpactRequest request;
+    for (const std::string& name : names) {
+      request.add_names("mounts/" + name);
+    }
+    const auto impact = lifecycle_->mounts().ExplainImpact(request);
+    EXPECT_OK(impact);
+    return impact.ok() ? impact->only_delete_copy_count() : -1;
+  };
+  EXPECT_EQ(noted_on({"b"}), 1);
+  EXPECT_EQ(noted_on({"a"}), 0);
+  EXPECT_EQ(noted_on({"a", "b"}), 0) << "nobody is left to have the file";
+  LetPass(absl::Minutes(1), {b});
+  EXPECT_THAT(Checks(), Not(Contains("DELETES_NOT_COPIED")));
+  b->Lose();
+  Retire("b");
+  EXPECT_THAT(Checks(), Contains("DELETES_NOT_COPIED"));
+  FakeAgent* const c = AddConnected("c", 3);
+  Tick();
+  EXPECT_EQ(c->tombstone_count(), 1u);
+  EXPECT_THAT(Checks(), Not(Contains("DELETES_NOT_COPIED")));
+  EXPECT_EQ(noted_on({"c"}), 1);
+}
+
 // The slots of the mounts are for deletes that are being done.
 TEST_F(TombstonesTest, TheOldestOfTooManyThatWaitAreForgotten) {
   options_.tombstones_waiting_most = 2;
@@ -293,6 +336,97 @@ TEST_F(TombstonesTest, TheOldestOfTooManyThatWaitAreForgotten) {
   EXPECT_TRUE(Of(images[0]).empty());
   EXPECT_EQ(a->tombstone_count(), 2u);
   EXPECT_EQ(CopiesInTheIndex(images[2]), 1);
+}
+
+class TombstoneRoomTest : public TombstonesTest {
+ protected:
+  // Deletes of images on `a`, so many.
+  std::vector<Uuid> DeleteOn(FakeAgent* a, int count) {
+    std::vector<Uuid> out;
+    for (int i = 0; i < count; ++i) {
+      out.push_back(PutRow({a}));
+      EXPECT_OK(Delete(out.back()));
+    }
+    return out;
+  }
+  void FilesHold(int copies) {
+    storage::v1::TombstoneRow row;
+    row.set_image_id(image_.bytes());
+    *row.mutable_generation() = index_->synced_pair().ToProto();
+    row.set_create_time_us(clock_.NowMicros());
+    options_.tombstone_slot_bytes = copies * server::CopyBytes(row);
+    Restart();
+  }
+};
+
+TEST_F(TombstoneRoomTest, SecondCopiesOfWhatIsSettledMakeRoom) {
+  FilesHold(20);
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 6; ++i) {
+    for (const Uuid& image : DeleteOn(a, 2)) {
+      images.push_back(image);
+    }
+    LetPass(absl::Minutes(1), {a, b});
+  }
+  // 24 copies of 12, in two files of 20 that are to be half full at most.
+  EXPECT_EQ(remembered(), 12);
+  EXPECT_LE(a->tombstone_count(), 10u);
+  EXPECT_LE(b->tombstone_count(), 10u);
+  for (const Uuid& image : images) {
+    EXPECT_GE(CopiesInTheIndex(image), 1);
+  }
+  EXPECT_EQ(CopiesInTheIndex(images.back()), 2);
+}
+
+TEST_F(TombstoneRoomTest, TheOldestSettledLeaveBeforeAFileIsFull) {
+  FilesHold(20);
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  std::vector<Uuid> images;
+  for (int i = 0; i < 25; ++i) {
+    for (const Uuid& image : DeleteOn(a, 2)) {
+      images.push_back(image);
+    }
+    LetPass(absl::Minutes(1), {a, b});
+  }
+  EXPECT_LE(a->tombstone_count(), 15u);
+  EXPECT_LE(b->tombstone_count(), 15u);
+  EXPECT_EQ(CopiesInTheIndex(images.front()), 0);
+  EXPECT_EQ(CopiesInTheIndex(images.back()), 1);
+  // The index knows them all for their time.
+  EXPECT_EQ(remembered(), 50);
+  LetPass(options_.tombstone_ttl, {a, b});
+  LetPass(absl::Minutes(30), {a, b});
+  EXPECT_EQ(remembered(), 0);
+  EXPECT_THAT(Checks(), Not(Contains("DELETES_NEARLY_FULL")));
+}
+
+TEST_F(TombstoneRoomTest, WhatWaitsForAMountIsKeptAndNamed) {
+  FilesHold(20);
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  a->Lose();
+  Settle();
+  const std::vector<Uuid> images = DeleteOn(a, 19);
+  LetPass(absl::Minutes(1), {b});
+  EXPECT_EQ(b->tombstone_count(), 19u);
+  EXPECT_THAT(Checks(), Contains("DELETES_NEARLY_FULL"));
+  b->Behave([](FakeAgent::Behaviour* own) {
+    own->refuse_tombstone =
+        MakeError(absl::StatusCode::kResourceExhausted, reason::kMountFull,
+                  ".predella/tombstones holds at most 20 bytes");
+  });
+  const Uuid other = PutRow({a});
+  const absl::Status refused = Delete(other);
+  EXPECT_THAT(refused, HasReason(reason::kNoTombstoneCopy));
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("no room for more deletes"));
+  Connect(a);
+  LetPass(absl::Minutes(1), {a, b});
+  EXPECT_LE(b->tombstone_count(), 15u);
+  EXPECT_THAT(Checks(), Not(Contains("DELETES_NEARLY_FULL")));
 }
 
 }  // namespace

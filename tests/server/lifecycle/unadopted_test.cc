@@ -80,9 +80,8 @@ TEST_F(UnadoptedTest, IsAdoptedWhenItsRecordIsBack) {
   EXPECT_EQ(Rows(), 0u);
 }
 
-TEST_F(UnadoptedTest, AnOperatorAdoptsItOrPutsItAway) {
+TEST_F(UnadoptedTest, AnOperatorPutsItAway) {
   Lose();
-  const auto file = *a_->file(image_);
   v1::RemoveOrphanRequest remove;
   remove.set_mount("mounts/a");
   remove.set_image("images/" + image_.ToString());
@@ -93,23 +92,27 @@ TEST_F(UnadoptedTest, AnOperatorAdoptsItOrPutsItAway) {
   Restart();
   Connect(a_);
   EXPECT_THAT(Get(), HasReason(reason::kImageNotFound));
-  // The same again, with its record back.
-  RestartFrom(old_);
-  a_->Put(image_, file);
-  Connect(a_);
+}
+
+// The disk answers again: nobody has to start anything, or to say so.
+TEST_F(UnadoptedTest, IsAdoptedByALaterListing) {
+  Lose();
   List();
-  ASSERT_EQ(Rows(), 1u);
+  ASSERT_THAT(Get(), HasReason(reason::kReplicaMissing));
   a_->Behave([](FakeAgent::Behaviour* b) { b->records_readable = true; });
-  Restart();
-  Connect(a_);
-  List();
-  v1::AdoptOrphanRequest adopt;
-  adopt.set_mount("mounts/a");
-  adopt.set_image("images/" + image_.ToString());
-  adopt.set_generation(Generation::FromProto(file.generation).ToString());
-  ASSERT_OK(lifecycle_->orphans().Adopt(adopt));
+  for (int i = 0; i < 3; ++i) {
+    clock_.Advance(options_.rescan_interval);
+    a_->Beat();
+    List();
+  }
   EXPECT_OK(Get());
   EXPECT_EQ(Rows(), 0u);
+  EXPECT_THAT(Checks(), Not(Contains("FILES_NOT_ADOPTED")));
+  // It is an image as any other: a delete is one.
+  ASSERT_OK(Delete(image_));
+  a_->Beat();
+  List();
+  EXPECT_FALSE(a_->Has(image_));
 }
 
 // What was stored under the id since, and deleted, was later than it.
