@@ -41,6 +41,9 @@ absl::StatusCode OutcomeCode(absl::string_view reason) {
   if (reason == reason::kNoSpaceInCluster || reason == reason::kMountFull) {
     return absl::StatusCode::kResourceExhausted;
   }
+  if (reason == reason::kNameTaken) {
+    return absl::StatusCode::kAlreadyExists;
+  }
   return reason == reason::kMountsMissing || reason == reason::kAgentUnreachable
              ? absl::StatusCode::kUnavailable
              : absl::StatusCode::kAborted;

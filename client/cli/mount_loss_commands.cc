@@ -31,7 +31,8 @@ struct LossArguments {
   bool images = false;
   bool glance = false;
   std::string glance_conf;
-  std::string glance_export;
+  std::string glance_database;
+  std::vector<std::string> glance_exports;
   bool dry_run = false;
   bool yes = false;
   bool accept_unlisted = false;
@@ -72,13 +73,17 @@ void PrintDeletes(const v1::ExplainImpactResponse& impact, std::ostream* out) {
 }
 
 absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
-  if (a.glance || !a.glance_conf.empty() || !a.glance_export.empty()) {
+  if (a.glance || !a.glance_conf.empty() || !a.glance_database.empty() ||
+      !a.glance_exports.empty()) {
     std::vector<std::string> arguments = {"impact"};
     if (!a.glance_conf.empty()) {
       arguments.insert(arguments.end(), {"--config", a.glance_conf});
     }
-    if (!a.glance_export.empty()) {
-      arguments.insert(arguments.end(), {"--export", a.glance_export});
+    if (!a.glance_database.empty()) {
+      arguments.insert(arguments.end(), {"--database", a.glance_database});
+    }
+    for (const std::string& path : a.glance_exports) {
+      arguments.insert(arguments.end(), {"--export", path});
     }
     arguments.insert(arguments.end(), a.names.begin(), a.names.end());
     return BecomeGlanceTool(arguments, context);
@@ -371,8 +376,13 @@ void AddMountLossCommands(CLI::App* mount, Context* context) {
                    "Name every image with name, owner and status in Glance.");
   impact->add_option("--config", a->glance_conf,
                      "The glance-api.conf; default: /etc/glance/...");
-  impact->add_option("--export", a->glance_export,
-                     "Instead: what predella glance export printed.");
+  impact->add_option("--database", a->glance_database,
+                     "Instead: SQLAlchemy URL of Glance's database.");
+  impact
+      ->add_option("--export", a->glance_exports,
+                   "Instead: what predella glance export printed, or a list of "
+                   "images; may be repeated.")
+      ->allow_extra_args(false);
   AddOutputOption(impact, context);
   impact->callback(run(Impact));
 

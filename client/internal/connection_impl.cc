@@ -12,6 +12,7 @@
 #include "common/status_macros.h"
 #include "common/units.h"
 #include "predella/connection.h"
+#include "predella/upload_mark.h"
 
 namespace predella {
 namespace client_internal {
@@ -55,23 +56,23 @@ class ConnectionImpl final : public Connection {
   absl::StatusOr<std::unique_ptr<ImageWriter>> StartUpload(
       const UploadOptions& upload) override {
     ASSIGN_OR_RETURN(const Uuid image, ParseImageName(upload.image));
-    Uuid id;
+    std::string id;
     if (upload.upload_id.empty()) {
-      id = RandomIds()->NextUuid();
+      ASSIGN_OR_RETURN(id, DrawUploadId(upload.writer));
     } else {
-      ASSIGN_OR_RETURN(id, ParseUploadName(upload.upload_id));
+      ASSIGN_OR_RETURN(const Uuid given, ParseUploadName(upload.upload_id));
+      id = given.ToString();
     }
     v1::StartUploadRequest request;
     request.set_image(ImageName(image));
-    request.set_upload_id(id.ToString());
+    request.set_upload_id(id);
     if (upload.size_bytes.has_value()) {
       request.set_size_bytes(*upload.size_bytes);
     }
     ASSIGN_OR_RETURN(v1::Upload started,
                      StartUploadWithRetry(stub_.get(), options_, request));
     return std::unique_ptr<ImageWriter>(std::make_unique<ImageWriterImpl>(
-        stub_, options_, request, std::move(started),
-        upload.upload_id.empty()));
+        stub_, options_, upload, request, std::move(started)));
   }
   absl::StatusOr<std::unique_ptr<ImageReader>> ReadImage(
       const ReadOptions& read) override {

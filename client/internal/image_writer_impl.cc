@@ -8,8 +8,8 @@
 #include "client/internal/upload_starter.h"
 #include "common/clock.h"
 #include "common/errors.h"
-#include "common/ids.h"
 #include "common/status_macros.h"
+#include "predella/upload_mark.h"
 
 namespace predella::client_internal {
 namespace {
@@ -25,13 +25,15 @@ constexpr int kMostRefusedCapabilities = 8;
 
 ImageWriterImpl::ImageWriterImpl(std::shared_ptr<Stub> stub,
                                  const ClientOptions& options,
+                                 const UploadOptions& asked,
                                  const v1::StartUploadRequest& request,
-                                 v1::Upload upload, bool may_start_anew)
+                                 v1::Upload upload)
     : stub_(std::move(stub)),
       options_(options),
+      writer_(asked.writer),
       request_(request),
       upload_(std::move(upload)),
-      may_start_anew_(may_start_anew),
+      may_start_anew_(asked.upload_id.empty()),
       window_(options.upload_window_bytes),
       budget_(options) {}
 
@@ -462,11 +464,15 @@ absl::Status ImageWriterImpl::StartAnew(const absl::Status& failed) {
     return failed;
   }
   may_start_anew_ = false;
+  absl::StatusOr<std::string> id = DrawUploadId(writer_);
+  if (!id.ok()) {
+    return failed;
+  }
   v1::AbortUploadRequest abort;
   abort.set_name(upload_.name());
   // The new one supersedes it, if this does not come through.
   stub_->AbortUpload(abort).status().IgnoreError();
-  request_.set_upload_id(RandomIds()->NextUuid().ToString());
+  request_.set_upload_id(*std::move(id));
   auto upload = StartUploadWithRetry(stub_.get(), options_, request_);
   if (!upload.ok()) {
     return failed;

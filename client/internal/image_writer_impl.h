@@ -27,11 +27,11 @@ namespace predella::client_internal {
 // application does something else wait in the stream.
 class ImageWriterImpl final : public ImageWriter {
  public:
-  // `upload` is what StartUpload answered to `request`. `may_start_anew`:
-  // the upload id is ours to change.
+  // `upload` is what StartUpload answered to `request`. Where `asked` has no
+  // upload id it is ours to change.
   ImageWriterImpl(std::shared_ptr<Stub> stub, const ClientOptions& options,
-                  const v1::StartUploadRequest& request, v1::Upload upload,
-                  bool may_start_anew);
+                  const UploadOptions& asked,
+                  const v1::StartUploadRequest& request, v1::Upload upload);
 
   using ImageWriter::Commit;
   absl::Status Write(absl::string_view data) override;
@@ -74,6 +74,7 @@ class ImageWriterImpl final : public ImageWriter {
 
   const std::shared_ptr<Stub> stub_;  // shared with the connection
   const ClientOptions options_;
+  const std::string writer_;
   v1::StartUploadRequest request_;
   v1::Upload upload_;
   bool may_start_anew_;

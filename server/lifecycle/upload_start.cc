@@ -385,7 +385,7 @@ absl::Status UploadManager::Prepare(const storage::v1::UploadRow& row,
         info.has_value() ? info->row.mount_name() : entry.target().ToString());
     const std::string image = ImageName(Uuid::FromBytesOrNone(row.image_id()));
     return MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kNameTaken,
+        absl::StatusCode::kAlreadyExists, reason::kNameTaken,
         absl::StrCat("the name of ", image, " is taken on ", mount, " by ",
                      result->name_taken().has_generation()
                          ? absl::StrCat("generation ",

@@ -201,6 +201,19 @@ class Behaviour:
                 return bytes(size)
         self.assertRaises(exceptions.Invalid, self.add, Endless(), 2 * MIB)
 
+    def test_ids_in_upper_case(self):
+        """Glance lets users choose them, beside the same in lower case."""
+        image, _ = self.add(b'abc')
+        for other in (image.upper(), image[:-1] + 'A',
+                      image.replace('-', ''), ''):
+            for what in (b'abc', b'other'):
+                with self.assertRaises(exceptions.Invalid) as caught:
+                    self.add(what, image=other) if other else self.store.add(
+                        other, io.BytesIO(what), 0, 'sha512')
+                # What Glance answers with 400.
+                self.assertIsInstance(caught.exception, ValueError)
+                self.assertIn('a UUID in lower case', str(caught.exception))
+
     def test_negative_size(self):
         self.assertRaises(exceptions.Invalid, self.add, b'abc', -3)
 

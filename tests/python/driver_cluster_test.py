@@ -151,6 +151,18 @@ class BehaviourTest(behaviour.Behaviour, unittest.TestCase):
         self.cluster.cli('image', 'put', '-', '--id', image, data=b'abc')
         self.assertRaises(exceptions.Duplicate, self.add, b'abc', image=image)
 
+    def test_the_same_image_of_another_store_is_a_duplicate(self):
+        image, first = self.add(b'abc')
+        _, stores = environment.make_stores(
+            twin={'type': 'predella',
+                  'predella_endpoint': self.cluster.endpoint})
+        with self.assertRaises(exceptions.Duplicate) as caught:
+            stores['twin'].add(image, io.BytesIO(b'abc'), 3, 'sha512')
+        stat = self.cluster.cli('image', 'stat', image, '-o', 'json').json
+        self.assertIn(stat['upload'], str(caught.exception))
+        configure(self, self.cluster)
+        self.assertEqual(first, self.add(b'abc', image=image)[1])
+
     def test_at_once_from_threads(self):
         data = self.data(3 * MIB + 1)
         failed = []
@@ -250,17 +262,17 @@ class FunctionalTest(unittest.TestCase):
         self.assertRaises(exceptions.NotFound, multi_backend.get, uri, 'fast')
 
     def test_two_ways_to_one_cluster(self):
-        _, stores = environment.make_stores(
-            fast={'type': 'predella',
-                  'predella_endpoint': self.cluster.endpoint},
-            slow={'type': 'predella', 'predella_endpoint':
-                  self.cluster.endpoint.replace('/s/', '/./s/')})
-        image = str(uuid.uuid4())
-        stores['fast'].add(image, io.BytesIO(self.BITS), 0, 'sha512')
-        # Otherwise the same image would seem to lie in both.
-        with self.assertRaises(exceptions.StoreAddDisabled) as caught:
-            stores['slow'].add(image, io.BytesIO(self.BITS), 0, 'sha512')
-        self.assertIn('one cluster is one store', str(caught.exception))
+        other = f'unix:{self.cluster.sockets}/other'
+        os.link(self.cluster.endpoint[len('unix:'):], other[len('unix:'):])
+        for used in ('fast', 'slow'):
+            _, stores = environment.make_stores(
+                fast={'type': 'predella',
+                      'predella_endpoint': self.cluster.endpoint},
+                slow={'type': 'predella', 'predella_endpoint': other})
+            with self.assertRaises(exceptions.StoreAddDisabled) as caught:
+                stores[used].add(str(uuid.uuid4()), io.BytesIO(self.BITS), 0,
+                                 'sha512')
+            self.assertIn('one cluster is one store', str(caught.exception))
 
 
 class FaultTest(ClusterTest):
@@ -277,6 +289,19 @@ class FaultTest(ClusterTest):
 
     def where(self, uri):
         return environment.where(self.conf, uri, 'fast')
+
+    def test_a_file_that_is_in_the_way(self):
+        image = str(uuid.uuid4())
+        path = os.path.join(self.cluster.paths['store-1'], image)
+        with open(path, 'wb') as stream:
+            stream.write(b'somebody put it there')
+        for _ in range(2):
+            with self.assertRaises(exceptions.Duplicate) as caught:
+                self.add(b'abc', image=image)
+            self.assertIn('a file without record (NAME_TAKEN)',
+                          str(caught.exception))
+        os.unlink(path)
+        self.add(b'abc', image=image)
 
     def test_coordinator_away(self):
         uri = self.add(b'abc')[0]

@@ -2,6 +2,7 @@
 import io
 import os
 import re
+import tempfile
 import types
 import unittest
 from unittest import mock
@@ -16,6 +17,7 @@ from glance_store import multi_backend
 import behaviour
 from glance_store_predella import datadirs_option
 from glance_store_predella import errors
+from glance_store_predella import neighbours
 from glance_store_predella import options
 from glance_store_predella import store as driver
 from glance_store_predella import upload
@@ -79,8 +81,8 @@ class BehaviourTest(behaviour.Behaviour, FakeCase):
         """The coordinator went away between commit and answer."""
         keep = self.native.keep
 
-        def lost(image, data, hashes):
-            return {**keep(image, data, hashes), 'location_key': ''}
+        def lost(*what):
+            return {**keep(*what), 'location_key': ''}
         image = str(uuid.uuid4())
         with mock.patch.object(self.native, 'keep', lost):
             self.assertRaises(exceptions.StorageWriteDenied, self.add, b'abc',
@@ -93,6 +95,22 @@ class BehaviourTest(behaviour.Behaviour, FakeCase):
         image = str(uuid.uuid4())
         self.native.keep(image, b'abc', {})
         self.assertRaises(exceptions.Duplicate, self.add, b'abc', image=image)
+
+    def test_what_another_stored_is_not_ours(self):
+        """The same data, of another store or taken in: two locations of it
+        would be one file."""
+        _, stores = environment.make_stores(
+            twin={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'})
+        image, mine = self.add(b'abc')
+        self.assertRaises(exceptions.Duplicate, stores['twin'].add, image,
+                          io.BytesIO(b'abc'), 3, 'sha512')
+        self.assertEqual(mine, self.add(b'abc', image=image)[1])
+        hashes = self.native.images[image]['hashes']
+        adopted = str(uuid.uuid4())
+        self.native.keep(adopted, b'abc', hashes)
+        with self.assertRaises(exceptions.Duplicate) as caught:
+            self.add(b'abc', image=adopted)
+        self.assertIn('this store did not store it', str(caught.exception))
 
     def test_damage_after_the_first_chunk(self):
         uri = self.add(self.data(9 << 20))[1][0]
@@ -302,17 +320,58 @@ class ConfigurationTest(unittest.TestCase):
         return store.add(str(uuid.uuid4()), io.BytesIO(b'abc'), 3, 'sha512')
 
     def test_two_ways_to_one_cluster(self):
-        """Endpoints do not tell; the cluster itself does, at the first add."""
+        """Endpoints do not tell; the cluster itself does, at the first add of
+        either: a process may use only one of them."""
+        for used in ('fast', 'slow'):
+            _, stores = environment.make_stores(
+                fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
+                slow={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'})
+            self.native.uids = {}
+            for _ in range(2):
+                with self.assertRaises(exceptions.StoreAddDisabled) as caught:
+                    self.add(stores[used])
+                self.assertIn('one cluster is one store',
+                              str(caught.exception))
+            self.assertEqual([], self.native.uploads)
+            self.native.uids = {ENDPOINT + '2': 'another'}
+            self.add(stores[used])
+            self.native.asked.clear()
+            self.add(stores[used])
+            self.assertEqual([], self.native.asked, 'once a process')
+            self.native.uploads.clear()
+
+    def test_a_neighbour_that_is_away_keeps_nobody_waiting(self):
         _, stores = environment.make_stores(
             fast={'type': 'predella', 'predella_endpoint': ENDPOINT},
             slow={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'})
-        for _ in range(2):
-            self.add(stores['fast'])
-            with self.assertRaises(exceptions.StoreAddDisabled) as caught:
-                self.add(stores['slow'])
-            self.assertIn('one cluster is one store', str(caught.exception))
-        self.native.uid = 'another'
-        self.add(stores['slow'])
+        self.native.away = {ENDPOINT + '2'}
+        self.add(stores['fast'])
+        self.native.asked.clear()
+        self.add(stores['fast'])
+        self.assertEqual([], self.native.asked)
+        # It is asked again later, and then it tells.
+        self.native.away = set()
+        with mock.patch.object(neighbours.time, 'monotonic', lambda: 1e9):
+            self.assertRaises(exceptions.StoreAddDisabled, self.add,
+                              stores['fast'])
+
+    def test_one_endpoint_by_other_words(self):
+        with tempfile.TemporaryDirectory() as top:
+            os.symlink(top, top + '/link')
+            for one, other in ((f'unix:{top}/c', f'unix:{top}/link/c'),
+                               (f'unix:{top}/c', f'unix://{top}/./c'),
+                               ('Host:7400', 'host:7400')):
+                self.assertTrue(neighbours.same_endpoint(one, other))
+            self.assertFalse(neighbours.same_endpoint(
+                f'unix:{top}/c', f'unix:{top}/d'))
+            self.assertFalse(neighbours.same_endpoint('a:7400', 'a:7401'))
+            _, stores = environment.make_stores(
+                fast={'type': 'predella', 'predella_endpoint':
+                      f'unix:{top}/c'},
+                slow={'type': 'predella', 'predella_endpoint':
+                      f'unix:{top}/link/c'})
+            for store in stores.values():
+                self.assert_read_only(store, 'one cluster is one store')
 
     def test_the_same_store_configured_again(self):
         kept = []
@@ -333,9 +392,9 @@ class ConfigurationTest(unittest.TestCase):
             fast2={'type': 'predella', 'predella_endpoint': ENDPOINT + '2'},
             disk={'type': 'file', 'filesystem_store_datadir': '/tmp'})
         self.assertEqual({'fast', 'fast2', 'disk'}, set(stores))
+        self.native.uids = {ENDPOINT + '2': 'another'}
         uris = {}
         for name in ('fast', 'fast2'):
-            self.native.uid = name
             uris[name] = self.add(stores[name])[0]
         # How Glance finds the store of a location without metadata.
         for name, uri in uris.items():

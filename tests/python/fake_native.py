@@ -44,10 +44,11 @@ class Job:
 
 
 class Upload:
-    def __init__(self, service, image, size, hashes):
+    def __init__(self, service, image, size, hashes, writer):
         self.service = service
         self.image = image
         self.size = size
+        self.writer = writer
         self.hashers = {name: hashlib.new(openssl)
                         for name, openssl in hashes}
         self.data = bytearray()
@@ -93,7 +94,7 @@ class Upload:
         self._fail('commit')
         if self.error is None:
             self.finished = self.service.keep(
-                self.image, bytes(self.data), self.hashes())
+                self.image, bytes(self.data), self.hashes(), self.writer)
 
     def abort(self):
         self.aborted = True
@@ -183,11 +184,12 @@ class Client:
             raise Error(f'{endpoint} is no address', 'INVALID_ARGUMENT',
                         'INVALID_ARGUMENT')
         self.service = service
+        self.endpoint = endpoint
         self.timeouts = (write_timeout, read_timeout)
         self.local_reads = local_reads
 
-    def start_upload(self, image, size, hashes):
-        upload = Upload(self.service, image, size, hashes)
+    def start_upload(self, image, size, hashes, writer):
+        upload = Upload(self.service, image, size, hashes, writer)
         self.service.uploads.append(upload)
         return upload
 
@@ -203,8 +205,13 @@ class Client:
         return Call(self.service, 'stat', lambda: self._find(image))
 
     def cluster(self):
-        return Call(self.service, 'cluster',
-                    lambda: {'cluster_uid': self.service.uid})
+        def act():
+            if self.endpoint in self.service.away:
+                raise Error('away')
+            return {'cluster_uid': self.service.uids.get(
+                self.endpoint, self.service.uid)}
+        self.service.asked.append(self.endpoint)
+        return Call(self.service, 'cluster', act)
 
     def mounts(self):
         return Call(self.service, 'mounts',
@@ -227,6 +234,9 @@ class FakeNative:
 
     def __init__(self):
         self.uid = str(uuid.uuid4())
+        self.uids = {}  # of endpoints that lead to other clusters
+        self.away = set()  # endpoints
+        self.asked = []
         self.mounts = []
         self.images = {}
         self.data = {}
@@ -245,10 +255,15 @@ class FakeNative:
     def has_hash(self, openssl):
         return openssl not in self.unknown_hashes
 
-    def keep(self, image, data, hashes):
+    @staticmethod
+    def is_upload_of(upload, writer):
+        return upload == f'uploads/of {writer}'
+
+    def keep(self, image, data, hashes, writer=''):
         key = uuid.uuid4()
         self.images[image] = {
             'name': f'images/{image}', 'generation': key.hex[:8],
-            'size': len(data), 'hashes': hashes, 'location_key': key.hex}
+            'size': len(data), 'hashes': hashes, 'location_key': key.hex,
+            'upload': f'uploads/of {writer}'}
         self.data[f'images/{image}'] = data
         return self.images[image]

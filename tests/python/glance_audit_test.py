@@ -402,6 +402,49 @@ class BothTest(FilesCase):
             self.assertEqual([f'file://{path}'] if how == '--apply'
                              else before, self.live(image))
 
+    def test_rows_of_two_stores_of_one_cluster(self):
+        """As two stores made them once, with and without the old row."""
+        files = {}
+        for file_in in ('a', 'old'):
+            image, path = self.both(file_in, 'a')
+            self.add_row(image, f'predella://twin/{image}/{KEY}', 'twin')
+            files[image] = f'file://{path}'
+        alone = self.image(f'predella://twin/ID/{KEY}', meta='{"store":"twin"}')
+        self.cluster.add(alone, 'a')
+        self.add_row(alone, f'predella://fast/{alone}/{KEY}')
+        before = {image: self.live(image) for image in (*files, alone)}
+        adopted, copied = files
+        self.audit(code=6)
+        ours = {image: f'predella://fast/{image}/{KEY}' for image in before}
+        for more, wanted in (
+                # A copy of its own stays one, until stores-delete removes it.
+                ((), {adopted: [ours[adopted]], alone: [ours[alone]],
+                      copied: [files[copied], ours[copied]]}),
+                (('--to-file',), {
+                    adopted: [files[adopted]],
+                    alone: [f'file://{self.paths["a"]}/{alone}'],
+                    copied: [files[copied], ours[copied]]})):
+            plan, _ = self.plan(*more, store='old' if more else 'fast')
+            for how, rows in (('--apply', wanted), ('--undo', before)):
+                self.assertEqual(0, self.run_tool(
+                    'relocate', how, plan, '--yes', '--database',
+                    self.url)[0])
+                self.assertEqual(rows, {image: self.live(image)
+                                        for image in before})
+
+    def test_two_plans_do_not_take_both_rows(self):
+        image, path = self.both('a', 'a')
+        plans = [self.plan(store='fast')[0],
+                 self.plan('--to-file', store='old')[0]]
+        for plan, code, said in zip(plans, (0, 1), ('1 rows', '0 rows')):
+            got, out, err = self.run_tool('relocate', '--apply', plan, '--yes',
+                                          '--database', self.url)
+            self.assertEqual(code, got, err)
+            self.assertIn(f'{said} changed', out)
+            self.assertEqual([f'predella://fast/{image}/{KEY}'],
+                             self.live(image))
+        self.assertIn(f'left as it is: {image}', err)
+
     def test_two_copies_are_left(self):
         image, path = self.both('old', 'a')
         _, err = self.plan('--to-file', store='old')
@@ -452,7 +495,7 @@ class ManyTest(FilesCase):
         with contextlib.closing(sqlite3.connect(self.file)) as db:
             for i in range(count):
                 image = str(uuid.UUID(int=i))
-                db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,0)',
+                db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,0,0)',
                            (image, f'image {i}', 'owner', 'active', 3,
                             f'{i:032x}', 'sha512', f'{i:0128x}'))
                 db.execute('INSERT INTO image_locations '

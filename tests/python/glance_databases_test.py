@@ -99,6 +99,15 @@ VALUES ('{image}', '{location.replace('ID', image)}', '{{"store": "old"}}',
         return {image: json.loads(meta)['store'] for image, meta in self.sql(
             'SELECT image_id, meta_data FROM image_locations')}
 
+    def rows(self):
+        return sorted(map(tuple, self.sql(
+            'SELECT image_id, value, meta_data FROM image_locations')))
+
+    def forget_metadata(self):
+        """As in rows of before there were stores."""
+        self.sql('UPDATE image_locations SET meta_data = NULL '
+                 f"WHERE image_id = '{self.images[1]}'")
+
     def wanted(self):
         return {image: f'predella://fast/{image}/{KEY}'
                 if image != self.images[2] else f'file:///a/{image}'
@@ -111,15 +120,15 @@ VALUES ('{image}', '{location.replace('ID', image)}', '{{"store": "old"}}',
              for image in self.images}, self.stores())
 
     def test_there_and_back(self):
-        before = self.values()
+        self.forget_metadata()
+        before = self.rows()
         self.plan()
-        self.assertEqual(before, self.values())
+        self.assertEqual(before, self.rows())
         for _ in range(2):  # it may be broken off and begun again
             self.run_tool('relocate', '--apply', self.plan_file, '--yes')
             self.assert_relocated()
         self.run_tool('relocate', '--undo', self.plan_file, '--yes')
-        self.assertEqual(before, self.values())
-        self.assertEqual({'old'}, set(self.stores().values()))
+        self.assertEqual(before, self.rows())
 
     def test_to_file(self):
         before = self.values()
@@ -141,11 +150,12 @@ VALUES ('{image}', '{location.replace('ID', image)}', '{{"store": "old"}}',
                          self.values())
 
     def test_statements(self):
-        before = self.values()
+        self.forget_metadata()
+        before = self.rows()
         self.plan()
         for how, check in (
                 ('--apply', self.assert_relocated),
-                ('--undo', lambda: self.assertEqual(before, self.values()))):
+                ('--undo', lambda: self.assertEqual(before, self.rows()))):
             printed = self.run_tool('relocate', how, self.plan_file, '--sql')
             # Printed alone, whatever else is said.
             self.run_tool('relocate', how, self.plan_file, '--sql', '--yes')

@@ -191,6 +191,15 @@ class MoveTest(MoveCase):
         image = next(iter(self.images))
         mount, = self.cluster.where(image)
         listed = self.predella('mount', 'impact', mount, '--glance', *config)
+        url = f'sqlite:///{self.glance.top}/glance.sqlite'
+        self.assertEqual(listed.text, self.predella(
+            'mount', 'impact', '--database', url, mount).text)
+        export = os.path.join(self.top, 'export')
+        with open(export, 'w', encoding='utf-8') as stream:
+            stream.write(self.predella('glance', 'export', *config).text)
+        self.assertEqual(listed.text, self.predella(
+            'mount', 'impact', '--export', export, '--export', export,
+            mount).text)
         line, = (one for one in listed.text.splitlines() if image in one)
         self.assertRegex(line, 'active +p +image of 0')
         # Data that no row refers to, and a row whose data is away.

@@ -23,6 +23,7 @@ from glance_store_predella.cluster import Failed
 SCHEMA = '''
 CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT, owner TEXT, status TEXT,
   size INTEGER, checksum TEXT, os_hash_algo TEXT, os_hash_value TEXT,
+  os_hidden BOOLEAN NOT NULL DEFAULT 0,
   deleted BOOLEAN NOT NULL DEFAULT 0);
 CREATE TABLE image_locations (id INTEGER PRIMARY KEY, image_id TEXT,
   value TEXT, meta_data TEXT, deleted BOOLEAN NOT NULL DEFAULT 0,
@@ -111,12 +112,13 @@ class ToolCase(unittest.TestCase):
         return path
 
     def image(self, location=None, size=3, status='active', md5=None,
-              name='n', owner='o', image=None, meta='{"store": "old"}'):
+              name='n', owner='o', image=None, meta='{"store": "old"}',
+              hidden=False):
         image = image or str(uuid.uuid4())
         with contextlib.closing(sqlite3.connect(self.file)) as db:
-            db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,0)',
+            db.execute('INSERT INTO images VALUES (?,?,?,?,?,?,?,?,?,0)',
                        (image, name, owner, status, size, md5, 'sha512',
-                        None))
+                        None, hidden))
             if location is not None:
                 db.execute('INSERT INTO image_locations '
                            '(image_id, value, meta_data) VALUES (?,?,?)',
@@ -345,6 +347,79 @@ class RelocateTest(ToolCase):
             {**before, legacy: (f'file://{self.paths["b"]}/{legacy}',
                                 {'store': 'old', 'more': [1]})}, self.rows())
 
+    # What Glance, and others, wrote before there were stores.
+    OLD_METADATA = [None, 'null', '{}', '', '{"a":1,  "b": "x"}']
+
+    def texts(self):
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            return db.execute('SELECT id, value, meta_data '
+                              'FROM image_locations').fetchall()
+
+    def relocate_with_metadata(self, metadata):
+        """(the rows before, the plan that was applied to them)."""
+        for meta in metadata:
+            self.cluster.add(self.image(f'file://{self.paths["a"]}/ID',
+                                        meta=meta), 'a')
+        before = self.texts()
+        plan, _, _ = self.plan()
+        self.assertEqual(0, self.apply('--apply', plan, '--yes')[0])
+        self.assertEqual({'fast'}, {json.loads(meta)['store']
+                                    for _, _, meta in self.texts()})
+        return before, plan
+
+    def test_metadata_comes_back_as_it_was(self):
+        before, plan = self.relocate_with_metadata(
+            [*self.OLD_METADATA, '{"b": "\\u00e9"}'])
+        self.assertEqual(0, self.apply('--undo', plan, '--yes')[0])
+        self.assertEqual(before, self.texts())
+
+    def test_metadata_comes_back_by_statements(self):
+        before, plan = self.relocate_with_metadata(self.OLD_METADATA)
+        code, out, _ = self.apply('--undo', plan, '--sql')
+        self.assertEqual(0, code)
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.executescript(out)
+        self.assertEqual(before, self.texts())
+
+    def test_rows_of_another_store_of_the_cluster(self):
+        """As the way out for who had two, or has renamed one."""
+        here = self.image(f'predella://fast/ID/{KEY}', meta='{"store":"fast"}')
+        twin = self.image(f'predella://twin/ID/{KEY}', meta='{"store":"twin"}')
+        elsewhere = self.image(f'predella://far/ID/{KEY}')
+        replaced = self.image(f'predella://twin/ID/{"f" * 32}')
+        both = self.image(f'predella://fast/ID/{KEY}')
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute('INSERT INTO image_locations (image_id, value, '
+                       'meta_data) VALUES (?, ?, ?)',
+                       (both, f'predella://twin/{both}/{KEY}', '{}'))
+            db.commit()
+        for image in (here, twin, replaced, both):
+            self.cluster.add(image, 'a')
+        before = self.live()
+        plan, out, err = self.plan()
+        self.assertIn('2 rows to change, 0 left', err)
+        self.assertRegex(out, f'{both} +6 .*the row goes')
+        self.assertNotIn(KEY, out)
+        self.assertEqual(0, self.apply('--apply', plan, '--yes')[0])
+        self.assertEqual({
+            **before, both: [f'predella://fast/{both}/{KEY}'],
+            twin: [f'predella://fast/{twin}/{KEY}']}, self.live())
+        self.assertEqual({'store': 'fast'}, self.rows()[twin][1])
+        self.assertEqual([f'predella://far/{elsewhere}/{KEY}'],
+                         self.live()[elsewhere])
+        self.assertEqual(0, self.apply('--undo', plan, '--yes')[0])
+        self.assertEqual(before, self.live())
+
+    def live(self):
+        """{image: its locations}"""
+        found = {}
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            for image, value in db.execute(
+                    'SELECT image_id, value FROM image_locations '
+                    'WHERE NOT deleted ORDER BY id'):
+                found.setdefault(image, []).append(value)
+        return found
+
     def test_what_is_left(self):
         def add(why, adopted=True, **more):
             image = self.image(f'file://{self.paths["a"]}/ID', **more)
@@ -409,7 +484,7 @@ class RelocateTest(ToolCase):
         self.assertEqual(1, code)
         self.assertIn('exists', err)
         with open(path, 'w', encoding='utf-8') as stream:
-            stream.write('{"predella_relocation": 2, "changes": []}')
+            stream.write('{"predella_relocation": 3, "changes": []}')
         self.assertEqual(1, self.apply('--apply', path, '--yes')[0])
 
     def test_where_glance_has_a_mount_elsewhere(self):
@@ -481,6 +556,29 @@ class AuditTest(ToolCase):
         self.assertIn('lost one', missing)
         self.assertIn('someone', missing)
 
+    def test_one_copy_in_two_rows(self):
+        """As two stores of one cluster made them once."""
+        image = self.image(f'predella://fast/ID/{KEY}')
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute('INSERT INTO image_locations (image_id, value, '
+                       'meta_data) VALUES (?, ?, ?)',
+                       (image, f'predella://twin/{image}/{KEY}', '{}'))
+            db.commit()
+        self.cluster.add(image, 'a')
+        code, out, err = self.run_tool('audit', '--database', self.url)
+        self.assertEqual(6, code)
+        self.assertIn('0 images that no row', err)
+        self.assertIn('rows 1 and 2 of image_locations are one copy', out)
+        # What it says next helps.
+        self.assertIn('next (one copy): predella glance relocate', err)
+        plan = os.path.join(self.top, 'plan')
+        for arguments in (('--store', 'fast', '--plan', plan),
+                          ('--apply', plan, '--yes')):
+            self.assertEqual(0, self.run_tool(
+                'relocate', *arguments, '--database', self.url)[0])
+        self.assertEqual((0, ''), self.run_tool(
+            'audit', '--database', self.url)[:2])
+
     def test_nothing_to_say(self):
         self.cluster.add(self.image(f'predella://fast/ID/{KEY}'), 'a')
         code, out, _ = self.run_tool('audit', '--database', self.url)
@@ -500,6 +598,37 @@ class AuditTest(ToolCase):
                          line.split()[-3:])
         self.assertRegex(out, f'{unknown} .* not in Glance')
         self.assertNotIn('not there', out)
+
+    def test_hidden_images_are_named(self):
+        hidden = self.image(name='old', owner='p', hidden=True)
+        shown = self.image(name='new', owner='p')
+        for image in (hidden, shown):
+            self.cluster.add(image, 'a')
+        said = f'{hidden} .*  active, hidden  p +old\n'
+        code, out, err = self.run_tool('impact', 'a', '--database', self.url)
+        self.assertEqual((0, ''), (code, err))
+        self.assertRegex(out, said)
+        self.assertRegex(out, f'{shown} .*  active +p +new\n')
+        paths = []
+        for name, lists in (
+                ('export', self.run_tool('export', '--database', self.url)[1]),
+                ('listed', [{'id': shown, 'name': 'new', 'owner': 'p',
+                             'status': 'active', 'os_hidden': False}]),
+                ('more', [{'id': hidden, 'name': 'old', 'owner': 'p',
+                           'status': 'active', 'os_hidden': True}])):
+            paths.append(os.path.join(self.top, name))
+            with open(paths[-1], 'w', encoding='utf-8') as stream:
+                stream.write(lists if isinstance(lists, str) else
+                             json.dumps({'images': lists}))
+        export, listed, more = paths
+        for files in ((export,), (listed, more)):
+            code, out, err = self.run_tool(
+                'impact', 'a', *(f'--export={path}' for path in files))
+            self.assertEqual((0, ''), (code, err))
+            self.assertRegex(out, said)
+        _, out, err = self.run_tool('impact', 'a', '--export', listed)
+        self.assertRegex(out, f'{hidden} .* not in Glance')
+        self.assertIn('os_hidden=true', err)
 
     def test_from_files_instead_of_the_database(self):
         image = self.image(f'predella://fast/ID/{KEY}', name='x', owner='p',
@@ -524,7 +653,9 @@ class AuditTest(ToolCase):
         # no list.
         shown = {**answer['images'][0], 'locations': [
             {'url': 'file:///x', 'metadata': {}}]}
-        for text in ({'images': [shown]},
+        before = {**answer['images'][0], 'locations': [
+            {'row': 1, 'value': 'file:///x', 'meta': {'store': 'old'}}]}
+        for text in ({'images': [shown]}, {'images': [before]},
                      {**answer, 'next': '/v2/images?marker=x'}):
             with open(path, 'w', encoding='utf-8') as stream:
                 json.dump(text, stream)

@@ -56,6 +56,7 @@ class ProcessTest(unittest.TestCase):
             BEGIN, before, COMMON,
             f'endpoint = {self.cluster.endpoint!r}',
             f'other_endpoint = {self.other.endpoint!r}',
+            f'agent = {self.cluster.agents["store-1"].process.pid}',
             textwrap.dedent(program), "print('program ended')"))
         done = subprocess.run([sys.executable, '-c', text], timeout=timeout,
                               capture_output=True, text=True, check=False)
@@ -151,6 +152,73 @@ class ProcessTest(unittest.TestCase):
                 ''')
         finally:
             self.cluster.coordinator.resume()
+
+    def test_others_run_while_an_agent_is_slow(self):
+        """It is another green thread that lets the agent go on."""
+        self.run_program('import eventlet\neventlet.monkey_patch()', '''
+            import signal
+            data = os.urandom(40 * MIB)
+            store = make(endpoint, predella_local_reads='never')
+            paused = []
+
+            def go_on():
+                for _ in range(20):
+                    eventlet.sleep(0.05)
+                os.kill(agent, signal.SIGCONT)
+                paused[-1] = time.monotonic() - paused[-1]
+
+            def pause():
+                os.kill(agent, signal.SIGSTOP)
+                paused.append(time.monotonic())
+                eventlet.spawn(go_on)
+
+            class Source(io.BytesIO):
+                def read(self, size):
+                    if self.tell() == 5 * MIB:
+                        pause()
+                    return super().read(size)
+            uri = store.add(str(uuid.uuid4()), Source(data), 0, 'sha512')[0]
+            chunks, _ = store.get(environment.where(conf, uri, 'fast'))
+            got = [next(chunks)]
+            pause()
+            got += chunks
+            assert b''.join(got) == data
+            assert len(paused) == 2 and all(1 <= one < 10 for one in paused)
+            ''')
+
+    def test_others_run_while_a_transfer_need_not_wait(self):
+        """Between any two of its chunks, however fast the other side is."""
+        self.run_program('import eventlet\neventlet.monkey_patch()', '''
+            turns = 0
+
+            def other():
+                global turns
+                while True:
+                    turns += 1
+                    eventlet.sleep(0)
+            eventlet.spawn(other)
+            seen = []
+
+            class Source(io.BytesIO):
+                def read(self, size):
+                    # Slower than the network, and gives way to nobody.
+                    seen.append(turns)
+                    chunk = super().read(size)
+                    hashlib.sha512(chunk).digest()
+                    return chunk
+            for local in ('auto', 'never'):
+                store = make(endpoint, predella_local_reads=local)
+                seen.clear()
+                uri = store.add(str(uuid.uuid4()), Source(bytes(40 * MIB)), 0,
+                                'sha512')[0]
+                assert len(seen) == 41 and len(set(seen)) == 41, seen
+                seen.clear()
+                for chunk in store.get(environment.where(conf, uri, 'fast'))[0]:
+                    seen.append(turns)
+                    hashlib.sha512(chunk).digest()
+                # The first was there when get came back.
+                assert len(seen) == 40 and len(set(seen)) >= 39, seen
+            ''')
 
     def test_a_green_thread_is_ended_from_outside(self):
         self.run_program('import eventlet\neventlet.monkey_patch()', '''

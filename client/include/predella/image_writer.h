@@ -21,6 +21,9 @@ struct UploadOptions {
   // UUID of this upload; empty: a random one. The same id goes on with the
   // same upload, or returns what came of it.
   std::string upload_id;
+  // Who uploads, in any words: a drawn upload id bears a mark of it, by which
+  // IsUploadOf (upload_mark.h) knows the image as this writer's.
+  std::string writer;
   // Where it is known: another size at Commit is then an error.
   std::optional<int64_t> size_bytes;
 };

@@ -17,18 +17,18 @@ def _seconds_since(moment, now):
 
 
 def _judge(places, images, glance):
-    """(whether data of ours is this image's, why some row has none)."""
-    referred, missing = False, None
+    """(whether data of ours is this image's, what is wrong with a row)."""
+    referred, wrong = False, None
     image = images.get(glance.id)
     for location in glance.locations:
         if relocate.key_of(location) is not None:
             if relocate.is_here(location, image):
                 referred = True
                 if image.health == 'LOST':
-                    missing = 'its data is lost'
+                    wrong = 'its data is lost'
             elif not location.pending:
-                missing = ('this id has other data here' if image is not None
-                           else 'no such image here')
+                wrong = ('this id has other data here' if image is not None
+                         else 'no such image here')
             continue
         path = relocate.path_of(location.value)
         mount = path and places.mount_of(path, glance.id)
@@ -39,7 +39,8 @@ def _judge(places, images, glance):
                 path is not None and (mount is None or
                                       mount in image.mounts))):
             referred = True
-    return referred, missing
+    whys = [why for why in (wrong, relocate.one_copy(glance, image)) if why]
+    return referred, '; '.join(whys)
 
 
 class Audit:
@@ -57,10 +58,10 @@ class Audit:
         for glance in glance_images:
             self.pending += (glance.status == 'pending_delete' or
                              any(one.pending for one in glance.locations))
-            referred, missing = _judge(self._places, self._images, glance)
+            referred, wrong = _judge(self._places, self._images, glance)
             if referred:
                 self._referred.add(glance.id)
-            if missing:
+            if wrong:
                 self._suspects.append(glance.id)
             if self._look is not None:
                 self._look.look(glance)
@@ -72,7 +73,8 @@ class Audit:
                 _seconds_since(image.created, now) >= young_seconds]
 
     def missing(self, source, list_again):
-        """[(image, why)]: rows whose data is not here, then and now."""
+        """[(image, why)]: rows whose data is not here, or is that of another
+        row, then and now."""
         if not self._suspects:
             return []
         # Uploads and deletes went on between the two lists.
@@ -110,12 +112,16 @@ def quiet(uploads, source, now, quiet_seconds=QUIET_SECONDS):
     return out
 
 
+def _status(glance):
+    return f'{glance.status}, hidden' if glance.hidden else glance.status
+
+
 def impact_rows(impact, glance_images):
     """(id, bytes, copies elsewhere, status, owner, name) for each image."""
     for one in impact['images']:
         image = one['name'].rsplit('/', 1)[-1]
         glance = glance_images.get(image)
         yield (image, one['sizeBytes'], str(one['otherReadableCopies']),
-               glance.status if glance else '-',
+               _status(glance) if glance else '-',
                glance.owner or '-' if glance else '-',
                glance.name or '-' if glance else 'not in Glance')

@@ -47,9 +47,9 @@ def _source(args, locations=False):
     if not args.export:
         return _database(args)
     source = glance_db.Export(args.export)
-    if locations and any(one.locations is None for one in source.each()):
-        raise Failed(f'{args.export} has no locations: predella glance '
-                     'export makes one that has them')
+    if locations and source.without_locations:
+        raise Failed(f'{", ".join(source.without_locations)}: no locations: '
+                     'predella glance export makes one that has them')
     return source
 
 
@@ -189,11 +189,15 @@ def _say_leaked(leaked):
 
 
 def _say_missing(missing):
-    _say(f'{len(missing)} rows of Glance whose data is not here')
+    _say(f'{len(missing)} rows of Glance whose data is not here, or is that '
+         'of another row')
     if missing:
         _table(('IMAGE', 'STATUS', 'OWNER', 'NAME', 'WHY'),
                [(one.id, one.status, one.owner or '-', one.name or '-', why)
                 for one, why in missing])
+    if any(relocate.ONE_COPY in why for _, why in missing):
+        _say(f'next ({relocate.ONE_COPY}): predella glance relocate --store '
+             'ID --plan FILE takes all but one of such rows out')
 
 
 def _say_files(places, looker, found):
@@ -241,11 +245,19 @@ def _say_uploads(uploads, source, now, older_than):
 def _impact(args):
     cluster = clusters.Cluster(args.endpoint)
     impact = cluster.impact(args.names)
-    rows = list(audit.impact_rows(impact, _glance_images(args)))
+    source = _source(args)
+    glance = source.images()
+    rows = list(audit.impact_rows(impact, glance))
     print(f'on {", ".join(args.names)}: {impact["imageCount"]} images, '
           f'{impact["imageBytes"]} bytes; no copy elsewhere: '
           f'{impact["onlyCopyCount"]}')
     _table(('IMAGE', 'BYTES', 'ELSEWHERE', 'STATUS', 'OWNER', 'NAME'), rows)
+    # What has locations is of the database, and has the hidden ones.
+    if args.export and source.without_locations and not any(
+            one.hidden for one in glance.values()):
+        _say('note: no list here has hidden images: one of GET '
+             '/v2/images?os_hidden=true may be given besides, with another '
+             '--export')
     return DONE
 
 
@@ -293,8 +305,10 @@ def _parser():
     of_glance = argparse.ArgumentParser(add_help=False,
                                         parents=[of_database])
     of_glance.add_argument(
-        '--export', help='instead: a file from predella glance export, from '
-        'GET /v2/images, or from openstack image list --long -f json')
+        '--export', action='append', metavar='FILE',
+        help='instead: a file from predella glance export, from GET '
+        '/v2/images, or from openstack image list --long -f json; may be '
+        'repeated: for a list of the hidden images')
     of_places = argparse.ArgumentParser(add_help=False)
     of_places.add_argument(
         '--directory', action='append', default=[], metavar='MOUNT=/PATH',

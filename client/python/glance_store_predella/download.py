@@ -49,6 +49,7 @@ class ImageChunks:
             self._outstanding += 1
 
     def _take(self):
+        native.give_way()
         native.wait(self._reader.job)
         try:
             chunk = self._reader.take()

@@ -30,6 +30,11 @@ def not_in_time(what, seconds):
     return _Late(f'{what} did not come back within {seconds:.0f} s')
 
 
+class BadImageId(exceptions.Invalid, ValueError):
+    """400 in every Glance, which is for what the user can mend: as Invalid
+    alone is from 31.0 on."""
+
+
 class _Late(Exception):
     """Has what an error of the native module has."""
 

@@ -1,7 +1,7 @@
 """Images and locations as Glance has them: its database, or an export.
 
 SQLAlchemy is there wherever Glance is. Only the columns are used that every
-Glance since 2014 has, and os_hash_* (since 2018).
+Glance since 2014 has, os_hash_* and os_hidden (since 2018).
 
 With delayed_delete an image is deleted in its row, of status pending_delete, and
 so are its locations, until Glance's scrubber has removed the data.
@@ -18,7 +18,7 @@ DEFAULT_CONF = '/etc/glance/glance-api.conf'
 PAGE = 1000
 PENDING = 'pending_delete'
 _COLUMNS = ('SELECT id, name, owner, status, size, checksum, os_hash_algo, '
-            'os_hash_value FROM images '
+            'os_hash_value, os_hidden FROM images '
             'WHERE (deleted = :no OR status = :pending) ')
 _NEXT_IMAGES = _COLUMNS + 'AND id > :after ORDER BY id LIMIT :page'
 _ONE_IMAGE = _COLUMNS + 'AND id = :id'
@@ -43,7 +43,7 @@ _PUT_BACK = ("UPDATE image_locations SET deleted = :no, status = 'active', "
 class Location:
     row: int
     value: str
-    meta: dict
+    meta: str | None  # JSON, as the row has it
     # Its data waits for Glance's scrubber (delayed_delete).
     pending: bool = False
 
@@ -55,6 +55,7 @@ class Image:
     owner: str = ''
     status: str = ''
     size: int | None = None
+    hidden: bool = False
     hashes: dict = dataclasses.field(default_factory=dict)
     # None: an export of the API, which does not say.
     locations: list | None = None
@@ -73,7 +74,7 @@ def _image(row):
     return Image(row['id'], row.get('name') or '',
                  sys.intern(row.get('owner') or ''),
                  sys.intern(row.get('status') or ''), row.get('size'),
-                 _hashes(row))
+                 bool(row.get('os_hidden')), _hashes(row))
 
 
 def connection_of(path):
@@ -126,8 +127,7 @@ class Database:
                               last=rows[-1]['id']):
             if row['image_id'] in images:
                 images[row['image_id']].locations.append(Location(
-                    row['id'], row['value'],
-                    json.loads(row['meta_data'] or '{}') or {},
+                    row['id'], row['value'], row['meta_data'],
                     row['status'] == PENDING))
         return images.values()
 
@@ -173,40 +173,57 @@ class Database:
                 else:
                     query = _UPDATE
                     wanted.update(old=change['old'], value=change['new'],
-                                  meta=json.dumps(change['new_meta']))
+                                  meta=change['new_meta'])
                 done = connection.execute(self._text(query), wanted)
                 if done.rowcount != 1:
                     missed.append(change)
         return missed
 
 
+def _location(one):
+    if not isinstance(one['meta'], (str, type(None))):
+        raise ValueError('of a predella-glance of before: export it anew')
+    return Location(one['row'], one['value'], one['meta'],
+                    bool(one.get('pending')))
+
+
+def _exported(path):
+    """{id: Image} of one file."""
+    try:
+        with open(path, encoding='utf-8') as stream:
+            data = json.load(stream)
+        rows = data['images'] if isinstance(data, dict) else data
+        if isinstance(data, dict) and data.get('next'):
+            raise Failed(f'{path} is one page of several (it has a '
+                         '"next"): ask for all with limit=, or let predella '
+                         'glance export make the list')
+        images = {}
+        for row in rows:
+            row = {key.lower(): value for key, value in row.items()}
+            row.setdefault('owner', row.get('project'))
+            image = images[row['id']] = _image(row)
+            # Those of the API (show_multiple_locations) bear no row.
+            if isinstance(row.get('locations'), list) and all(
+                    'row' in one for one in row['locations']):
+                image.locations = [_location(one)
+                                   for one in row['locations']]
+        return images
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise Failed(f'{path} is no list of images: {e!r}') from e
+
+
 class Export:
     """`predella glance export`, or GET /v2/images, or `openstack image list
-    --long -f json`, in a file."""
+    --long -f json`, in files: the API lists hidden images by themselves."""
 
-    def __init__(self, path):
-        try:
-            with open(path, encoding='utf-8') as stream:
-                data = json.load(stream)
-            rows = data['images'] if isinstance(data, dict) else data
-            if isinstance(data, dict) and data.get('next'):
-                raise Failed(f'{path} is one page of several (it has a '
-                             '"next"): ask for all with limit=, or let predella '
-                             'glance export make the list')
-            self._images = {}
-            for row in rows:
-                row = {key.lower(): value for key, value in row.items()}
-                row.setdefault('owner', row.get('project'))
-                image = self._images[row['id']] = _image(row)
-                # Those of the API (show_multiple_locations) bear no row.
-                if isinstance(row.get('locations'), list) and all(
-                        'row' in one for one in row['locations']):
-                    image.locations = [
-                        Location(one['row'], one['value'], one['meta'],
-                                 bool(one.get('pending')))
-                        for one in row['locations']]
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise Failed(f'{path} is no list of images: {e!r}') from e
+    def __init__(self, paths):
+        self._images = {}
+        self.without_locations = []  # of these files
+        for path in paths:
+            images = _exported(path)
+            if any(one.locations is None for one in images.values()):
+                self.without_locations.append(path)
+            self._images.update(images)
 
     def each(self):
         return self._images.values()
@@ -223,6 +240,7 @@ def dump(images, stream):
     for image in images.values():
         row = {'id': image.id, 'name': image.name, 'owner': image.owner,
                'status': image.status, 'size': image.size,
+               'os_hidden': image.hidden,
                'checksum': image.hashes.get('md5')}
         for algorithm, value in image.hashes.items():
             if algorithm != 'md5':

@@ -54,6 +54,16 @@ def _event_hub():
     return hubs if getattr(local, 'hub', None) is not None else None
 
 
+def give_way():
+    """Lets other green threads run, of a transfer that need not wait.
+
+    Where the other side is faster than this one something is always ready, and
+    the hub would not run before the end of it.
+    """
+    if _event_hub() is not None:
+        sys.modules['eventlet.greenthread'].sleep(0)
+
+
 def wait(job, seconds=None):
     """Waits for a job without holding up other threads, green or real.
 

@@ -1,4 +1,5 @@
-"""Moves Glance's location rows between file:// and predella://.
+"""Moves Glance's location rows between file:// and predella://, and into one
+store of a cluster that was two, or has another name now.
 
 A plan is made and looked at first; exactly the plan is applied, each row only
 while it is as the plan saw it. So it may be broken off, begun again, and turned
@@ -12,6 +13,7 @@ from glance_store_predella.cluster import Failed
 BATCH = 100
 _FILE = ('file://', 'filesystem://')
 _MOVABLE = ('active', 'deactivated')
+ONE_COPY = 'one copy'
 
 
 def path_of(value):
@@ -86,14 +88,24 @@ def key_of(location):
 
 
 def is_here(location, image):
-    """Whether it is a predella:// location of this very image."""
-    return image is not None and key_of(location) == image.key
+    """Whether it is a predella:// location of this very image, whatever store
+    of this cluster it names."""
+    return (image is not None and key_of(location) == image.key and
+            location.value.endswith(f'/{image.id}/{image.key}'))
+
+
+def _location(store, image):
+    return f'predella://{store}/{image.id}/{image.key}'
+
+
+def _metadata(location):
+    return json.loads(location.meta or '{}') or {}
 
 
 def _change(glance, location, value, store):
     return {'image': glance.id, 'row': location.row, 'old': location.value,
             'new': value, 'old_meta': location.meta,
-            'new_meta': {**location.meta, 'store': store}}
+            'new_meta': json.dumps({**_metadata(location), 'store': store})}
 
 
 def _removal(glance, location):
@@ -107,14 +119,43 @@ def _live(glance):
 
 
 def _store_of(location):
-    return location.meta.get('store') or 'ID'
+    return _metadata(location).get('store') or 'ID'
+
+
+def _rows_here(glance, image):
+    """Its live predella:// rows, which all are the one copy in Predella."""
+    return [one for one in _live(glance) if is_here(one, image)]
+
+
+def one_copy(glance, image):
+    """Why nobody may remove one of the image's locations, or None."""
+    rows = [str(one.row) for one in _rows_here(glance, image)]
+    if len(rows) < 2:
+        return None
+    return (f'rows {" and ".join(rows)} of image_locations are {ONE_COPY}: '
+            'removed in one store it is gone in all')
 
 
 def plan_to_predella(store, places, images, glance_images):
     """(changes, [(image, why not)])."""
     changes, left = [], []
     for glance in glance_images:
+        image = images.get(glance.id)
+        here = _rows_here(glance, image)
+        # The row that stays where it is, if there is one.
+        kept = next((one for one in here
+                     if one.value == _location(store, image)),
+                    here[0] if here else None)
         for location in _live(glance):
+            if is_here(location, image):
+                # Of this store; or of one that was given another name, or
+                # that was a second one of this cluster.
+                if location is not kept:
+                    changes.append(_removal(glance, location))
+                elif location.value != _location(store, image):
+                    changes.append(_change(glance, location,
+                                           _location(store, image), store))
+                continue
             path = path_of(location.value)
             mount = path and places.mount_of(path, glance.id)
             if mount is None:
@@ -127,17 +168,14 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            why = _why_not(mount, path, glance, location,
-                           images.get(glance.id))
+            why = _why_not(mount, path, glance, location, image)
             if why is not None:
                 left.append((glance.id, why))
-            elif _elsewhere(glance, location):
+            elif here:
                 changes.append(_removal(glance, location))
             else:
-                key = images[glance.id].key
-                changes.append(_change(
-                    glance, location, f'predella://{store}/{glance.id}/{key}',
-                    store))
+                changes.append(_change(glance, location,
+                                       _location(store, image), store))
     return changes, left
 
 
@@ -175,6 +213,9 @@ def plan_to_file(store, places, images, glance_images):
             if not is_here(location, image):
                 left.append((glance.id, 'this cluster has no such image'))
                 continue
+            if location is not _rows_here(glance, image)[0]:
+                changes.append(_removal(glance, location))
+                continue
             mounts = [mount for mount in image.mounts if mount in places.path]
             if not mounts or image.health == 'LOST':
                 left.append((glance.id, 'no mount with a known directory '
@@ -186,7 +227,8 @@ def plan_to_file(store, places, images, glance_images):
                    for one in others):
                 changes.append(_removal(glance, location))
                 continue
-            second = [one for one in others if one.meta.get('store') == store]
+            second = [one for one in others
+                      if _metadata(one).get('store') == store]
             if second:
                 left.append((
                     glance.id, f'store {store} has a copy of its own, '
@@ -207,7 +249,7 @@ def write_plan(path, changes):
         with open(path, 'x', encoding='utf-8',
                   opener=lambda name, flags: os.open(name, flags, 0o600)
                   ) as stream:
-            json.dump({'predella_relocation': 1, 'changes': changes}, stream,
+            json.dump({'predella_relocation': 2, 'changes': changes}, stream,
                       indent=1)
             stream.write('\n')
     except OSError as e:
@@ -218,7 +260,7 @@ def read_plan(path):
     try:
         with open(path, encoding='utf-8') as stream:
             plan = json.load(stream)
-        if plan['predella_relocation'] != 1:
+        if plan['predella_relocation'] != 2:
             raise ValueError('of another version')
         return [{key: change[key] for key in
                  ('image', 'row', 'old', 'new', 'old_meta', 'new_meta')}
@@ -237,12 +279,26 @@ def turned_round(changes):
 def apply_plan(database, changes):
     """(changed, already as planned, [changes whose row is another])."""
     # A row that is gone is None, as a plan has it.
-    now = {location.row: location.value for image in database.each()
-           for location in image.locations if not location.pending}
-    wanted = [one for one in changes if now.get(one['row']) == one['old']]
-    there = sum(now.get(one['row']) == one['new'] for one in changes)
-    others = [one for one in changes
-              if now.get(one['row']) not in (one['old'], one['new'])]
+    now, live = {}, {one['image']: 0 for one in changes}
+    for image in database.each():
+        for location in _live(image):
+            now[location.row] = location.value
+            if image.id in live:
+                live[image.id] += 1
+    wanted, there, others = [], 0, []
+    for one in changes:
+        value = now.get(one['row'])
+        if value == one['new']:
+            there += 1
+            continue
+        # Another plan may have taken the other row out meanwhile.
+        last = one['new'] is None and live[one['image']] < 2
+        if value != one['old'] or last:
+            others.append(one)
+            continue
+        if one['new'] is None:
+            live[one['image']] -= 1
+        wanted.append(one)
     changed = 0
     for at in range(0, len(wanted), BATCH):
         batch = wanted[at:at + BATCH]
@@ -253,6 +309,8 @@ def apply_plan(database, changes):
 
 
 def _quoted(text):
+    if text is None:
+        return 'NULL'
     if '\\' in text:
         raise Failed(f'{text}: a backslash means different things to different '
                      'databases; use --apply')
@@ -276,5 +334,5 @@ def statements(changes):
             continue
         yield ('UPDATE image_locations SET '
                f'value = {_quoted(one["new"])}, '
-               f'meta_data = {_quoted(json.dumps(one["new_meta"]))} '
+               f'meta_data = {_quoted(one["new_meta"])} '
                f'WHERE id = {one["row"]} AND value = {_quoted(one["old"])};')

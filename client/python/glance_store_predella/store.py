@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import urllib.parse
-import weakref
 
 from glance_store import capabilities
 from glance_store import driver
@@ -15,6 +14,7 @@ from glance_store_predella import datadirs_option
 from glance_store_predella import download
 from glance_store_predella import errors
 from glance_store_predella import native
+from glance_store_predella import neighbours
 from glance_store_predella import options
 from glance_store_predella import upload
 
@@ -23,8 +23,6 @@ LOG = logging.getLogger(__name__)
 SCHEME = 'predella'
 _UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 _URI = re.compile(f'{SCHEME}://([^/?#@]+)/({_UUID})/([0-9a-f]{{32}})')
-# (process, uid of a cluster) -> the store that adds to it.
-_CLUSTERS = weakref.WeakValueDictionary()
 # Longer than the native module's own deadlines: a last resort.
 _CALL_SECONDS = 60
 
@@ -72,13 +70,14 @@ class Store(driver.Store):
     _client = None
     _datadirs = {}
     _claimed_by = None  # the process
+    _neighbours = (None, None)  # of a process
     _unusable = 'the store was not configured'
 
     def describe(self):
         """For /v2/info/stores/detail, where our paste filter is in use."""
         config = self._config(self.backend_group)
-        return {'endpoint': config.predella_endpoint,
-                'thin_provisioning': False}
+        # Not thin_provisioning: each directory's agent has it or not.
+        return {'endpoint': config.predella_endpoint}
 
     def get_schemes(self):
         return (SCHEME,)
@@ -102,9 +101,10 @@ class Store(driver.Store):
                 'predella_endpoint is not set; "predella serve" prints it and '
                 'writes it to /run/predella/endpoint')
         for other in self._other_backends():
-            if self._config(other).predella_endpoint == endpoint:
+            its = self._config(other).predella_endpoint
+            if its and neighbours.same_endpoint(its, endpoint):
                 raise ValueError(
-                    f'store {other} has the endpoint {endpoint} as well: one '
+                    f'store {other} has the endpoint {its} as well: one '
                     'cluster is one store')
         self._datadirs = datadirs_option.parse(
             config.multifilesystem_store_datadir or [])
@@ -135,10 +135,18 @@ class Store(driver.Store):
         if image_size is not None and image_size < 0:
             raise exceptions.Invalid(
                 message=f'predella: an image of {image_size} bytes')
+        if not re.fullmatch(_UUID, image_id):
+            # Not taken for the same in lower case: to Glance that may be
+            # another image.
+            raise errors.BadImageId(
+                message=f'predella: the id of an image is a UUID in lower '
+                        f'case, and {image_id} is none: create the image '
+                        'anew, with another id or without one')
         self._claim_cluster()
         # Glance says 0 for a size that it does not know.
         sending = upload.Upload(self._client, image_id, image_size or None,
-                                hashing_algo, verifier)
+                                hashing_algo, verifier,
+                                f'glance/{self.backend_group or SCHEME}')
         image, hashes = sending.run(image_file)
         uri = StoreLocation({'prefix': self._url_prefix, 'image_id': image_id,
                              'key': image['location_key']}, self.conf,
@@ -152,24 +160,30 @@ class Store(driver.Store):
                 hashes[hashing_algo], metadata)
 
     def _claim_cluster(self):
-        """Refuses a cluster that another store adds to under another endpoint.
-
-        Glance would take one image's data for two, and delete them as one.
-        """
+        """Refuses a cluster that another store has under another endpoint."""
         process = os.getpid()
         if self._claimed_by == process:
             return
+        asked_by, near = self._neighbours
+        if asked_by != process:
+            near = neighbours.Neighbours({
+                name: self._config(name).predella_endpoint
+                for name in self._other_backends()})
+        if not near.to_be_asked():
+            return
         uid = self._call(self._client.cluster, 'the question for the cluster',
                          errors.for_add)['cluster_uid']
-        owner = _CLUSTERS.setdefault((process, uid), self)
-        if owner.backend_group != self.backend_group:
+        twins, all_heard = near.of_cluster(uid)
+        if twins:
+            names = ' and '.join([self.backend_group, *twins])
             raise exceptions.StoreAddDisabled(
-                message=f'predella: stores {owner.backend_group} and '
-                        f'{self.backend_group} reach the same cluster, {uid}: '
+                message=f'predella: {names} reach the same cluster, {uid}: '
                         'one cluster is one store')
-        _CLUSTERS[process, uid] = self
-        self._compare_datadirs()
-        self._claimed_by = process
+        if asked_by != process:
+            self._compare_datadirs()
+            self._neighbours = process, near
+        if all_heard:
+            self._claimed_by = process
 
     def _compare_datadirs(self):
         """Whoever wrote the option should hear that it is not so."""

@@ -35,11 +35,13 @@ def _chunk_reader(image_file):
 class Upload:
     """Used once, by one thread."""
 
-    def __init__(self, client, image_id, size, hashing_algo, verifier):
+    def __init__(self, client, image_id, size, hashing_algo, verifier,
+                 writer):
         self.client = client
         self.image_id = image_id
         self.size = size
         self.verifier = verifier
+        self.writer = writer
         self.hashing_algo = hashing_algo
         self.bytes_written = 0
         self.existing = None
@@ -59,7 +61,7 @@ class Upload:
         error = native.module().Error
         try:
             self.handle = self.client.start_upload(
-                self.image_id, self.size, self.hash_names)
+                self.image_id, self.size, self.hash_names, self.writer)
             next_chunk = _chunk_reader(image_file)
             while True:
                 chunk = next_chunk()
@@ -92,6 +94,7 @@ class Upload:
 
     def _write(self, chunk):
         error = native.module().Error
+        native.give_way()
         while True:
             try:
                 if self.handle.write(chunk):
@@ -136,13 +139,21 @@ class Upload:
     def _compare_with_existing(self, error):
         """Goes on after IMAGE_EXISTS, to see whether it is the same image.
 
-        Then the answer to an earlier add was lost, and this one succeeds.
+        Then the answer to an earlier add was lost, and this one succeeds. An
+        image that came otherwise is another's, whatever is in it: Glance would
+        have two locations of one file, and remove it with one of them.
         """
         if error.reason != 'IMAGE_EXISTS' or self.existing is not None:
             raise error
         call = self.client.stat(self.image_id)
         native.wait(call.job)
         self.existing = call.result()
+        if not native.module().is_upload_of(self.existing['upload'],
+                                            self.writer):
+            raise exceptions.Duplicate(
+                message=f'predella: image {self.image_id} exists already, and '
+                        'this store did not store it '
+                        f'({self.existing["upload"]})')
         if self.size is not None and self.size != self.existing['size']:
             self._refuse_duplicate()
         self.handle.hash_only()

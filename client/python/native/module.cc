@@ -22,6 +22,7 @@
 #include "common/errors.h"
 #include "common/rpc/listen.h"
 #include "common/status_macros.h"
+#include "predella/upload_mark.h"
 
 namespace predella::native {
 namespace {
@@ -73,6 +74,7 @@ py::dict ImageToDict(const v1::Image& image) {
   result["size"] = image.size_bytes();
   result["hashes"] = hashes;
   result["location_key"] = image.location_key();
+  result["upload"] = image.upload();
   return result;
 }
 
@@ -258,10 +260,12 @@ class NativeClient {
 
   std::unique_ptr<Upload> StartUpload(
       const std::string& image, std::optional<int64_t> size,
-      const std::vector<std::pair<std::string, std::string>>& hashes) {
+      const std::vector<std::pair<std::string, std::string>>& hashes,
+      const std::string& writer) {
     Drop(Exhume());
     UploadOptions upload;
     upload.image = image;
+    upload.writer = writer;
     upload.size_bytes = size;
     std::vector<HashName> names;
     names.reserve(hashes.size());
@@ -345,9 +349,9 @@ void DefineClient(py::module_& m) {
            "local_reads: through open files, where an agent on this host gives "
            "them.")
       .def("start_upload", &NativeClient::StartUpload, py::arg("image"),
-           py::arg("size"), py::arg("hashes"),
+           py::arg("size"), py::arg("hashes"), py::arg("writer") = "",
            "size: None where it is not known. hashes: pairs of a name and "
-           "OpenSSL's name for it.")
+           "OpenSSL's name for it. writer: see is_upload_of().")
       .def("read", &NativeClient::Read, py::arg("image"), py::arg("offset"),
            py::arg("length"), "length 0: to the end.")
       .def("stat", &NativeClient::Stat, py::arg("image"))
@@ -377,6 +381,14 @@ PYBIND11_MODULE(predella_native, m) {
         return Digest::Make(openssl) != nullptr;
       },
       py::arg("openssl"), "The crypto library has the hash.");
+  m.def(
+      "is_upload_of",
+      [](const std::string& upload, const std::string& writer) {
+        return IsUploadOf(upload, writer);
+      },
+      py::arg("upload"), py::arg("writer"),
+      "The upload, as an image names the one that brought it, was started "
+      "with this writer.");
   m.def(
       "wait_idle", [](double seconds) { return WaitIdle(Seconds(seconds)); },
       py::arg("seconds"), py::call_guard<py::gil_scoped_release>(),

@@ -24,6 +24,7 @@
 #include "common/errors.h"
 #include "common/rpc/grpc_status.h"
 #include "common/units.h"
+#include "predella/upload_mark.h"
 #include "tests/client/lib/fake_services.h"
 #include "tests/testing/matchers.h"
 
@@ -262,6 +263,23 @@ TEST_F(ClientTest, TargetThatFailsAtOnceIsReplacedSilently) {
   EXPECT_EQ(Stored(), "panel");
 }
 
+TEST_F(ClientTest, TheUploadThatReplacesOneIsOfTheSameWriter) {
+  one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable,
+                                       reason::kMountFailed, "disk is gone"));
+  UploadOptions upload;
+  upload.image = kImage;
+  upload.writer = "glance/fast";
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  const std::string first = writer->upload_id();
+  EXPECT_THAT(writer->Commit(), HasReason(reason::kMountFailed));
+  EXPECT_EQ(images_.starts, 2);
+  EXPECT_NE(writer->upload_id(), first);
+  for (const std::string& id : {first, writer->upload_id()}) {
+    EXPECT_TRUE(IsUploadOf(id, "glance/fast")) << id;
+    EXPECT_FALSE(IsUploadOf(id, "glance/twin")) << id;
+  }
+}
+
 TEST_F(ClientTest, TargetThatFailsIsReplacedOnlyOnce) {
   one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable,
                                        reason::kMountFailed, "disk is gone"));
@@ -327,6 +345,22 @@ TEST_F(ClientTest, WhyAnUploadWasAbortedIsAskedOfTheCoordinator) {
   EXPECT_THAT(writer->Commit(), AllOf(HasReason(reason::kUploadAborted),
                                       StatusIs(absl::StatusCode::kAborted,
                                                HasSubstr("was retired"))));
+}
+
+TEST_F(ClientTest, AnUploadThatANameWasInTheWayOf) {
+  UploadOptions upload;
+  upload.image = kImage;
+  upload.upload_id = "11111111-93d5-4a6f-8e01-5c9be2a4d7f0";
+  ASSERT_OK(Connect().StartUpload(upload));
+  {
+    MutexLock lock(&cluster_.mu);
+    v1::Upload& ended = cluster_.uploads.begin()->second.upload;
+    ended.set_state(v1::UPLOAD_STATE_ABORTED);
+    ended.set_reason("NAME_TAKEN");
+  }
+  EXPECT_THAT(Connect().StartUpload(upload),
+              AllOf(StatusIs(absl::StatusCode::kAlreadyExists),
+                    HasReason(reason::kNameTaken)));
 }
 
 TEST_F(ClientTest, BytesCalledSafeThatAreLostEndTheUpload) {
@@ -717,6 +751,29 @@ TEST_F(ClientTest, MissingImageIsNotFound) {
   EXPECT_THAT(ReadAll(), AllOf(StatusIs(absl::StatusCode::kNotFound),
                                HasReason(reason::kImageNotFound)));
   EXPECT_EQ(ErrorReason(ReadAll().status()), "IMAGE_NOT_FOUND");
+}
+
+TEST(UploadMarkTest, TellsWritersApart) {
+  ASSERT_OK_AND_ASSIGN(const std::string one, DrawUploadId("one"));
+  ASSERT_OK_AND_ASSIGN(const std::string again, DrawUploadId("one"));
+  ASSERT_OK_AND_ASSIGN(const std::string nobodys, DrawUploadId(""));
+  EXPECT_NE(one, again);
+  // Version 8 and the variant of RFC 9562; the mark is that of every release.
+  EXPECT_EQ(one.substr(14, 1), "8");
+  EXPECT_EQ(one.substr(19), again.substr(19));
+  EXPECT_EQ(one.substr(19), "b692-c3ad3540bb80");
+  EXPECT_TRUE(IsUploadOf(one, "one"));
+  EXPECT_TRUE(IsUploadOf("uploads/" + one, "one"));
+  EXPECT_FALSE(IsUploadOf(one, "two"));
+  EXPECT_FALSE(IsUploadOf(one, ""));
+  EXPECT_FALSE(IsUploadOf(nobodys, "one"));
+  EXPECT_FALSE(IsUploadOf(nobodys, ""));
+  EXPECT_FALSE(IsUploadOf("", "one"));
+  EXPECT_FALSE(IsUploadOf("no id", "one"));
+  // A random id that happens to have these bytes is none of it.
+  std::string random = one;
+  random[14] = '4';
+  EXPECT_FALSE(IsUploadOf(random, "one"));
 }
 
 TEST(ClientOptionsTest, WrongEndpointsAndWindows) {

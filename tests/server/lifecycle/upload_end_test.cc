@@ -152,7 +152,8 @@ TEST_F(UploadEndTest, ATakenNameWithoutAnotherMountIsSaid) {
   FakeAgent* const a = AddConnected("a");
   a->Behave([](FakeAgent::Behaviour* b) { b->name_taken = true; });
   const auto started = Start(image_, upload_);
-  EXPECT_THAT(started, HasReason(reason::kNameTaken));
+  EXPECT_THAT(started, AllOf(StatusIs(absl::StatusCode::kAlreadyExists),
+                             HasReason(reason::kNameTaken)));
   EXPECT_THAT(std::string(started.status().message()),
               AllOf(HasSubstr("mounts/a"), HasSubstr("file without record")));
   EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_ABORTED);
