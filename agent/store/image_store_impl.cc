@@ -90,6 +90,22 @@ absl::Status ImageStoreImpl::CheckIdentity() {
   for (const auto& place : places_) {
     RETURN_IF_ERROR(place->Check());
   }
+  return CheckLayout();
+}
+
+absl::Status ImageStoreImpl::CheckLayout() {
+  for (const absl::string_view path :
+       {layout::kProbe, layout::kInflightDir, layout::kRecordsDir,
+        layout::kQuarantineDir}) {
+    const absl::Status there = core_.fs->Stat(path).status();
+    if (absl::IsNotFound(there)) {
+      return MakeError(absl::StatusCode::kFailedPrecondition,
+                       reason::kMountIdentityMismatch,
+                       absl::StrCat(path, " is missing in ", core_.fs->root(),
+                                    ": the layout is damaged"));
+    }
+    RETURN_IF_ERROR(there);
+  }
   return absl::OkStatus();
 }
 

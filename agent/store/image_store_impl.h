@@ -91,6 +91,9 @@ class ImageStoreImpl final : public ImageStore {
   ProbeOutcome Probe() override;
 
  private:
+  // What nobody keeps open.
+  absl::Status CheckLayout();
+
   // Start's steps (store_start.cc).
   absl::Status CheckMemory(const storage::v1::MountLabel& label);
   absl::Status SyncDirectories();

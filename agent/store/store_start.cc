@@ -71,6 +71,7 @@ absl::Status ImageStoreImpl::Start() {
                      label->mount_name(), "', not of '", wanted, "'"));
   }
   RETURN_IF_ERROR(CheckMemory(*label));
+  RETURN_IF_ERROR(CheckLayout());
   mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
   ASSIGN_OR_RETURN(const FileInfo locked, fs->Stat(layout::kLock));

@@ -204,25 +204,24 @@ absl::Status PrintLoss(Client* client, const std::string& name,
 absl::Status PrintUnnamed(Client* client, const std::string& name,
                           const Context& context) {
   ASSIGN_OR_RETURN(v1::ListOrphansResponse files, client->ListOrphans(name));
+  const int count = files.orphans_size();
+  if (count > 0) {
+    *context.out << "besides " << count << (count == 1 ? " file" : " files")
+                 << " that the index does not name:\n";
+    const int named = std::min(count, kNamedAtOnce);
+    files.mutable_orphans()->DeleteSubrange(named, count - named);
+    PrintOrphans(files, context.out);
+    if (count > named) {
+      *context.out << "and " << count - named << " more: predella orphan ls "
+                   << name << " names all\n";
+    }
+  }
   if (files.unlisted_size() > 0) {
-    *context.out << "files that the index does not name: not known, " << name
+    *context.out << (count > 0 ? "other files" : "files")
+                 << " that the index does not name: not known, " << name
                  << " was not compared with it since the coordinator started, "
                     "or since RECOVERING; they go with it unseen, unless its "
                     "agent is started and the mount is listed first\n";
-    return absl::OkStatus();
-  }
-  const int count = files.orphans_size();
-  if (count == 0) {
-    return absl::OkStatus();
-  }
-  *context.out << "besides " << count << (count == 1 ? " file" : " files")
-               << " that the index does not name:\n";
-  const int named = std::min(count, kNamedAtOnce);
-  files.mutable_orphans()->DeleteSubrange(named, count - named);
-  PrintOrphans(files, context.out);
-  if (count > named) {
-    *context.out << "and " << count - named << " more: predella orphan ls "
-                 << name << " names all\n";
   }
   return absl::OkStatus();
 }

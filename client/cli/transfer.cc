@@ -112,9 +112,10 @@ absl::Status SendAll(int fd, std::optional<int64_t> size,
 }
 
 // Bytes are gone that only the file has: the mount took them, and said later
-// that it has no room for them.
+// that it has no room for them, or its agent is gone.
 bool WantsTheFileAgain(const absl::Status& status) {
   return HasReason(status, reason::kMountFull) ||
+         HasReason(status, reason::kAgentUnreachable) ||
          HasReason(status, reason::kUploadBytesLost);
 }
 

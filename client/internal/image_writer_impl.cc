@@ -203,6 +203,20 @@ absl::Status ImageWriterImpl::Stalled() const {
       {{"mount", upload_.target().mount()}});
 }
 
+absl::Status ImageWriterImpl::GaveUp(const absl::Status& status) const {
+  const std::string what =
+      absl::StrCat("gave up after ", absl::FormatDuration(options_.retry_for),
+                   " of trying to go on");
+  if (!ReasonOf(status).empty()) {
+    return Annotate(status, what);
+  }
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kAgentUnreachable,
+      absl::StrCat("the agent of ", upload_.target().mount(),
+                   " does not answer: ", what, ": ", status.message()),
+      {{"mount", upload_.target().mount()}});
+}
+
 absl::Status ImageWriterImpl::Pump(Goal goal) {
   absl::Duration heard = RealClock()->Boot();
   while (true) {
@@ -416,10 +430,7 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
     return absl::OkStatus();
   }
   if (!budget_.Wait(status)) {
-    return StartAnew(Annotate(
-        status,
-        absl::StrCat("gave up after ", absl::FormatDuration(options_.retry_for),
-                     " of trying to go on")));
+    return StartAnew(GaveUp(status));
   }
   if (HasReason(status, reason::kUploadNotFound)) {
     // The agent no longer lists it, the coordinator still does: the same

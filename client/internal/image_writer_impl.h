@@ -68,6 +68,7 @@ class ImageWriterImpl final : public ImageWriter {
   // OK when another upload was begun in place of one that failed at once.
   absl::Status StartAnew(const absl::Status& failed);
   absl::Status Stalled() const;
+  absl::Status GaveUp(const absl::Status& status) const;
 
   absl::StatusOr<v1::Image> Committed();
   absl::Status Fail(const absl::Status& status);

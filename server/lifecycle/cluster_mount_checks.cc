@@ -36,7 +36,9 @@ constexpr HealthText kHealthTexts[] = {
     {v1::HEALTH_ABSENT, "MOUNT_ABSENT",
      "what is at its path is not the mount, or not all of it",
      "mount the file system that belongs there, or put back what is missing of "
-     ".predella, a file or directory empty if need be; the agent goes on by "
+     ".predella, all but mount.id and fence empty if need be; the agent goes "
+     "on "
+     "by "
      "itself; an older copy that is all there is: start its agent again, then "
      "predella mount confirm $0; a new disk in its place: predella mount "
      "replace $0 --dry-run"},

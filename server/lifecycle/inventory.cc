@@ -54,6 +54,7 @@ void Inventory::RunTick() {
   const int64_t taken_in = trust_->taken_in();
   const std::vector<MountInfo> mounts = deps_.registry->List();
   GiveUpStalled(mounts);
+  DropDeleted();
   if (!trust_->recovering()) {
     // One that registered just when RECOVERING ended was compared in it.
     for (const MountInfo& info : mounts) {

@@ -85,9 +85,15 @@ class Inventory {
     int64_t size_bytes = 0;
     // Whatever image it was of had no later generation.
     Generation not_above;
+    // In which it was seen; 0: before this start of the coordinator.
+    int64_t session = 0;
   };
   std::optional<Unadopted> FindUnadopted(const Uuid& image_id) const;
   std::vector<Unadopted> ListUnadopted() const;
+  // Orphans of the last listing and those of ListUnadopted that it did not
+  // show, in the order of their ids; as ListOrphans.
+  std::vector<Orphan> ListUnnamed(const Uuid& mount_uid, const Uuid& after,
+                                  int64_t limit) const;
   // Reads those of earlier starts.
   absl::Status Load();
 
@@ -209,9 +215,12 @@ class Inventory {
   absl::StatusOr<std::optional<Unadopted>> ToNote(
       const Uuid& mount_uid, const control::v1::InventoryEntry& entry);
   absl::Status DropUnadopted(const std::function<bool(const Unadopted&)>& gone);
+  // Those whose ids were deleted since, for good: a delete is forgotten.
+  void DropDeleted();
   // Those that the listing does not show any more, or whose id has a row.
   // Takes those in whose records can be read by now, as RECOVERING would have,
-  // and out of what the listing calls orphans.
+  // and out of what the listing calls orphans. Only in the session that they
+  // were first seen in: the next one may bring an older copy of the directory.
   absl::Status AdoptReturned(const Uuid& mount_uid,
                              ListingAudit::Result* result);
   absl::Status DropSettledUnadopted(const Uuid& mount_uid,

@@ -96,7 +96,7 @@ absl::StatusOr<v1::ListOrphansResponse> Orphans::List(
     const Uuid after =
         info.row.mount_name() == last_mount ? last_image : Uuid();
     for (const Orphan& orphan :
-         inventory_->ListOrphans(uid, after, page_size + 1)) {
+         inventory_->ListUnnamed(uid, after, page_size + 1)) {
       if (response.orphans_size() >= page_size) {
         response.set_next_page_token(EncodePageToken(arguments, key));
         break;

@@ -57,6 +57,10 @@ absl::Status CheckBinding(const MountRegistry& registry,
   const std::optional<MountInfo> named = registry.FindByName(name);
   if (named.has_value()) {
     const Uuid bound = Uuid::FromBytesOrNone(named->row.mount_uid());
+    if (named->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED &&
+        uid.none()) {
+      return RetiredError(MountName(name));  // it has not yet looked
+    }
     if (named->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
       return MakeError(
           absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
@@ -65,8 +69,7 @@ absl::Status CheckBinding(const MountRegistry& registry,
                        "the configuration; the directory can be emptied "
                        "(.predella too) and made a mount under another name, "
                        "or have this one by predella mount replace"),
-          {{"mount", MountName(name)},
-           {"uid", uid.none() ? std::string() : uid.ToString()}});
+          {{"mount", MountName(name)}, {"uid", uid.ToString()}});
     }
     if (!uid.none() && bound != uid) {
       return IdentityMismatch(name, bound, uid);

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/errors.h"
 #include "common/generation.h"
 #include "common/logging.h"
 #include "common/status_macros.h"
@@ -44,7 +45,7 @@ absl::Status Inventory::Load() {
             row.copies().empty() ? "" : row.copies(0).mount_uid());
         loaded[{image_id, mount_uid}] = {
             image_id, mount_uid, row.size_bytes(),
-            Generation::FromProto(row.generation())};
+            Generation::FromProto(row.generation()), 0};
       }));
   MutexLock lock(&mu_);
   unadopted_ = std::move(loaded);
@@ -89,6 +90,7 @@ absl::StatusOr<std::optional<Inventory::Unadopted>> Inventory::ToNote(
   file.mount_uid = mount_uid;
   file.size_bytes = entry.size_bytes();
   file.not_above = SaidBy(entry);
+  file.session = commands_->AttachedSession(mount_uid);
   ASSIGN_OR_RETURN(const std::optional<storage::v1::ImageRow> image,
                    deps_.index->GetImage(file.image_id));
   if (file.image_id.none() || image.has_value()) {
@@ -145,9 +147,11 @@ absl::Status Inventory::DropUnadopted(
 absl::Status Inventory::AdoptReturned(const Uuid& mount_uid,
                                       ListingAudit::Result* result) {
   std::vector<storage::v1::ReplicaRecord> returned;
+  const int64_t session = commands_->AttachedSession(mount_uid);
   for (const Unadopted& file : ListUnadopted()) {
     const auto it = result->orphans.find(file.image_id);
-    if (file.mount_uid == mount_uid && it != result->orphans.end() &&
+    if (file.mount_uid == mount_uid && file.session == session &&
+        session != 0 && it != result->orphans.end() &&
         it->second.record.has_value()) {
       returned.push_back(*it->second.record);
     }
@@ -169,6 +173,41 @@ absl::Status Inventory::AdoptReturned(const Uuid& mount_uid,
     result->orphans.erase(Uuid::FromBytesOrNone(record.image_id()));
   }
   return absl::OkStatus();
+}
+
+void Inventory::DropDeleted() {
+  LogIfError(DropUnadopted([this](const Unadopted& file) {
+               return tombstones_->Covers(file.image_id, file.not_above);
+             }),
+             "the next tick drops them again");
+}
+
+std::vector<Orphan> Inventory::ListUnnamed(const Uuid& mount_uid,
+                                           const Uuid& after,
+                                           int64_t limit) const {
+  std::map<Uuid, Orphan> files;
+  for (const Unadopted& file : ListUnadopted()) {
+    if (file.mount_uid == mount_uid && after < file.image_id) {
+      Orphan& orphan = files[file.image_id];
+      orphan.image_id = file.image_id;
+      orphan.mount_uid = mount_uid;
+      orphan.size_bytes = file.size_bytes;
+      orphan.detail =
+          "RECOVERING found it, and no record that could be read vouched for "
+          "it";
+    }
+  }
+  for (Orphan& orphan : ListOrphans(mount_uid, after, limit)) {
+    files[orphan.image_id] = std::move(orphan);
+  }
+  std::vector<Orphan> out;
+  for (auto& [image_id, orphan] : files) {
+    if (static_cast<int64_t>(out.size()) == limit) {
+      break;
+    }
+    out.push_back(std::move(orphan));
+  }
+  return out;
 }
 
 absl::Status Inventory::DropSettledUnadopted(
@@ -206,7 +245,7 @@ std::optional<Inventory::Unadopted> Inventory::FindUnadopted(
     for (const auto& [mount_uid, audited] : audited_) {
       const auto it = audited.orphans.find(image_id);
       if (it != audited.orphans.end() && !it->second.record.has_value()) {
-        foreign.push_back({image_id, mount_uid, it->second.size_bytes, {}});
+        foreign.push_back({image_id, mount_uid, it->second.size_bytes, {}, 0});
       }
     }
   }

@@ -396,6 +396,17 @@ TEST_F(StoreTest, AFileOfOursThatIsRemovedIsMissed) {
   }
 }
 
+TEST_F(StoreTest, SoIsWhatNobodyKeepsOpen) {
+  ASSERT_OK(w_.mem.Unlink(layout::kProbe));
+  const absl::Status checked = w_.store->CheckIdentity();
+  EXPECT_THAT(checked, HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(std::string(checked.message()),
+              HasSubstr(std::string(layout::kProbe)));
+  EXPECT_THAT(w_.Open(), HasReason(reason::kMountIdentityMismatch));
+  ASSERT_OK(w_.mem.PutFile(layout::kProbe, ""));
+  EXPECT_OK(w_.Open());
+}
+
 // Before anybody looked: what went to a file without a name is nowhere.
 TEST_F(StoreTest, NothingIsStoredInAFileThatWasRemoved) {
   storage::v1::Tombstone t;

@@ -244,13 +244,14 @@ TEST_F(CliTest, PutPrintsTheIdLast) {
   EXPECT_EQ(out_.str(), std::string(kImage) + "\n");
 }
 
-// Its mount took the bytes, and said later that it had no room for them.
-TEST_F(CliTest, AFileIsSentAgainWhenItsMountWasFull) {
+// Its mount took the bytes, and said later that it had no room for them, or
+// its agent died.
+TEST_F(CliTest, AFileIsSentAgainWhenItsBytesAreGone) {
   const std::string file = ::testing::TempDir() + "cli_put_again";
   std::ofstream(file) << "panel";
   std::vector<std::string> came;
-  const auto start = [&came](bool full) {
-    return [&came, full](const UploadOptions& /*options*/)
+  const auto start = [&came](absl::string_view why) {
+    return [&came, why](const UploadOptions& /*options*/)
                -> absl::StatusOr<std::unique_ptr<ImageWriter>> {
       auto writer = std::make_unique<NiceMock<MockImageWriter>>();
       std::string* const bytes = &came.emplace_back();
@@ -265,23 +266,25 @@ TEST_F(CliTest, AFileIsSentAgainWhenItsMountWasFull) {
       image.set_name(std::string("images/") + kImage);
       ON_CALL(*writer, Commit(::testing::_))
           .WillByDefault(
-              [full, image](const auto&) -> absl::StatusOr<v1::Image> {
-                if (full) {
-                  return MakeError(absl::StatusCode::kResourceExhausted,
-                                   reason::kMountFull, "store-1 is full");
+              [why, image](const auto&) -> absl::StatusOr<v1::Image> {
+                if (!why.empty()) {
+                  return MakeError(absl::StatusCode::kUnavailable, why,
+                                   absl::StrCat("store-1: ", why));
                 }
                 return image;
               });
       return writer;
     };
   };
-  came.reserve(2);
+  came.reserve(3);
   EXPECT_CALL(*connection_, StartUpload)
-      .WillOnce(start(true))
-      .WillOnce(start(false));
+      .WillOnce(start(reason::kMountFull))
+      .WillOnce(start(reason::kAgentUnreachable))
+      .WillOnce(start(""));
   EXPECT_EQ(Run({"image", "put", file.c_str(), "--id", kImage}), 0);
-  EXPECT_THAT(came, ::testing::ElementsAre("panel", "panel"));
-  EXPECT_THAT(err_.str(), HasSubstr("again: store-1 is full"));
+  EXPECT_THAT(came, ::testing::ElementsAre("panel", "panel", "panel"));
+  EXPECT_THAT(err_.str(), AllOf(HasSubstr("again: store-1: MOUNT_FULL"),
+                                HasSubstr("again: store-1: AGENT_UNREACH")));
 }
 
 TEST_F(CliTest, VersionAndCompletion) {

@@ -249,6 +249,24 @@ TEST_F(ClientTest, SilentAgentIsGivenUpOnceAndForAll) {
                                      HasReason(reason::kAgentUnreachable)));
 }
 
+// And not the coordinator.
+TEST_F(ClientTest, AnAgentThatIsGoneIsNamed) {
+  options_.retry_for = absl::Milliseconds(200);
+  UploadOptions upload;
+  upload.image = kImage;
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  const std::string mib = RandomString(1 << 20, 3);
+  ASSERT_OK(writer->Write(mib));
+  one_server_.reset();
+  absl::Status status;
+  for (int i = 0; i < 64 && status.ok(); ++i) {
+    status = writer->Write(mib);
+  }
+  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
+                            HasReason(reason::kAgentUnreachable)));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the agent of mounts/"));
+}
+
 TEST_F(ClientTest, TargetThatFailsAtOnceIsReplacedSilently) {
   one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable,
                                        reason::kMountFailed, "disk is gone"));

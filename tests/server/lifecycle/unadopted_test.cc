@@ -115,6 +115,69 @@ TEST_F(UnadoptedTest, IsAdoptedByALaterListing) {
   EXPECT_FALSE(a_->Has(image_));
 }
 
+// Its directory may be another one by then.
+TEST_F(UnadoptedTest, ALaterSessionWaitsForAnOperator) {
+  Lose();
+  a_->Lose();
+  Settle();
+  a_->Behave([](FakeAgent::Behaviour* b) { b->records_readable = true; });
+  Connect(a_);
+  List();
+  List();
+  EXPECT_THAT(Get(), HasReason(reason::kReplicaMissing));
+  EXPECT_THAT(Checks(), Contains("FILES_NOT_ADOPTED"));
+  v1::AdoptOrphanRequest adopt;
+  adopt.set_mount("mounts/a");
+  adopt.set_image("images/" + image_.ToString());
+  adopt.set_generation(
+      Generation::FromProto(a_->file(image_)->generation).ToString());
+  ASSERT_OK(lifecycle_->orphans().Adopt(adopt));
+  EXPECT_OK(Get());
+  EXPECT_EQ(Rows(), 0u);
+}
+
+// The delete is forgotten after a day; what it deleted is not.
+TEST_F(UnadoptedTest, IsForgottenWithADelete) {
+  Lose();
+  FakeAgent* const b = AddConnected("b", 0);
+  Upload(b, image_, ids_.NextUuid());
+  ASSERT_OK(Delete(image_));
+  Tick();
+  EXPECT_EQ(Rows(), 0u);
+  for (int i = 0; i < 4; ++i) {
+    clock_.Advance(options_.tombstone_ttl);
+    a_->Beat();
+    b->Beat();
+    List();
+    List();
+  }
+  ASSERT_EQ(lifecycle_->tombstones().count(), 0);
+  EXPECT_THAT(Checks(), Not(Contains("FILES_NOT_ADOPTED")));
+  a_->Behave([](FakeAgent::Behaviour* own) { own->records_readable = true; });
+  for (int i = 0; i < 4; ++i) {
+    clock_.Advance(options_.rescan_interval);
+    a_->Beat();
+    b->Beat();
+    List();
+  }
+  EXPECT_FALSE(Get().ok()) << "a deleted image has risen";
+}
+
+// A mount is given up by what is known of it, listed since or not.
+TEST_F(UnadoptedTest, IsAmongTheOrphansBeforeAListing) {
+  Lose();
+  a_->Lose();
+  Restart();
+  v1::ListOrphansRequest list;
+  list.set_mount("mounts/a");
+  const auto files = lifecycle_->orphans().List(list);
+  ASSERT_OK(files);
+  EXPECT_EQ(files->unlisted_size(), 1);
+  ASSERT_EQ(files->orphans_size(), 1);
+  EXPECT_EQ(files->orphans(0).image(), "images/" + image_.ToString());
+  EXPECT_GT(files->orphans(0).size_bytes(), 0);
+}
+
 // What was stored under the id since, and deleted, was later than it.
 TEST_F(UnadoptedTest, ALaterDeleteRulesOverIt) {
   Lose();
