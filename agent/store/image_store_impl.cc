@@ -41,6 +41,9 @@ namespace {
 
 constexpr absl::string_view kFenceTurn = "the fence";
 
+// Of 256.
+constexpr int kShardsPerCheck = 8;
+
 }  // namespace
 
 MountLabel ImageStoreImpl::label() {
@@ -106,7 +109,23 @@ absl::Status ImageStoreImpl::CheckLayout() {
     }
     RETURN_IF_ERROR(there);
   }
+  // A few at a time: all within half a minute at a check a second.
+  for (int i = 0; i < kShardsPerCheck; ++i) {
+    const int shard = next_shard_.fetch_add(1) % layout::kShards;
+    RETURN_IF_ERROR(CheckShard(layout::ShardPath(shard)));
+  }
   return absl::OkStatus();
+}
+
+absl::Status ImageStoreImpl::CheckShard(const std::string& path) {
+  const absl::Status there = core_.fs->Stat(path).status();
+  return absl::IsNotFound(there)
+             ? MakeError(
+                   absl::StatusCode::kFailedPrecondition,
+                   reason::kMountIdentityMismatch,
+                   absl::StrCat("the directory ", path, " is missing in ",
+                                core_.fs->root(), ": the layout is damaged"))
+             : there;
 }
 
 std::vector<storage::v1::FenceEntry> ImageStoreImpl::Known() {
@@ -333,6 +352,16 @@ absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
                                        inflight->image_id == image_id))) {
     RETURN_IF_ERROR(DiscardLocked(upload_id));
     outcome.removed = true;
+  }
+  // Which generation lies there is not known: it may be this one, and would
+  // rise once its record can be read again.
+  if (state.name && !state.record_refused.ok()) {
+    return RefusedError(
+        absl::StrCat("the record of image ", image_id.ToString()),
+        state.record_refused);
+  }
+  if (state.name && !state.record) {
+    RETURN_IF_ERROR(CheckShard(layout::ShardPathOf(image_id)));
   }
   return outcome;
 }

@@ -93,6 +93,7 @@ class ImageStoreImpl final : public ImageStore {
  private:
   // What nobody keeps open.
   absl::Status CheckLayout();
+  absl::Status CheckShard(const std::string& path);
 
   // Start's steps (store_start.cc).
   absl::Status CheckMemory(const storage::v1::MountLabel& label);
@@ -119,6 +120,7 @@ class ImageStoreImpl final : public ImageStore {
   StoreCore core_;          // over the guard
   IdGenerator* const ids_;  // must outlive this
   std::atomic<bool> writable_again_{false};
+  std::atomic<unsigned> next_shard_{0};
   std::unique_ptr<FileLock> lock_;
   // Constant once opened.
   std::optional<int64_t> mount_id_;

@@ -174,9 +174,10 @@ void AddMountScrubCommand(CLI::App* mount, Context* context) {
   CLI::App* scrub = mount->add_subcommand(
       "scrub", "Read all images of a mount and check them.");
   scrub->footer(
-      "Reads cold, slowly and behind everything else. Goes on where it was\n"
-      "when agent or coordinator start again. A copy that is not whole makes\n"
-      "its image DEGRADED. Without NAME: how far each mount is.\n"
+      "Reads cold, slowly and behind everything else. Goes on where it was a\n"
+      "minute before when agent or coordinator start again. A copy that is "
+      "not\n"
+      "whole makes its image DEGRADED. Without NAME: how far each mount is.\n"
       "With --wait it exits with 6 when copies are not whole.\n"
       "Examples:\n"
       "  predella mount scrub store-1 --wait\n"

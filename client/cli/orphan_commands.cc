@@ -209,8 +209,8 @@ void AddOrphanCommands(CLI::App* app, Context* context) {
   CLI::App* adopt = orphan->add_subcommand(
       "adopt", "Make an image of one, with its record or by what it holds.");
   adopt->footer(
-      "Refused when the index has an image of that id. A file without a "
-      "record\n"
+      "Refused when the index has another image of that id, or a copy of it\n"
+      "there that can be read. A file without a record\n"
       "is read twice: here, and by its agent, which makes it an image when "
       "both\n"
       "found the same.\n"

@@ -77,8 +77,9 @@ void ClusterView::CheckUnadopted(v1::Cluster* cluster) const {
                      MountName(info.has_value() ? info->row.mount_name()
                                                 : "a mount that is gone")),
         "the coordinator's log names all (image_not_adopted); one whose record "
-        "can be read again is taken in by the next listing, or by predella "
-        "orphan adopt; where it never can, predella orphan adopt --read FILE "
+        "can be read again is taken in by the next listing, or after a start "
+        "of anything by predella orphan adopt; where it never can, predella "
+        "orphan adopt --read FILE "
         "takes the file in as it is, and predella orphan rm puts it away");
   }
 }

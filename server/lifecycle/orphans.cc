@@ -118,7 +118,8 @@ absl::StatusOr<Orphans::Found> Orphans::Find(
   if (!orphan.has_value()) {
     return MakeError(absl::StatusCode::kNotFound, reason::kImageNotFound,
                      absl::StrCat("no listing of ", mount, " showed ", image,
-                                  " as a file that the index does not name"),
+                                  " as a file that the index does not name; "
+                                  "predella index check lists all mounts"),
                      {{"mount", mount}, {"image", image}});
   }
   if (GenerationText(*orphan) != generation) {

@@ -396,6 +396,46 @@ TEST_F(StoreTest, AFileOfOursThatIsRemovedIsMissed) {
   }
 }
 
+// What it says is not known, and it may be readable again later.
+TEST_F(StoreTest, NothingIsRemovedForSureWhileItsRecordMayNotBeRead) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  Fault fault;
+  fault.path = layout::RecordPath(spec_.image_id);
+  fault.forever = true;
+  fault.status = ErrnoStatus(EACCES, "look at it");
+  w_.fault.Inject(fault);
+  const absl::Status refused =
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id)
+          .status();
+  EXPECT_THAT(refused, HasReason(reason::kMountPermission));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("EACCES"));
+  w_.fault.Reset();
+  ASSERT_OK_AND_ASSIGN(
+      const auto outcome,
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_TRUE(outcome.removed);
+}
+
+TEST_F(StoreTest, NorWhileItsDirectoryOfRecordsIsAway) {
+  ASSERT_OK(Upload(w_.store.get(), spec_, bytes_));
+  const std::string shard = layout::ShardPathOf(spec_.image_id);
+  Fault fault;  // of all that begins so
+  fault.path = shard;
+  fault.forever = true;
+  fault.status = ErrnoStatus(ENOENT, "look at it");
+  w_.fault.Inject(fault);
+  EXPECT_THAT(
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id),
+      HasReason(reason::kMountIdentityMismatch));
+  // And it is noticed without anybody who asks for it.
+  absl::Status checked;
+  for (int i = 0; i < 32 && checked.ok(); ++i) {
+    checked = w_.store->CheckIdentity();
+  }
+  EXPECT_THAT(checked, HasReason(reason::kMountIdentityMismatch));
+  EXPECT_THAT(std::string(checked.message()), HasSubstr(shard));
+}
+
 TEST_F(StoreTest, SoIsWhatNobodyKeepsOpen) {
   ASSERT_OK(w_.mem.Unlink(layout::kProbe));
   const absl::Status checked = w_.store->CheckIdentity();
