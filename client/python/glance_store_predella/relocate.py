@@ -276,24 +276,29 @@ def turned_round(changes):
             for one in changes]
 
 
+def _row_of(change, when):
+    value = change[when]
+    return None if value is None else (value, change[f'{when}_meta'])
+
+
 def apply_plan(database, changes):
     """(changed, already as planned, [changes whose row is another])."""
     # A row that is gone is None, as a plan has it.
     now, live = {}, {one['image']: 0 for one in changes}
     for image in database.each():
         for location in _live(image):
-            now[location.row] = location.value
+            now[location.row] = location.value, location.meta
             if image.id in live:
                 live[image.id] += 1
     wanted, there, others = [], 0, []
     for one in changes:
-        value = now.get(one['row'])
-        if value == one['new']:
+        row = now.get(one['row'])
+        if row == _row_of(one, 'new'):
             there += 1
             continue
         # Another plan may have taken the other row out meanwhile.
         last = one['new'] is None and live[one['image']] < 2
-        if value != one['old'] or last:
+        if row != _row_of(one, 'old') or last:
             others.append(one)
             continue
         if one['new'] is None:
@@ -317,22 +322,26 @@ def _quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
 
+def _as_seen(change):
+    """The condition that a row is as the plan has it."""
+    meta = change['old_meta']
+    gone = change['old'] is None
+    return (f'WHERE id = {change["row"]} AND '
+            f'value = {_quoted(change["new" if gone else "old"])} AND '
+            'meta_data ' + ('IS NULL' if meta is None else
+                            f'= {_quoted(meta)}') +
+            f' AND deleted = {"true" if gone else "false"};')
+
+
 def statements(changes):
     """SQL for MySQL, MariaDB, PostgreSQL and SQLite alike."""
     for one in changes:
         if one['new'] is None:
-            yield ("UPDATE image_locations SET deleted = true, "
-                   "status = 'deleted', deleted_at = CURRENT_TIMESTAMP "
-                   f'WHERE id = {one["row"]} AND '
-                   f'value = {_quoted(one["old"])} AND deleted = false;')
-            continue
-        if one['old'] is None:
-            yield ("UPDATE image_locations SET deleted = false, "
-                   "status = 'active', deleted_at = NULL "
-                   f'WHERE id = {one["row"]} AND '
-                   f'value = {_quoted(one["new"])} AND deleted = true;')
-            continue
-        yield ('UPDATE image_locations SET '
-               f'value = {_quoted(one["new"])}, '
-               f'meta_data = {_quoted(one["new_meta"])} '
-               f'WHERE id = {one["row"]} AND value = {_quoted(one["old"])};')
+            what = ("deleted = true, status = 'deleted', "
+                    'deleted_at = CURRENT_TIMESTAMP')
+        elif one['old'] is None:
+            what = "deleted = false, status = 'active', deleted_at = NULL"
+        else:
+            what = (f'value = {_quoted(one["new"])}, '
+                    f'meta_data = {_quoted(one["new_meta"])}')
+        yield f'UPDATE image_locations SET {what} {_as_seen(one)}'
