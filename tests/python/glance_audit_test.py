@@ -377,7 +377,7 @@ class BothTest(FilesCase):
         image, path = self.both('a', 'a')
         found, err = self.audit(code=6)
         self.assertEqual({image: f'{path} 3 3 one file by two rows'}, found)
-        self.assertIn('takes the file:// row out', err)
+        self.assertIn('leaves one of the rows of an adopted file', err)
 
     def test_the_second_row_of_one_file_goes_and_comes_back(self):
         image, path = self.both('a', 'a')
@@ -431,6 +431,51 @@ class BothTest(FilesCase):
                     self.url)[0])
                 self.assertEqual(rows, {image: self.live(image)
                                         for image in before})
+
+    def by_link(self, adopted=True):
+        """An image by two rows of Glance's own, a directory and a link."""
+        link = os.path.join(self.top, 'link')
+        os.symlink(self.paths['a'], link)
+        image, path = self.located('a')
+        self.write('a', image, age=LONG_AGO)
+        if adopted:
+            self.cluster.add(image, 'a')
+        self.add_row(image, f'file://{link}/{image}', 'older')
+        return image, path
+
+    def test_two_rows_of_one_file_by_a_link_become_one(self):
+        image, path = self.by_link()
+        found, err = self.audit(code=6)
+        self.assertEqual({image: f'{path} 3 3 one file by two rows: row 1 '
+                          'names it too'}, found)
+        before = self.live(image)
+        plan, err = self.plan(store='fast')
+        self.assertIn('2 rows to change, 0 left', err)
+        wanted = [f'predella://fast/{image}/{KEY}']
+        self.assertEqual([*wanted, None],
+                         [one['new'] for one in relocate.read_plan(plan)])
+        for how, rows in (('--apply', wanted), ('--undo', before)):
+            self.assertEqual(0, self.run_tool(
+                'relocate', how, plan, '--yes', '--database', self.url)[0])
+            self.assertEqual(rows, self.live(image))
+        self.run_tool('relocate', '--apply', plan, '--yes', '--database',
+                      self.url)
+        self.assertEqual({}, self.audit(code=0)[0])
+
+    def test_two_rows_of_a_file_that_nobody_adopted_are_named(self):
+        image, path = self.by_link(adopted=False)
+        self.assertEqual({image}, set(self.audit(code=6)[0]))
+        # A link in place of the file, in another directory, is the same.
+        other, path = self.located('old')
+        self.write('old', other, age=LONG_AGO)
+        os.symlink(path, os.path.join(self.paths['older'], other))
+        self.add_row(other, f'file://{self.paths["older"]}/{other}', 'older')
+        # A file of its own is a second copy, as copy-image makes it.
+        copied, _ = self.located('old')
+        self.write('old', copied)
+        self.write('older', copied)
+        self.add_row(copied, f'file://{self.paths["older"]}/{copied}', 'older')
+        self.assertEqual({image, other}, set(self.audit(code=6)[0]))
 
     def test_two_plans_do_not_take_both_rows(self):
         image, path = self.both('a', 'a')

@@ -142,7 +142,7 @@ def plan_to_predella(store, places, images, glance_images):
     for glance in glance_images:
         image = images.get(glance.id)
         here = _rows_here(glance, image)
-        # The row that stays where it is, if there is one.
+        # The row that stays, if there is one yet: else the first file:// row.
         kept = next((one for one in here
                      if one.value == _location(store, image)),
                     here[0] if here else None)
@@ -171,9 +171,10 @@ def plan_to_predella(store, places, images, glance_images):
             why = _why_not(mount, path, glance, location, image)
             if why is not None:
                 left.append((glance.id, why))
-            elif here:
+            elif kept is not None:
                 changes.append(_removal(glance, location))
             else:
+                kept = location
                 changes.append(_change(glance, location,
                                        _location(store, image), store))
     return changes, left
