@@ -477,6 +477,72 @@ class BothTest(FilesCase):
         self.add_row(copied, f'file://{self.paths["older"]}/{copied}', 'older')
         self.assertEqual({image, other}, set(self.audit(code=6)[0]))
 
+    def run_plan(self, how, plan, sql):
+        """Exit code and complaints; of the statements none."""
+        code, out, err = self.run_tool(
+            'relocate', how, plan, '--sql' if sql else '--yes', '--database',
+            self.url)
+        if sql:
+            with contextlib.closing(sqlite3.connect(self.file)) as db:
+                db.executescript(out)
+        return code, err
+
+    def test_a_row_is_not_put_back_without_its_data(self):
+        """The row that was kept for it was removed, and the data with it."""
+        for sql in (False, True):
+            for to_file in (False, True):
+                image, path = self.both('a' if to_file else 'old', 'a')
+                self.add_row(image, f'predella://twin/{image}/{KEY}', 'twin')
+                self.add_row(image, f'predella://more/{image}/{KEY}', 'more')
+                self.add_row(image, f'rbd://pool/{image}', 'far')
+                plan, err = (self.plan('--to-file', store='old') if to_file
+                             else self.plan(store='fast'))
+                self.assertIn(f'{2 + to_file} rows to change', err)
+                self.assertEqual(0, self.run_plan('--apply', plan, sql)[0])
+                kept = (f'file://{path}' if to_file else
+                        f'predella://fast/{image}/{KEY}')
+                # As DELETE /v2/stores/STORE/IMAGE does it.
+                self.execute("UPDATE image_locations SET deleted = 1, status "
+                             "= 'deleted' WHERE value = ?", kept)
+                rest = self.live(image)
+                self.assertEqual(1 if to_file else 2, len(rest))
+                code, err = self.run_plan('--undo', plan, sql)
+                self.assertEqual(rest, self.live(image))
+                if not sql:
+                    self.assertEqual(1, code)
+                    self.assertRegex(err, f'left as it is: {image}: row .*, '
+                                     'or row .*, which is of the same data')
+                self.execute('DELETE FROM images')
+                self.execute('DELETE FROM image_locations')
+
+    def test_a_row_stays_where_the_other_one_is_another(self):
+        """Changed by hand since the plan, to data that is elsewhere."""
+        for sql in (False, True):
+            image, path = self.both('a', 'a')
+            plan, _ = self.plan(store='fast')
+            self.execute('UPDATE image_locations SET value = ? WHERE value '
+                         'LIKE ?', f'rbd://pool/{image}', 'predella://%')
+            before = self.live(image)
+            code, err = self.run_plan('--apply', plan, sql)
+            self.assertEqual(before, self.live(image))
+            self.assertEqual(0 if sql else 1, code)
+
+    def test_rows_of_two_stores_where_the_kept_one_changes(self):
+        """Whichever of a plan's rows is changed first."""
+        for sql in (False, True):
+            image = self.image(f'predella://twin/ID/{KEY}')
+            self.cluster.add(image, 'a')
+            self.add_row(image, f'predella://more/{image}/{KEY}', 'more')
+            before = self.live(image)
+            for more, store, wanted in (
+                    ((), 'fast', f'predella://fast/{image}/{KEY}'),
+                    (('--to-file',), 'old', f'file://{self.paths["a"]}/'
+                     f'{image}')):
+                plan, _ = self.plan(*more, store=store)
+                for how, rows in (('--apply', [wanted]), ('--undo', before)):
+                    self.assertEqual(0, self.run_plan(how, plan, sql)[0])
+                    self.assertEqual(rows, self.live(image))
+
     def test_two_plans_do_not_take_both_rows(self):
         image, path = self.both('a', 'a')
         plans = [self.plan(store='fast')[0],

@@ -539,7 +539,7 @@ class RelocateTest(ToolCase):
         self.assertEqual(1, code)
         self.assertIn('exists', err)
         with open(path, 'w', encoding='utf-8') as stream:
-            stream.write('{"predella_relocation": 3, "changes": []}')
+            stream.write('{"predella_relocation": 2, "changes": []}')
         self.assertEqual(1, self.apply('--apply', path, '--yes')[0])
 
     def test_where_glance_has_a_mount_elsewhere(self):

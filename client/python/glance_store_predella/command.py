@@ -140,8 +140,10 @@ def _apply(args):
     changed, there, others = relocate.apply_plan(_database(args), changes)
     print(f'{changed} rows changed, {there} were changed already')
     for one in others:
-        _say(f'left as it is: {one["image"]}: row {one["row"]} is not as the '
-             'plan saw it')
+        kept = one['kept'] and (f', or row {one["kept"]["row"]}, which is of '
+                                'the same data,')
+        _say(f'left as it is: {one["image"]}: row {one["row"]}{kept or ""} is '
+             'not as the plan saw it')
     return FAILED if others else DONE
 
 

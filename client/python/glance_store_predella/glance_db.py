@@ -37,6 +37,10 @@ _AS_SEEN = 'WHERE id = :id AND value = :seen AND deleted = :gone AND '
 _OF_AN_IMAGE = (' AND EXISTS (SELECT 1 FROM images WHERE '
                 'images.id = image_locations.image_id AND images.deleted = '
                 ':no)')
+# MySQL reads the table that is changed by such a detour only.
+_KEPT = (' AND EXISTS (SELECT id FROM (SELECT DISTINCT id FROM image_locations '
+         'WHERE id = :kept AND value IN (:then, :now) AND deleted = :no) '
+         'AS kept)')
 
 
 @dataclasses.dataclass(slots=True)
@@ -90,7 +94,8 @@ def connection_of(path):
 
 
 def _statement(change):
-    """(statement, its values) that changes a row that is as it was seen."""
+    """(statement, its values) that changes a row that is as it was seen, and
+    that another one is there for, where it needs one."""
     values = {'id': change['row'], 'seen': change['old'], 'gone': False}
     if change['new'] is None:
         query = _TAKE_OUT
@@ -107,6 +112,10 @@ def _statement(change):
     else:
         query += 'meta_data = :seen_meta'
         values['seen_meta'] = change['old_meta']
+    if change['kept'] is not None:
+        query += _KEPT
+        then, now = change['kept']['values']
+        values.update(kept=change['kept']['row'], then=then, now=now, no=False)
     return query + _OF_AN_IMAGE * (change['old'] is None), values
 
 
