@@ -543,6 +543,51 @@ class BothTest(FilesCase):
                     self.assertEqual(0, self.run_plan(how, plan, sql)[0])
                     self.assertEqual(rows, self.live(image))
 
+    def test_a_copy_in_each_of_two_mounts(self):
+        """As copy-image makes them of two stores of type file."""
+        image, path = self.located('a')
+        second = self.write('b', image)
+        self.write('a', image)
+        self.add_row(image, f'file://{second}', 'older')
+        arguments = ['--database', self.url, '--settle', '0']
+        for how, names in ((['--dry-run'], 'ba'), (['--dry-run'], 'ab'),
+                           ([], 'ab')):
+            code, out, err = self.run_tool(
+                'adopt', *(self.paths[name] for name in names), *arguments,
+                *how)
+            self.assertEqual(0, code, out + err)
+            # The one whose directory was named first.
+            one, other = (path, second)[::1 if names == 'ab' else -1]
+            self.assertRegex(out, f'{one} +3 +image')
+            self.assertRegex(out, f'{other} +3 +twice +a second copy: {one} '
+                             'is taken in')
+        self.assertEqual([('a', path)], [(mount, file) for mount, _, file, *_
+                                         in self.cluster.adopted])
+        self.cluster.add(image, 'a')
+        _, out, _ = self.run_tool('adopt', self.paths['b'], *arguments)
+        self.assertRegex(out, f'{second} +3 +twice +a second copy: the cluster '
+                         'has it on a')
+        plan, err = self.plan(store='fast')
+        self.assertIn('1 rows to change, 1 left', err)
+        said = (f'left as it is: {image}: it is in Predella besides, on a, '
+                f'and {second} is a second copy: glance stores-delete --store '
+                f'older {image} removes that one')
+        self.assertIn(said, err)
+        self.run_tool('relocate', '--apply', plan, '--yes', '--database',
+                      self.url)
+        self.assertIn(said, self.plan(store='fast')[1])
+
+    def test_the_other_copy_where_one_can_not_be_taken_in(self):
+        image, path = self.located('a')
+        self.write('a', image, b'ab')
+        second = self.write('b', image)
+        self.add_row(image, f'file://{second}', 'older')
+        _, out, _ = self.run_tool(
+            'adopt', self.paths['a'], self.paths['b'], '--database', self.url,
+            '--settle', '0', '--dry-run')
+        self.assertRegex(out, f'{path} +2 +partial')
+        self.assertRegex(out, f'{second} +3 +image')
+
     def test_two_plans_do_not_take_both_rows(self):
         image, path = self.both('a', 'a')
         plans = [self.plan(store='fast')[0],

@@ -173,7 +173,8 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            why = _why_not(mount, path, glance, location, image)
+            why = _why_not(places, mount, path, glance, location,
+                           image)
             if why is not None:
                 left.append((glance.id, why))
             elif kept is not None:
@@ -186,18 +187,22 @@ def plan_to_predella(store, places, images, glance_images):
     return changes, left
 
 
-def _elsewhere(glance, location):
-    """Its predella:// locations beside this one."""
-    return [one for one in _live(glance)
-            if one is not location and key_of(one) is not None]
+def has_another(places, glance, image, location):
+    """Whether a row beside this one names the copy that is here."""
+    return any(is_here(one, image) or
+               places.mount_of(path_of(one.value) or '', image.id)
+               in image.mounts
+               for one in _live(glance) if one is not location)
 
 
-def _why_not(mount, path, glance, location, image):
+def _why_not(places, mount, path, glance, location, image):
     """Why a file:// row of a mount's directory is left, or None."""
-    others = _elsewhere(glance, location)
+    others = [one for one in _live(glance)
+              if one is not location and key_of(one) is not None]
     if others and not any(is_here(one, image) for one in others):
         return 'its predella:// location is none of this cluster'
-    if others and mount not in image.mounts:
+    if (image is not None and mount not in image.mounts and
+            has_another(places, glance, image, location)):
         return (f'it is in Predella besides, on {",".join(image.mounts)}, and '
                 f'{path} is a second copy: glance stores-delete --store '
                 f'{_store_of(location)} {glance.id} removes that one')
