@@ -324,6 +324,7 @@ class RelocateTest(ToolCase):
         plan, out, err = self.plan()
         self.assertEqual(before, self.rows(), 'a plan changes nothing')
         self.assertIn('2 rows to change, 0 left', err)
+        self.assertIn(f'next: predella glance relocate --apply {plan}', err)
         self.assertNotIn(KEY, out)
         self.assertEqual(2, self.apply('--apply', plan)[0])
         self.assertEqual(before, self.rows(), 'without --yes neither')
@@ -442,6 +443,7 @@ class RelocateTest(ToolCase):
         left[elsewhere] = 'not adopted'
         plan, _, err = self.plan()
         self.assertIn('0 rows to change, 7 left', err)
+        self.assertNotIn('next:', err)
         for image, why in left.items():
             self.assertRegex(err, f'left as it is: {image}: .*{why}')
         self.assertEqual([], relocate.read_plan(plan))

@@ -117,7 +117,8 @@ def _relocate(args):
         _say(f'left as it is: {image}: {why}')
     _say(f'{len(changes)} rows to change, {len(left)} left; nothing is '
          'changed yet')
-    _say(f'next: predella glance relocate --apply {args.plan} --yes')
+    if changes:
+        _say(f'next: predella glance relocate --apply {args.plan} --yes')
     return DONE
 
 
