@@ -425,6 +425,14 @@ class ConfigurationTest(unittest.TestCase):
                                 group='backend_defaults')
         store.configure_add()
         self.assertEqual((60.0, 9.0), store._client.timeouts)
+        # Of glance_store's own options it says nothing.
+        for name, value in (('weight', 5), ('store_description', 'said')):
+            store.conf.register_opt(
+                next(one for one in upstream._MULTI_BACKEND_OPTS
+                     if one.name == name), group='backend_defaults')
+            store.conf.set_override(name, value, group='backend_defaults')
+        self.assertEqual(0, store.weight)
+        self.assertIsNone(store.conf.fast.store_description)
 
     def test_names_that_a_url_must_quote(self):
         _, stores = environment.make_stores(

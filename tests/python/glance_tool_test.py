@@ -17,6 +17,7 @@ from glance_store_predella import adopt
 from glance_store_predella import cluster as clusters
 from glance_store_predella import command
 from glance_store_predella import datadirs
+from glance_store_predella import glance_db
 from glance_store_predella import relocate
 from glance_store_predella.cluster import Failed
 
@@ -323,6 +324,7 @@ class RelocateTest(ToolCase):
         plan, out, err = self.plan()
         self.assertEqual(before, self.rows(), 'a plan changes nothing')
         self.assertIn('2 rows to change, 0 left', err)
+        self.assertIn(f'next: predella glance relocate --apply {plan}', err)
         self.assertNotIn(KEY, out)
         self.assertEqual(2, self.apply('--apply', plan)[0])
         self.assertEqual(before, self.rows(), 'without --yes neither')
@@ -441,6 +443,7 @@ class RelocateTest(ToolCase):
         left[elsewhere] = 'not adopted'
         plan, _, err = self.plan()
         self.assertIn('0 rows to change, 7 left', err)
+        self.assertNotIn('next:', err)
         for image, why in left.items():
             self.assertRegex(err, f'left as it is: {image}: .*{why}')
         self.assertEqual([], relocate.read_plan(plan))
@@ -465,6 +468,60 @@ class RelocateTest(ToolCase):
         self.assertIn(gone, err)
         self.assertEqual(before, self.rows())
 
+    def execute(self, statement, *values):
+        with contextlib.closing(sqlite3.connect(self.file)) as db:
+            db.execute(statement, values)
+            db.commit()
+
+    def test_metadata_that_changed_meanwhile_is_kept(self):
+        """By the program and by the statements, there and back."""
+        images = [self.image(f'file://{self.paths["a"]}/ID', meta=meta)
+                  for meta in ('{"store": "old"}', None)]
+        for one in images:
+            self.cluster.add(one, 'a')
+        plan, _, _ = self.plan()
+        for how in ('--apply', '--undo'):
+            if how == '--undo':
+                # As the plan saw them, then as it has them.
+                self.execute('UPDATE image_locations SET meta_data = '
+                             """CASE id WHEN 1 THEN '{"store": "old"}' END""")
+                self.assertEqual(0, self.apply('--apply', plan, '--yes')[0])
+            self.execute('UPDATE image_locations SET meta_data = ?',
+                         '{"store": "old", "note": "new"}')
+            before = self.texts()
+            _, statements, _ = self.apply(how, plan, '--sql')
+            with contextlib.closing(sqlite3.connect(self.file)) as db:
+                db.executescript(statements)
+            self.assertEqual(before, self.texts())
+            code, out, err = self.apply(how, plan, '--yes')
+            self.assertEqual(1, code)
+            self.assertIn('0 rows changed, 0 were', out)
+            for one in images:
+                self.assertRegex(err, f'left as it is: {one}: row . is not as '
+                                 'the plan saw it')
+            self.assertEqual(before, self.texts())
+
+    def test_metadata_that_changes_while_a_plan_is_applied(self):
+        """Between the look at all rows and the change of this one."""
+        image = self.image(f'file://{self.paths["a"]}/ID')
+        self.cluster.add(image, 'a')
+        plan, _, _ = self.plan()
+        database = glance_db.Database(self.url)
+        each = database.each
+
+        def then_changed():
+            yield from each()
+            self.execute('UPDATE image_locations SET meta_data = ?',
+                         '{"store": "old", "note": "new"}')
+        database.each = then_changed
+        changes = relocate.read_plan(plan)
+        before = self.rows()[image][0]
+        changed, there, others = relocate.apply_plan(database, changes)
+        self.assertEqual((0, 0), (changed, there))
+        self.assertEqual([image], [one['image'] for one in others])
+        self.assertEqual((before, {'store': 'old', 'note': 'new'}),
+                         self.rows()[image])
+
     def test_statements_do_the_same(self):
         image = self.image(f'file://{self.paths["a"]}/ID',
                            meta='{"store": "old", "who": "O\'Neill"}')
@@ -484,7 +541,7 @@ class RelocateTest(ToolCase):
         self.assertEqual(1, code)
         self.assertIn('exists', err)
         with open(path, 'w', encoding='utf-8') as stream:
-            stream.write('{"predella_relocation": 3, "changes": []}')
+            stream.write('{"predella_relocation": 2, "changes": []}')
         self.assertEqual(1, self.apply('--apply', path, '--yes')[0])
 
     def test_where_glance_has_a_mount_elsewhere(self):

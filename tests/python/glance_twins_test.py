@@ -101,8 +101,10 @@ class TwinsTest(unittest.TestCase):
         self.assert_kept(image)
         self.assertEqual('failure', copied)
         shown = self.glance.show(image)
-        self.assertEqual(('active', 'fast'),
-                         (shown['status'], shown['stores']))
+        self.assertEqual(('active', 'fast', 'twin', ''), tuple(
+            shown[key] for key in ('status', 'stores',
+                                   'os_glance_failed_import',
+                                   'os_glance_importing_to_stores')))
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
 

@@ -192,6 +192,16 @@ def _named_elsewhere(found, glance, places):
     return paths[0]
 
 
+def _is_second_copy(found, glance, image, places):
+    """Whether Glance names this file beside the image of the cluster."""
+    if glance is None:
+        return False
+    return any(
+        places.mount_of(relocate.path_of(one.value) or '', found.id) ==
+        found.mount and relocate.has_another(places, glance, image, one)
+        for one in glance.locations or ())
+
+
 def look(cluster, mounts, glance_images, settle_seconds, directories=(),
          clock=time.time):
     """Every file in these directories, as mounts_at has them, and what is to
@@ -209,17 +219,20 @@ def look(cluster, mounts, glance_images, settle_seconds, directories=(),
         if not found.id:
             continue
         image = images.get(found.id)
+        glance = (glance_images or {}).get(found.id)
         if image is not None:
             if found.mount in image.mounts:
                 found.kind, found.detail = ALREADY, ''
+            elif _is_second_copy(found, glance, image, places):
+                found.kind = TWICE
+                found.detail = ('a second copy: the cluster has it on '
+                                f'{",".join(image.mounts)}')
             else:
                 found.kind = CONFLICT
                 found.detail = ('the cluster has this id on '
                                 f'{",".join(image.mounts)}')
             continue
-        glance = None
         if glance_images is not None:
-            glance = glance_images.get(found.id)
             elsewhere = _named_elsewhere(found, glance, places)
             if elsewhere is not None:
                 found.kind = TWICE if len(holders[found.id]) > 1 else CONFLICT
@@ -233,7 +246,19 @@ def look(cluster, mounts, glance_images, settle_seconds, directories=(),
             continue
         if found.kind == TAKE and glance_images is not None:
             _judge_by_glance(found, glance)
+    _take_the_first(found_files)
     return found_files
+
+
+def _take_the_first(found_files):
+    """Of an image that Glance has in several of these directories."""
+    first = {}
+    for found in found_files:
+        if found.kind == TAKE and first.setdefault(found.id,
+                                                   found) is not found:
+            found.kind = TWICE
+            found.detail = (f'a second copy: {first[found.id].path} is taken '
+                            'in')
 
 
 def take(cluster, found_files, glance_images):

@@ -117,7 +117,8 @@ def _relocate(args):
         _say(f'left as it is: {image}: {why}')
     _say(f'{len(changes)} rows to change, {len(left)} left; nothing is '
          'changed yet')
-    _say(f'next: predella glance relocate --apply {args.plan} --yes')
+    if changes:
+        _say(f'next: predella glance relocate --apply {args.plan} --yes')
     return DONE
 
 
@@ -140,8 +141,10 @@ def _apply(args):
     changed, there, others = relocate.apply_plan(_database(args), changes)
     print(f'{changed} rows changed, {there} were changed already')
     for one in others:
-        _say(f'left as it is: {one["image"]}: row {one["row"]} is not as the '
-             'plan saw it')
+        kept = one['kept'] and (f', or row {one["kept"]["row"]}, which is of '
+                                'the same data,')
+        _say(f'left as it is: {one["image"]}: row {one["row"]}{kept or ""} is '
+             'not as the plan saw it')
     return FAILED if others else DONE
 
 

@@ -43,8 +43,9 @@ NEXT = {
             'in image_locations by hand',
     SHARED: 'delete neither image before one of them has a copy of its own: '
             'cp FILE FILE.new && mv FILE.new FILE',
-    BOTH: 'predella glance relocate --store ID --plan FILE takes the file:// '
-          'row out; glance stores-delete would remove the file of both',
+    BOTH: 'predella glance relocate --store ID --plan FILE leaves one of the '
+          'rows of an adopted file; glance stores-delete would remove the '
+          'file of both',
     DIFFERS: 'put FILE back from a backup: these are not the bytes that were '
              'uploaded',
     DOUBLE: 'cmp it with the one that Glance names, and remove it by hand',
@@ -110,6 +111,7 @@ class Looker:
     def look(self, glance):
         """At the files that the rows of one image name."""
         here = set()
+        rows = {}  # file -> the first row of this image that names it
         for location in glance.locations:
             path = relocate.path_of(location.value)
             if path is None:
@@ -126,7 +128,7 @@ class Looker:
                 continue  # the scrubber may have removed it already
             self.looked_at += 1
             self._rows[found] = self._rows.get(found, 0) + 1
-            self._one(glance, location, os.path.join(found, name))
+            self._one(glance, location, os.path.join(found, name), rows)
         named = tuple(sorted(here)) if glance.locations else glance.status
         self._named[glance.id] = self._same.setdefault(named, named)
 
@@ -134,8 +136,8 @@ class Looker:
         self.findings.append(Finding(kind, glance.id, path, size, glance.size,
                                      detail, location.row))
 
-    def _one(self, glance, location, path):
-        directory, name = os.path.split(path)
+    def _one(self, glance, location, path, rows):
+        directory = os.path.dirname(path)
         try:
             info = os.stat(path)
         except FileNotFoundError:
@@ -149,11 +151,7 @@ class Looker:
             self._say(NO_FILE, glance, location, path)
             return
         self._whose(glance, location, path, info)
-        mount = self._mounts[directory]
-        image = self._images.get(glance.id)
-        if mount and name == glance.id and image and mount in image.mounts:
-            if any(relocate.is_here(one, image) for one in glance.locations):
-                self._say(BOTH, glance, location, path, info.st_size)
+        self._by_two_rows(glance, location, path, info.st_size, rows)
         wanted = glance.size
         if wanted is not None and info.st_size != wanted:
             self._say(TRUNCATED if info.st_size < wanted else GROWN, glance,
@@ -177,6 +175,22 @@ class Looker:
             if other != glance.id:
                 self._say(SHARED, glance, location, path, info.st_size,
                           f'with image {other}')
+
+    def _by_two_rows(self, glance, location, path, size, rows):
+        """Whether another row of the image is of this very file: a
+        predella:// one, or one that names it by a link."""
+        directory, name = os.path.split(path)
+        mount = self._mounts[directory]
+        image = self._images.get(glance.id)
+        first = (location.row if len(glance.locations) < 2 else
+                 rows.setdefault(os.path.realpath(path), location.row))
+        if (mount and name == glance.id and image and
+                mount in image.mounts and
+                any(relocate.is_here(one, image) for one in glance.locations)):
+            self._say(BOTH, glance, location, path, size)
+        elif first != location.row:
+            self._say(BOTH, glance, location, path, size,
+                      f'row {first} names it too')
 
     def _compare(self, glance, location, path, size):
         digests = {name: hashlib.new(name) for name in glance.hashes

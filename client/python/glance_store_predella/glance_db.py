@@ -27,16 +27,20 @@ _LOCATIONS = ('SELECT id, image_id, value, meta_data, status '
               'FROM image_locations WHERE image_id >= :first '
               'AND image_id <= :last AND (deleted = :no OR status = :pending) '
               'ORDER BY id')
-_UPDATE = ('UPDATE image_locations SET value = :value, meta_data = :meta '
-           'WHERE id = :id AND value = :old AND deleted = :no')
+_UPDATE = 'UPDATE image_locations SET value = :value, meta_data = :meta '
 # As Glance takes a location from an image, but that no store hears of it.
 _TAKE_OUT = ('UPDATE image_locations SET deleted = :yes, '
-             "status = 'deleted', deleted_at = CURRENT_TIMESTAMP "
-             'WHERE id = :id AND value = :old AND deleted = :no')
+             "status = 'deleted', deleted_at = CURRENT_TIMESTAMP ")
 _PUT_BACK = ("UPDATE image_locations SET deleted = :no, status = 'active', "
-             'deleted_at = NULL WHERE id = :id AND value = :value '
-             'AND deleted = :yes AND EXISTS (SELECT 1 FROM images WHERE '
-             'images.id = image_locations.image_id AND images.deleted = :no)')
+             'deleted_at = NULL ')
+_AS_SEEN = 'WHERE id = :id AND value = :seen AND deleted = :gone AND '
+_OF_AN_IMAGE = (' AND EXISTS (SELECT 1 FROM images WHERE '
+                'images.id = image_locations.image_id AND images.deleted = '
+                ':no)')
+# MySQL reads the table that is changed by such a detour only.
+_KEPT = (' AND EXISTS (SELECT id FROM (SELECT DISTINCT id FROM image_locations '
+         'WHERE id = :kept AND value IN (:then, :now) AND deleted = :no) '
+         'AS kept)')
 
 
 @dataclasses.dataclass(slots=True)
@@ -87,6 +91,32 @@ def connection_of(path):
     except (OSError, configparser.Error) as e:
         raise Failed(f'no connection in [database] of {path}: {e}; say '
                      '--config FILE, --database URL or --export FILE') from e
+
+
+def _statement(change):
+    """(statement, its values) that changes a row that is as it was seen, and
+    that another one is there for, where it needs one."""
+    values = {'id': change['row'], 'seen': change['old'], 'gone': False}
+    if change['new'] is None:
+        query = _TAKE_OUT
+        values['yes'] = True
+    elif change['old'] is None:
+        query = _PUT_BACK
+        values.update(seen=change['new'], gone=True, no=False)
+    else:
+        query = _UPDATE
+        values.update(value=change['new'], meta=change['new_meta'])
+    query += _AS_SEEN
+    if change['old_meta'] is None:
+        query += 'meta_data IS NULL'
+    else:
+        query += 'meta_data = :seen_meta'
+        values['seen_meta'] = change['old_meta']
+    if change['kept'] is not None:
+        query += _KEPT
+        then, now = change['kept']['values']
+        values.update(kept=change['kept']['row'], then=then, now=now, no=False)
+    return query + _OF_AN_IMAGE * (change['old'] is None), values
 
 
 class Database:
@@ -163,18 +193,8 @@ class Database:
         missed = []
         with self._said(self._engine.begin) as connection:
             for change in changes:
-                wanted = {'id': change['row'], 'no': False}
-                if change['new'] is None:
-                    query = _TAKE_OUT
-                    wanted.update(old=change['old'], yes=True)
-                elif change['old'] is None:
-                    query = _PUT_BACK
-                    wanted.update(value=change['new'], yes=True)
-                else:
-                    query = _UPDATE
-                    wanted.update(old=change['old'], value=change['new'],
-                                  meta=change['new_meta'])
-                done = connection.execute(self._text(query), wanted)
+                query, values = _statement(change)
+                done = connection.execute(self._text(query), values)
                 if done.rowcount != 1:
                     missed.append(change)
         return missed

@@ -11,6 +11,7 @@ import os
 from glance_store_predella.cluster import Failed
 
 BATCH = 100
+FORMAT = 3
 _FILE = ('file://', 'filesystem://')
 _MOVABLE = ('active', 'deactivated')
 ONE_COPY = 'one copy'
@@ -105,13 +106,16 @@ def _metadata(location):
 def _change(glance, location, value, store):
     return {'image': glance.id, 'row': location.row, 'old': location.value,
             'new': value, 'old_meta': location.meta,
-            'new_meta': json.dumps({**_metadata(location), 'store': store})}
+            'new_meta': json.dumps({**_metadata(location), 'store': store}),
+            'kept': None}
 
 
-def _removal(glance, location):
-    """The row goes and its data stays: another row names the same."""
+def _removal(glance, location, kept, value):
+    """The row goes and its data stays: another row names the same, now and
+    when it has got the `value` of the plan."""
     return {'image': glance.id, 'row': location.row, 'old': location.value,
-            'new': None, 'old_meta': location.meta, 'new_meta': location.meta}
+            'new': None, 'old_meta': location.meta, 'new_meta': location.meta,
+            'kept': {'row': kept.row, 'values': [kept.value, value]}}
 
 
 def _live(glance):
@@ -142,7 +146,7 @@ def plan_to_predella(store, places, images, glance_images):
     for glance in glance_images:
         image = images.get(glance.id)
         here = _rows_here(glance, image)
-        # The row that stays where it is, if there is one.
+        # The row that stays, if there is one yet: else the first file:// row.
         kept = next((one for one in here
                      if one.value == _location(store, image)),
                     here[0] if here else None)
@@ -151,7 +155,8 @@ def plan_to_predella(store, places, images, glance_images):
                 # Of this store; or of one that was given another name, or
                 # that was a second one of this cluster.
                 if location is not kept:
-                    changes.append(_removal(glance, location))
+                    changes.append(_removal(glance, location, kept,
+                                            _location(store, image)))
                 elif location.value != _location(store, image):
                     changes.append(_change(glance, location,
                                            _location(store, image), store))
@@ -168,29 +173,36 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            why = _why_not(mount, path, glance, location, image)
+            why = _why_not(places, mount, path, glance, location,
+                           image)
             if why is not None:
                 left.append((glance.id, why))
-            elif here:
-                changes.append(_removal(glance, location))
+            elif kept is not None:
+                changes.append(_removal(glance, location, kept,
+                                        _location(store, image)))
             else:
+                kept = location
                 changes.append(_change(glance, location,
                                        _location(store, image), store))
     return changes, left
 
 
-def _elsewhere(glance, location):
-    """Its predella:// locations beside this one."""
-    return [one for one in _live(glance)
-            if one is not location and key_of(one) is not None]
+def has_another(places, glance, image, location):
+    """Whether a row beside this one names the copy that is here."""
+    return any(is_here(one, image) or
+               places.mount_of(path_of(one.value) or '', image.id)
+               in image.mounts
+               for one in _live(glance) if one is not location)
 
 
-def _why_not(mount, path, glance, location, image):
+def _why_not(places, mount, path, glance, location, image):
     """Why a file:// row of a mount's directory is left, or None."""
-    others = _elsewhere(glance, location)
+    others = [one for one in _live(glance)
+              if one is not location and key_of(one) is not None]
     if others and not any(is_here(one, image) for one in others):
         return 'its predella:// location is none of this cluster'
-    if others and mount not in image.mounts:
+    if (image is not None and mount not in image.mounts and
+            has_another(places, glance, image, location)):
         return (f'it is in Predella besides, on {",".join(image.mounts)}, and '
                 f'{path} is a second copy: glance stores-delete --store '
                 f'{_store_of(location)} {glance.id} removes that one')
@@ -203,42 +215,44 @@ def _why_not(mount, path, glance, location, image):
     return _differs(glance, image)
 
 
+def _as_file(store, places, glance, image):
+    """(its row that stays on the way out, that row's location, why it is left
+    or None)."""
+    first = _rows_here(glance, image)[0]
+    mounts = [mount for mount in image.mounts if mount in places.path]
+    if not mounts or image.health == 'LOST':
+        return first, first.value, 'no mount with a known directory holds it'
+    others = [one for one in _live(glance) if path_of(one.value) is not None]
+    for one in others:
+        if places.mount_of(path_of(one.value), glance.id) in mounts:
+            return one, one.value, None
+    for one in others:
+        if _metadata(one).get('store') == store:
+            return first, first.value, (
+                f'store {store} has a copy of its own, {path_of(one.value)}: '
+                f'glance stores-delete --store {_store_of(first)} {glance.id} '
+                'removes the one in Predella')
+    return first, f'file://{places.path[mounts[0]]}/{glance.id}', None
+
+
 def plan_to_file(store, places, images, glance_images):
     changes, left = [], []
     for glance in glance_images:
-        for location in _live(glance):
-            if key_of(location) is None:
-                continue
-            image = images.get(glance.id)
-            if not is_here(location, image):
-                left.append((glance.id, 'this cluster has no such image'))
-                continue
-            if location is not _rows_here(glance, image)[0]:
-                changes.append(_removal(glance, location))
-                continue
-            mounts = [mount for mount in image.mounts if mount in places.path]
-            if not mounts or image.health == 'LOST':
-                left.append((glance.id, 'no mount with a known directory '
-                             'holds it'))
-                continue
-            others = [one for one in _live(glance)
-                      if path_of(one.value) is not None]
-            if any(places.mount_of(path_of(one.value), glance.id) in mounts
-                   for one in others):
-                changes.append(_removal(glance, location))
-                continue
-            second = [one for one in others
-                      if _metadata(one).get('store') == store]
-            if second:
-                left.append((
-                    glance.id, f'store {store} has a copy of its own, '
-                    f'{path_of(second[0].value)}: glance stores-delete '
-                    f'--store {_store_of(location)} {glance.id} removes the '
-                    'one in Predella'))
-                continue
-            changes.append(_change(
-                glance, location, f'file://{places.path[mounts[0]]}/'
-                f'{glance.id}', store))
+        image = images.get(glance.id)
+        here = _rows_here(glance, image)
+        left += [(glance.id, 'this cluster has no such image')
+                 for one in _live(glance)
+                 if key_of(one) is not None and not is_here(one, image)]
+        if not here:
+            continue
+        kept, value, why = _as_file(store, places, glance, image)
+        if why is not None:
+            left.append((glance.id, why))
+        for location in here:
+            if location is not kept:
+                changes.append(_removal(glance, location, kept, value))
+            elif location.value != value:
+                changes.append(_change(glance, location, value, store))
     return changes, left
 
 
@@ -249,7 +263,7 @@ def write_plan(path, changes):
         with open(path, 'x', encoding='utf-8',
                   opener=lambda name, flags: os.open(name, flags, 0o600)
                   ) as stream:
-            json.dump({'predella_relocation': 2, 'changes': changes}, stream,
+            json.dump({'predella_relocation': FORMAT, 'changes': changes}, stream,
                       indent=1)
             stream.write('\n')
     except OSError as e:
@@ -260,10 +274,10 @@ def read_plan(path):
     try:
         with open(path, encoding='utf-8') as stream:
             plan = json.load(stream)
-        if plan['predella_relocation'] != 2:
+        if plan['predella_relocation'] != FORMAT:
             raise ValueError('of another version')
         return [{key: change[key] for key in
-                 ('image', 'row', 'old', 'new', 'old_meta', 'new_meta')}
+                 ('image', 'row', 'old', 'new', 'old_meta', 'new_meta', 'kept')}
                 for change in plan['changes']]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise Failed(f'{path} is no plan of a relocation: {e!r}') from e
@@ -272,33 +286,28 @@ def read_plan(path):
 def turned_round(changes):
     return [{'image': one['image'], 'row': one['row'],
              'old': one['new'], 'new': one['old'],
-             'old_meta': one['new_meta'], 'new_meta': one['old_meta']}
+             'old_meta': one['new_meta'], 'new_meta': one['old_meta'],
+             'kept': one['kept']}
             for one in changes]
+
+
+def _row_of(change, when):
+    value = change[when]
+    return None if value is None else (value, change[f'{when}_meta'])
 
 
 def apply_plan(database, changes):
     """(changed, already as planned, [changes whose row is another])."""
     # A row that is gone is None, as a plan has it.
-    now, live = {}, {one['image']: 0 for one in changes}
-    for image in database.each():
-        for location in _live(image):
-            now[location.row] = location.value
-            if image.id in live:
-                live[image.id] += 1
+    now = {location.row: (location.value, location.meta)
+           for image in database.each() for location in _live(image)}
     wanted, there, others = [], 0, []
     for one in changes:
-        value = now.get(one['row'])
-        if value == one['new']:
+        row = now.get(one['row'])
+        if row == _row_of(one, 'new'):
             there += 1
             continue
-        # Another plan may have taken the other row out meanwhile.
-        last = one['new'] is None and live[one['image']] < 2
-        if value != one['old'] or last:
-            others.append(one)
-            continue
-        if one['new'] is None:
-            live[one['image']] -= 1
-        wanted.append(one)
+        (wanted if row == _row_of(one, 'old') else others).append(one)
     changed = 0
     for at in range(0, len(wanted), BATCH):
         batch = wanted[at:at + BATCH]
@@ -317,22 +326,36 @@ def _quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
 
+# As glance_db has it.
+_KEPT = (' AND EXISTS (SELECT id FROM (SELECT DISTINCT id FROM image_locations '
+         'WHERE id = {row} AND value IN ({values}) AND deleted = false) '
+         'AS kept)')
+
+
+def _as_seen(change):
+    """The condition that a row is as the plan has it, and the one that is
+    kept for it."""
+    meta, kept = change['old_meta'], change['kept']
+    gone = change['old'] is None
+    return (f'WHERE id = {change["row"]} AND '
+            f'value = {_quoted(change["new" if gone else "old"])} AND '
+            'meta_data ' + ('IS NULL' if meta is None else
+                            f'= {_quoted(meta)}') +
+            f' AND deleted = {"true" if gone else "false"}' +
+            ('' if kept is None else _KEPT.format(
+                row=kept['row'], values=', '.join(
+                    _quoted(value) for value in kept['values']))) + ';')
+
+
 def statements(changes):
     """SQL for MySQL, MariaDB, PostgreSQL and SQLite alike."""
     for one in changes:
         if one['new'] is None:
-            yield ("UPDATE image_locations SET deleted = true, "
-                   "status = 'deleted', deleted_at = CURRENT_TIMESTAMP "
-                   f'WHERE id = {one["row"]} AND '
-                   f'value = {_quoted(one["old"])} AND deleted = false;')
-            continue
-        if one['old'] is None:
-            yield ("UPDATE image_locations SET deleted = false, "
-                   "status = 'active', deleted_at = NULL "
-                   f'WHERE id = {one["row"]} AND '
-                   f'value = {_quoted(one["new"])} AND deleted = true;')
-            continue
-        yield ('UPDATE image_locations SET '
-               f'value = {_quoted(one["new"])}, '
-               f'meta_data = {_quoted(one["new_meta"])} '
-               f'WHERE id = {one["row"]} AND value = {_quoted(one["old"])};')
+            what = ("deleted = true, status = 'deleted', "
+                    'deleted_at = CURRENT_TIMESTAMP')
+        elif one['old'] is None:
+            what = "deleted = false, status = 'active', deleted_at = NULL"
+        else:
+            what = (f'value = {_quoted(one["new"])}, '
+                    f'meta_data = {_quoted(one["new_meta"])}')
+        yield f'UPDATE image_locations SET {what} {_as_seen(one)}'
