@@ -106,6 +106,25 @@ class TwinsTest(unittest.TestCase):
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
 
+    def test_a_store_that_is_refused_deletes_nothing(self):
+        """Nor does Glance forget an image whose data would be left."""
+        self.with_stores('fast:predella, disk:file')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        for backends, fast in (
+                ('fast:predella, twin:predella, disk:file', self.twin),
+                ('fast:predella, disk:file',
+                 self.cluster.endpoint + '\npredella_write_timeout = 0')):
+            self.with_stores(backends, fast=fast)
+            self.assertEqual(503, self.glance.download(image)[0])
+            self.assertIn(self.glance.call(
+                'DELETE', f'/v2/images/{image}')[0], (500, 503))
+            self.assertEqual('active', self.glance.show(image)['status'])
+        self.with_stores('fast:predella, disk:file')
+        self.assert_kept(image)
+        self.assertEqual(204, self.glance.call(
+            'DELETE', f'/v2/images/{image}')[0])
+
     def run_tool(self, name, *arguments):
         return subprocess.run(
             [sys.executable, '-W', 'ignore', '-m',

@@ -215,19 +215,20 @@ class Store(driver.Store):
         wanted = location.store_location
         return self._stat(self._usable(), wanted, errors.for_get)['size']
 
-    @capabilities.check
     def delete(self, location, context=None):
+        """Without capabilities.check: of a store that could not be configured
+        it says StoreDeleteNotSupported, and Glance forgets the image."""
         wanted = location.store_location
-        client = self._usable()
+        client = self._usable(errors.late_delete)
         image = self._stat(client, wanted, errors.for_delete)
         # That very image: another may have come under its id meanwhile.
         self._call(
             lambda: client.delete(wanted.image_id, image['generation']),
             f'the delete of {wanted.image_id}', errors.for_delete)
 
-    def _usable(self):
+    def _usable(self, refusal=exceptions.RemoteServiceUnavailable):
         if self._client is None:
-            raise exceptions.RemoteServiceUnavailable(message=self._unusable)
+            raise refusal(message=self._unusable)
         return self._client
 
     def _call(self, begin, what, mapping):
