@@ -15,11 +15,11 @@ from glance_store import exceptions
 from glance_store import multi_backend
 
 import behaviour
+from glance_store_predella import calls
 from glance_store_predella import datadirs_option
 from glance_store_predella import errors
 from glance_store_predella import neighbours
 from glance_store_predella import options
-from glance_store_predella import store as driver
 from glance_store_predella import upload
 
 ENDPOINT = 'unix:/run/predella/coordinator.sock'
@@ -34,6 +34,7 @@ class FakeCase(unittest.TestCase):
         self.native = fake_native.FakeNative()
         environment.use_native(self.native)
         self.addCleanup(environment.use_native, None)
+        self.clock = environment.Clock(self)
         self.conf, stores = environment.make_stores(
             fast={'type': 'predella', 'predella_endpoint': ENDPOINT})
         self.store = stores['fast']
@@ -128,7 +129,7 @@ class BehaviourTest(behaviour.Behaviour, FakeCase):
     def test_a_call_that_does_not_come_back(self):
         place = self.where(self.add(b'abc')[1][0])
         self.native.hang = {'stat'}
-        with mock.patch.object(driver, '_CALL_SECONDS', 0.01):
+        with mock.patch.object(calls, 'CALL_SECONDS', 0.01):
             self.assertRaises(exceptions.RemoteServiceUnavailable,
                               self.store.get_size, place)
             self.assertRaises(getattr(exceptions, LATE_DELETE),
@@ -239,6 +240,7 @@ class ConfigurationTest(unittest.TestCase):
         self.native = fake_native.FakeNative()
         environment.use_native(self.native)
         self.addCleanup(environment.use_native, None)
+        self.clock = environment.Clock(self)
 
     def assert_read_only(self, store, sentence):
         with self.assertRaises(exceptions.BadStoreConfiguration) as caught:
@@ -252,6 +254,9 @@ class ConfigurationTest(unittest.TestCase):
                           place)
         self.assertRaises(exceptions.RemoteServiceUnavailable,
                           store.get_size, place)
+        # Glance takes StoreDeleteNotSupported for an image it may forget.
+        self.assertRaises(getattr(exceptions, LATE_DELETE), store.delete,
+                          place)
         self.assertTrue(store.url_prefix)
 
     def one(self, **section):
@@ -349,9 +354,15 @@ class ConfigurationTest(unittest.TestCase):
         self.native.asked.clear()
         self.add(stores['fast'])
         self.assertEqual([], self.native.asked)
-        # It is asked again later, and then it tells.
-        self.native.away = set()
+        # It alone is asked again later. Its own cluster may be away by then:
+        # that is for the upload itself to wait for.
+        self.native.away.add(ENDPOINT)
         with mock.patch.object(neighbours.time, 'monotonic', lambda: 1e9):
+            self.add(stores['fast'])
+        self.assertEqual([ENDPOINT + '2'], self.native.asked)
+        # And then it tells.
+        self.native.away = set()
+        with mock.patch.object(neighbours.time, 'monotonic', lambda: 2e9):
             self.assertRaises(exceptions.StoreAddDisabled, self.add,
                               stores['fast'])
 
@@ -380,9 +391,11 @@ class ConfigurationTest(unittest.TestCase):
             self.add(kept[-1])
 
     def test_a_cluster_that_cannot_be_asked(self):
-        store = self.one(predella_endpoint=ENDPOINT)
+        store = self.one(predella_endpoint=ENDPOINT, predella_write_timeout=7)
         self.native.failures['cluster'] = fake_native.Error('away')
+        began = self.clock.now
         self.assertRaises(exceptions.StorageWriteDenied, self.add, store)
+        self.assertEqual(7, self.clock.now - began)
         self.native.failures.clear()
         self.add(store)
 

@@ -3,6 +3,7 @@ made as Glance makes them.
 """
 import os
 import sys
+from unittest import mock
 
 import paths
 
@@ -15,12 +16,35 @@ from glance_store import location  # noqa: E402
 from glance_store import multi_backend  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
+from glance_store_predella import calls  # noqa: E402
 from glance_store_predella import native  # noqa: E402
 
 
 def use_native(module):
     """Puts a module in the place of the native one; None: the real one."""
     native._module = module
+
+
+class Clock:
+    """In the place of the one that says how long a call is tried again."""
+
+    def __init__(self, case):
+        self.now = 1000.0
+        self.then = {}  # what happens, by the time
+        for target, name, value in ((calls, 'time', self),
+                                    (native, 'pause', self.pause)):
+            patch = mock.patch.object(target, name, value)
+            patch.start()
+            case.addCleanup(patch.stop)
+
+    def monotonic(self):
+        return self.now
+
+    def pause(self, seconds):
+        assert 0 < seconds <= 1
+        self.now += seconds
+        for when in [one for one in self.then if one <= self.now]:
+            self.then.pop(when)()
 
 
 def make_stores(**sections):

@@ -114,6 +114,47 @@ class LeaksTest(MoveCase):
                  '{"store": "fast"}', image))
             db.commit()
 
+    def sent_twice(self, data):
+        """What newer Glances make of an upload that they refuse as of another
+        format, and that is then sent again: they kept its row."""
+        image = self.glance.call('POST', '/v2/images', {
+            'name': 'x', 'disk_format': 'qcow2',
+            'container_format': 'bare'})[1]['id']
+
+        def send():
+            return self.glance.upload(image, data, X_Image_Meta_Store='fast')
+        status = send()
+        if status == 204:
+            self.add_row_of_before(image)
+            return image
+        self.assertEqual(415, status)
+        # Whatever else is sent: the first data is there.
+        self.assertEqual(500, self.glance.upload(
+            image, data + b'x', X_Image_Meta_Store='fast'))
+        self.assertEqual('queued', self.glance.show(image)['status'])
+        self.assertEqual(200, self.glance.patch(image, [{
+            'op': 'replace', 'path': '/disk_format', 'value': 'raw'}]))
+        self.assertEqual(204, send())
+        return image
+
+    def test_an_image_that_has_one_row_twice(self):
+        data = os.urandom(MIB)
+        image = self.sent_twice(data)
+        self.assertEqual('fast,fast', self.glance.show(image)['stores'])
+        said = self.audit(code=6)
+        self.assertRegex(said.text, f'{image} .* are one copy')
+        self.assertIn('predella glance relocate --store ID', said.err)
+        plan = os.path.join(self.top, 'plan')
+        self.predella('glance', 'relocate', '--store', 'fast', '--plan', plan,
+                      *self.config)
+        self.predella('glance', 'relocate', '--apply', plan, '--yes',
+                      *self.config)
+        self.assertEqual('', self.audit().text)
+        self.assertEqual('fast', self.glance.show(image)['stores'])
+        status, got = self.glance.download(image)
+        self.assertEqual(200, status)
+        self.assertTrue(got == data)
+
     def test_an_image_by_two_rows(self):
         image = self.upload(2 * MIB, 'twice')
         self.predella('adopt', *self.directories, *self.config, '--settle',

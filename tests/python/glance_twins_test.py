@@ -5,6 +5,8 @@ import subprocess
 import sys
 import unittest
 
+from glance_store import exceptions
+
 from database_servers import MariaDb
 from real_glance import DEBIANS_UWSGI
 from real_glance import Glance
@@ -14,6 +16,7 @@ from cluster import binary
 from cluster import wait_until
 
 MIB = 1 << 20
+LATE_DELETE = 503 if hasattr(exceptions, 'TimeoutError') else 500
 STORES = '''
 [fast]
 predella_endpoint = ENDPOINT
@@ -105,6 +108,25 @@ class TwinsTest(unittest.TestCase):
             shown[key] for key in ('status', 'stores',
                                    'os_glance_failed_import',
                                    'os_glance_importing_to_stores')))
+        self.assertEqual(204, self.glance.call(
+            'DELETE', f'/v2/images/{image}')[0])
+
+    def test_a_store_that_is_refused_deletes_nothing(self):
+        """Nor does Glance forget an image whose data would be left."""
+        self.with_stores('fast:predella, disk:file')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        for backends, fast in (
+                ('fast:predella, twin:predella, disk:file', self.twin),
+                ('fast:predella, disk:file',
+                 self.cluster.endpoint + '\npredella_write_timeout = 0')):
+            self.with_stores(backends, fast=fast)
+            self.assertEqual(503, self.glance.download(image)[0])
+            self.assertEqual(LATE_DELETE, self.glance.call(
+                'DELETE', f'/v2/images/{image}')[0])
+            self.assertEqual('active', self.glance.show(image)['status'])
+        self.with_stores('fast:predella, disk:file')
+        self.assert_kept(image)
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
 

@@ -123,6 +123,31 @@ class ProcessTest(unittest.TestCase):
             pool.waitall()
             ''')
 
+    def test_a_service_that_is_away_holds_up_nobody(self):
+        """40 green threads and one of tpool's ask for it again and again."""
+        self.run_program('import eventlet\neventlet.monkey_patch()', '''
+            from eventlet import tpool
+            from glance_store import exceptions
+            store = make('unix:/nowhere/c', predella_read_timeout=3)
+            uri = f'predella://fast/{uuid.uuid4()}/{"0" * 32}'
+            def ask():
+                began = time.monotonic()
+                try:
+                    store.get_size(environment.where(conf, uri, 'fast'))
+                except exceptions.RemoteServiceUnavailable:
+                    return time.monotonic() - began
+            waiting = [eventlet.spawn(ask) for _ in range(40)]
+            waiting.append(eventlet.spawn(tpool.execute, ask))
+            slowest, last = 0, time.monotonic()
+            while not all(waiting_one.dead for waiting_one in waiting):
+                eventlet.sleep(0.01)
+                slowest = max(slowest, time.monotonic() - last)
+                last = time.monotonic()
+            assert slowest < 1, slowest
+            took = [one.wait() for one in waiting]
+            assert min(took) >= 3 and max(took) < 8, took
+            ''')
+
     def test_a_service_that_hangs_holds_up_nobody(self):
         """40 green threads wait for a coordinator that is stopped; other
         requests, of another store too, are answered as before."""

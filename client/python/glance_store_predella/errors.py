@@ -80,8 +80,12 @@ def for_delete(error):
     if error.code == 'INVALID_ARGUMENT':
         return exceptions.BadStoreUri(message=message)
     if error.code in _GET_LATER:
-        # From glance_store 5.4.0 on, and the only way to a 503.
-        late = getattr(exceptions, 'TimeoutError',
-                       exceptions.RemoteServiceUnavailable)
-        return late(message=message)
+        return late_delete(message=message)
     return exceptions.BackendException(message)
+
+
+def late_delete(message):
+    # From glance_store 5.4.0 on, and the only way to a 503.
+    late = getattr(exceptions, 'TimeoutError',
+                   exceptions.RemoteServiceUnavailable)
+    return late(message=message)

@@ -64,6 +64,17 @@ def give_way():
         sys.modules['eventlet.greenthread'].sleep(0)
 
 
+def pause(seconds):
+    """Sleeps without holding up other threads, green or real."""
+    if _event_hub() is not None:
+        sys.modules['eventlet.greenthread'].sleep(seconds)
+        return
+    # Of eventlet's own, in a thread without a hub, would make one.
+    patcher = sys.modules.get('eventlet.patcher')
+    clock = time if patcher is None else patcher.original('time')
+    clock.sleep(seconds)
+
+
 def wait(job, seconds=None):
     """Waits for a job without holding up other threads, green or real.
 

@@ -38,8 +38,10 @@ slow upload is not ended by it. Afterwards the upload is answered with 503.
                default=30, min=1, max=3600,
                help="""
 For how many seconds a download, a delete or a question for the size goes on
-trying while no copy of the image can be reached. Glance tries the next
-location of the image, or answers with 503, only afterwards.
+trying while the coordinator is away, and a download while no agent that has
+the image answers. Glance tries the next location of the image, or answers with
+503, only afterwards. A mount that the service calls out is not waited for: an
+agent that says nothing is UNREACHABLE after 15 seconds.
 """),
     cfg.StrOpt('predella_local_reads',
                default='auto', choices=['auto', 'never'],

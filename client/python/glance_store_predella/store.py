@@ -10,6 +10,7 @@ from glance_store import driver
 from glance_store import exceptions
 from glance_store import location
 
+from glance_store_predella import calls
 from glance_store_predella import datadirs_option
 from glance_store_predella import download
 from glance_store_predella import errors
@@ -23,8 +24,6 @@ LOG = logging.getLogger(__name__)
 SCHEME = 'predella'
 _UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 _URI = re.compile(f'{SCHEME}://([^/?#@]+)/({_UUID})/([0-9a-f]{{32}})')
-# Longer than the native module's own deadlines: a last resort.
-_CALL_SECONDS = 60
 
 
 def _url_prefix(backend):
@@ -70,7 +69,9 @@ class Store(driver.Store):
     _client = None
     _datadirs = {}
     _claimed_by = None  # the process
-    _neighbours = (None, None)  # of a process
+    # A process, the other stores, and the uid of its own cluster.
+    _neighbours = (None, None, None)
+    _write_timeout = _read_timeout = 0.0
     _unusable = 'the store was not configured'
 
     def describe(self):
@@ -108,9 +109,10 @@ class Store(driver.Store):
                     'cluster is one store')
         self._datadirs = datadirs_option.parse(
             config.multifilesystem_store_datadir or [])
+        self._write_timeout = float(config.predella_write_timeout)
+        self._read_timeout = float(config.predella_read_timeout)
         return native.module().Client(
-            endpoint, float(config.predella_write_timeout),
-            float(config.predella_read_timeout),
+            endpoint, self._write_timeout, self._read_timeout,
             config.predella_local_reads == 'auto')
 
     def _config(self, backend):
@@ -164,15 +166,17 @@ class Store(driver.Store):
         process = os.getpid()
         if self._claimed_by == process:
             return
-        asked_by, near = self._neighbours
+        asked_by, near, uid = self._neighbours
         if asked_by != process:
             near = neighbours.Neighbours({
                 name: self._config(name).predella_endpoint
                 for name in self._other_backends()})
         if not near.to_be_asked():
             return
-        uid = self._call(self._client.cluster, 'the question for the cluster',
-                         errors.for_add)['cluster_uid']
+        if asked_by != process:
+            uid = calls.call(
+                self._client.cluster, 'the question for the cluster',
+                errors.for_add, self._write_timeout)['cluster_uid']
         twins, all_heard = near.of_cluster(uid)
         if twins:
             names = ' and '.join([self.backend_group, *twins])
@@ -181,7 +185,8 @@ class Store(driver.Store):
                         'one cluster is one store')
         if asked_by != process:
             self._compare_datadirs()
-            self._neighbours = process, near
+            # Its own is not asked again: the upload itself waits for it.
+            self._neighbours = process, near, uid
         if all_heard:
             self._claimed_by = process
 
@@ -189,8 +194,9 @@ class Store(driver.Store):
         """Whoever wrote the option should hear that it is not so."""
         if not self._datadirs:
             return
-        mounts = self._call(self._client.mounts, 'the question for the mounts',
-                            errors.for_add)['mounts']
+        mounts = calls.call(
+            self._client.mounts, 'the question for the mounts',
+            errors.for_add, self._write_timeout)['mounts']
         for said in datadirs_option.differences(self._datadirs, mounts):
             LOG.warning('predella: multifilesystem_store_datadir of %s is not '
                         'what the service has: %s', self.backend_group, said)
@@ -199,11 +205,14 @@ class Store(driver.Store):
     def get(self, location, offset=0, chunk_size=None, context=None):
         wanted = location.store_location
         client = self._usable()
-        try:
+
+        def opened():
             reader = client.read(wanted.image_id, offset or 0,
                                  chunk_size or 0)
             native.wait(reader.job)
-            image = reader.image()
+            return reader, reader.image()
+        try:
+            reader, image = calls.patiently(opened, self._read_timeout)
         except native.module().Error as e:
             raise errors.for_get(e) from e
         self._check_key(wanted, image)
@@ -215,33 +224,26 @@ class Store(driver.Store):
         wanted = location.store_location
         return self._stat(self._usable(), wanted, errors.for_get)['size']
 
-    @capabilities.check
     def delete(self, location, context=None):
+        """Without capabilities.check: of a store that could not be configured
+        it says StoreDeleteNotSupported, and Glance forgets the image."""
         wanted = location.store_location
-        client = self._usable()
+        client = self._usable(errors.late_delete)
         image = self._stat(client, wanted, errors.for_delete)
         # That very image: another may have come under its id meanwhile.
-        self._call(
-            lambda: client.delete(wanted.image_id, image['generation']),
-            f'the delete of {wanted.image_id}', errors.for_delete)
+        calls.call(lambda: client.delete(wanted.image_id, image['generation']),
+                   f'the delete of {wanted.image_id}', errors.for_delete,
+                   self._read_timeout)
 
-    def _usable(self):
+    def _usable(self, refusal=exceptions.RemoteServiceUnavailable):
         if self._client is None:
-            raise exceptions.RemoteServiceUnavailable(message=self._unusable)
+            raise refusal(message=self._unusable)
         return self._client
 
-    def _call(self, begin, what, mapping):
-        try:
-            call = begin()
-            if not native.wait(call.job, _CALL_SECONDS):
-                raise mapping(errors.not_in_time(what, _CALL_SECONDS))
-            return call.result()
-        except native.module().Error as e:
-            raise mapping(e) from e
-
     def _stat(self, client, wanted, mapping):
-        image = self._call(lambda: client.stat(wanted.image_id),
-                           f'the question for {wanted.image_id}', mapping)
+        image = calls.call(lambda: client.stat(wanted.image_id),
+                           f'the question for {wanted.image_id}', mapping,
+                           self._read_timeout)
         self._check_key(wanted, image,
                         exceptions.Forbidden if mapping is errors.for_delete
                         else exceptions.BadStoreUri)
