@@ -93,7 +93,9 @@ class SillyRenameTest(NfsTest):
     def test_removed_while_it_is_read(self):
         mount = self.mount()
         self.start(mount)
-        image, _ = self.put_on('store-1', 24 * MIB)
+        # More than is under way between agent and reader on a slow machine: then
+        # the agent has closed the file before it is removed.
+        image, _ = self.put_on('store-1', 32 * MIB)
         want = self.stored.pop(image)
         reader = self.cluster.spawn_cli('image', 'get', image)
         # Not through the buffer, which communicate() does not see.
