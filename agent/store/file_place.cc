@@ -17,7 +17,7 @@ absl::Status FilePlace::Check() const {
   if (!found.ok() && !absl::IsNotFound(found.status())) {
     return found.status();
   }
-  if (found.ok() && found->inode == opened && found->links > 0) {
+  if (found.ok() && found->inode == opened) {
     return absl::OkStatus();
   }
   return MakeError(

@@ -100,31 +100,23 @@ absl::Status ImageStoreImpl::CheckLayout() {
   for (const absl::string_view path :
        {layout::kProbe, layout::kInflightDir, layout::kRecordsDir,
         layout::kQuarantineDir}) {
-    const absl::Status there = core_.fs->Stat(path).status();
-    if (absl::IsNotFound(there)) {
-      return MakeError(absl::StatusCode::kFailedPrecondition,
-                       reason::kMountIdentityMismatch,
-                       absl::StrCat(path, " is missing in ", core_.fs->root(),
-                                    ": the layout is damaged"));
-    }
-    RETURN_IF_ERROR(there);
+    RETURN_IF_ERROR(CheckThere(path));
   }
   // A few at a time: all within half a minute at a check a second.
   for (int i = 0; i < kShardsPerCheck; ++i) {
     const int shard = next_shard_.fetch_add(1) % layout::kShards;
-    RETURN_IF_ERROR(CheckShard(layout::ShardPath(shard)));
+    RETURN_IF_ERROR(CheckThere(layout::ShardPath(shard)));
   }
   return absl::OkStatus();
 }
 
-absl::Status ImageStoreImpl::CheckShard(const std::string& path) {
+absl::Status ImageStoreImpl::CheckThere(absl::string_view path) {
   const absl::Status there = core_.fs->Stat(path).status();
   return absl::IsNotFound(there)
-             ? MakeError(
-                   absl::StatusCode::kFailedPrecondition,
-                   reason::kMountIdentityMismatch,
-                   absl::StrCat("the directory ", path, " is missing in ",
-                                core_.fs->root(), ": the layout is damaged"))
+             ? MakeError(absl::StatusCode::kFailedPrecondition,
+                         reason::kMountIdentityMismatch,
+                         absl::StrCat(path, " is missing in ", core_.fs->root(),
+                                      ": the layout is damaged"))
              : there;
 }
 
@@ -361,7 +353,7 @@ absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
         state.record_refused);
   }
   if (state.name && !state.record) {
-    RETURN_IF_ERROR(CheckShard(layout::ShardPathOf(image_id)));
+    RETURN_IF_ERROR(CheckThere(layout::ShardPathOf(image_id)));
   }
   return outcome;
 }

@@ -93,7 +93,7 @@ class ImageStoreImpl final : public ImageStore {
  private:
   // What nobody keeps open.
   absl::Status CheckLayout();
-  absl::Status CheckShard(const std::string& path);
+  absl::Status CheckThere(absl::string_view path);
 
   // Start's steps (store_start.cc).
   absl::Status CheckMemory(const storage::v1::MountLabel& label);

@@ -144,8 +144,7 @@ class WriteReactor final
       if (broken_ || write_failed_) {
         return;  // the caller sees kEnd next
       }
-      next = writing_ ? nullptr : request.get();
-      writing_ = true;
+      next = outgoing_.empty() ? request.get() : nullptr;
       outgoing_.push_back(std::move(request));
     }
     if (next != nullptr) {
@@ -183,7 +182,7 @@ class WriteReactor final
         cv_.SignalAll();
       } else {
         broken_ = true;
-        release = !writing_;
+        release = outgoing_.empty();
       }
     }
     if (ok) {
@@ -204,8 +203,7 @@ class WriteReactor final
       if (write_failed_ || broken_) {
         outgoing_.clear();
       }
-      writing_ = !outgoing_.empty();
-      next = writing_ ? outgoing_.front().get() : nullptr;
+      next = outgoing_.empty() ? nullptr : outgoing_.front().get();
       release = broken_;
     }
     if (next != nullptr) {
@@ -237,7 +235,6 @@ class WriteReactor final
   // The first is with gRPC. No more than the window of the upload.
   std::deque<std::shared_ptr<const v1::WriteImageRequest>> outgoing_
       ABSL_GUARDED_BY(mu_);
-  bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool broken_ ABSL_GUARDED_BY(mu_) = false;
   bool write_failed_ ABSL_GUARDED_BY(mu_) = false;
   bool done_ ABSL_GUARDED_BY(mu_) = false;

@@ -57,11 +57,10 @@ absl::Status CheckBinding(const MountRegistry& registry,
   const std::optional<MountInfo> named = registry.FindByName(name);
   if (named.has_value()) {
     const Uuid bound = Uuid::FromBytesOrNone(named->row.mount_uid());
-    if (named->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED &&
-        uid.none()) {
-      return RetiredError(MountName(name));  // it has not yet looked
-    }
     if (named->row.admin_state() == storage::v1::ADMIN_STATE_RETIRED) {
+      if (uid.none()) {
+        return RetiredError(MountName(name));  // it has not yet looked
+      }
       return MakeError(
           absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
           absl::StrCat(MountName(name),

@@ -197,8 +197,9 @@ class Tombstones {
   // Drops copies of settled ones where a mount's file fills up: second ones
   // first, and then the oldest.
   void MakeRoom(const std::set<Key>& leaving);
-  // On the mount, then in the rows. False: the mount is away, or refuses.
-  bool DropCopies(const Uuid& mount_uid,
+  // On the mount, then in the rows; neither where the mount is away, or
+  // refuses.
+  void DropCopies(const Uuid& mount_uid,
                   const std::vector<TombstoneEntry>& entries);
   void SendSecondCopies(const std::set<Key>& leaving);
   bool SendSecondCopy(const storage::v1::TombstoneRow& row,

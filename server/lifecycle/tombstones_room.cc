@@ -153,7 +153,7 @@ void Tombstones::MakeRoom(const std::set<Key>& leaving) {
   }
 }
 
-bool Tombstones::DropCopies(const Uuid& mount_uid,
+void Tombstones::DropCopies(const Uuid& mount_uid,
                             const std::vector<TombstoneEntry>& entries) {
   const std::optional<MountInfo> info = deps_.registry->Find(mount_uid);
   const bool retired =
@@ -166,12 +166,11 @@ bool Tombstones::DropCopies(const Uuid& mount_uid,
     }
     if (!commands_->Call(mount_uid, command, deps_.options.command_timeout, {})
              .ok()) {
-      return false;
+      return;
     }
   }
   LogIfError(TakeOut(mount_uid, entries),
              "the next tick drops the copies again");
-  return true;
 }
 
 }  // namespace predella::server

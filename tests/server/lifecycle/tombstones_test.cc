@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "agent/store/layout.h"
 #include "common/errors.h"
 #include "tests/server/lifecycle/lifecycle_fixture.h"
 #include "tests/testing/matchers.h"
@@ -358,6 +359,10 @@ class TombstoneRoomTest : public TombstonesTest {
     Restart();
   }
 };
+
+TEST_F(TombstoneRoomTest, TheFileIsTheOneThatMountInitMakes) {
+  EXPECT_EQ(options_.tombstone_slot_bytes, agent::layout::kTombstoneSlotBytes);
+}
 
 TEST_F(TombstoneRoomTest, SecondCopiesOfWhatIsSettledMakeRoom) {
   FilesHold(20);
