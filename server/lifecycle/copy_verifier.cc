@@ -1,6 +1,5 @@
 #include "server/lifecycle/copy_verifier.h"
 
-#include <chrono>
 #include <iterator>
 #include <utility>
 
@@ -10,6 +9,7 @@
 
 #include "common/errors.h"
 #include "common/resource_name.h"
+#include "common/wait.h"
 #include "predella/control/v1/agent_session_service.pb.h"
 
 namespace predella::server {
@@ -41,8 +41,7 @@ absl::Status CopyVerifier::Verify(const Uuid& mount_uid, const Uuid& image_id,
           answered_.SignalAll();
         });
   }
-  const auto deadline =
-      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(wait);
+  const Deadline deadline(clock_, wait);
   MutexLock lock(&mu_);
   while (true) {
     const auto it = results_.find(key);
@@ -54,11 +53,9 @@ absl::Status CopyVerifier::Verify(const Uuid& mount_uid, const Uuid& image_id,
       results_.erase(it);
       return result;
     }
-    const auto left = deadline - std::chrono::steady_clock::now();
-    if (left <= std::chrono::nanoseconds(0)) {
+    if (!deadline.WaitOn(&answered_, &mu_)) {
       break;
     }
-    answered_.WaitFor(&mu_, left);
   }
   return MakeError(absl::StatusCode::kAborted, reason::kCommitConflict,
                    absl::StrCat("generation ", generation.ToString(), " of ",

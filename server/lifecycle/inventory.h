@@ -149,7 +149,7 @@ class Inventory {
   // Whole files under the name of the image, wherever the last listings showed
   // one; also on mounts that are away since.
   std::vector<Orphan> WholeOrphansOf(const Uuid& image_id) const;
-  // A row names it by now.
+  // A row names it by now; a listing that runs is not heard of it.
   void ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id);
   // It is gone.
   absl::Status DropOrphan(const Uuid& mount_uid, const Uuid& image_id);
@@ -191,6 +191,9 @@ class Inventory {
     absl::Duration retry;
     absl::Duration moved;     // when it was asked for, or brought a part, last
     absl::Duration patience;  // for so long without a part
+    // Images that ForgetOrphan named since it was asked for: what it showed of
+    // them may be older.
+    absl::flat_hash_set<Uuid> settled;
     // Of audits: rises with each that is asked for, of whatever mount.
     int64_t number = 0;
     absl::Duration begin;

@@ -164,6 +164,7 @@ void Inventory::AskForAudit(const MountInfo& info, int64_t session,
     listing.done = false;
     listing.recovering = false;
     listing.audit = *std::move(audit);
+    listing.settled.clear();
     listing.number = number;
     if (!std::exchange(listing.in_full, false)) {
       listing.begin = begin;  // else: with the digest
@@ -280,6 +281,9 @@ void Inventory::KeepLocked(const Uuid& mount_uid, Listing* listing,
   listing->retry = absl::ZeroDuration();
   listing->due = now + std::max(deps_.options.rescan_interval,
                                 kRescanShare * (now - listing->begin));
+  for (const Uuid& image_id : std::exchange(listing->settled, {})) {
+    result.orphans.erase(image_id);
+  }
   Audited& audited = audited_[mount_uid];
   // A stranger whose bytes were read once is not read again at every rescan;
   // whoever asks for a listing wants to know anew.

@@ -39,6 +39,10 @@ void Inventory::ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id) {
   if (mount != audited_.end()) {
     mount->second.orphans.erase(image_id);
   }
+  const auto listing = listings_.find(mount_uid);
+  if (listing != listings_.end() && listing->second.audit != nullptr) {
+    listing->second.settled.insert(image_id);
+  }
 }
 
 absl::Status Inventory::DropOrphan(const Uuid& mount_uid,

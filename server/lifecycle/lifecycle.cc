@@ -9,6 +9,7 @@ namespace predella::server {
 Lifecycle::Lifecycle(const LifecycleDeps& deps,
                      const PlacementOptions& placement)
     : deps_(deps),
+      changed_(deps.clock),
       trust_(deps),
       stale_(deps),
       sessions_(deps, &trust_, &stale_, &watch_, &changed_),

@@ -2,13 +2,14 @@
 #ifndef PREDELLA_SERVER_LIFECYCLE_NOTIFIER_H_
 #define PREDELLA_SERVER_LIFECYCLE_NOTIFIER_H_
 
-#include <chrono>
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
 
+#include "common/clock.h"
 #include "common/mutex.h"
+#include "common/wait.h"
 
 namespace predella::server {
 
@@ -16,6 +17,8 @@ namespace predella::server {
 // no change between the two is missed.
 class Notifier {
  public:
+  explicit Notifier(Clock* clock) : clock_(clock) {}
+
   int64_t version() {
     MutexLock lock(&mu_);
     return version_;
@@ -27,20 +30,18 @@ class Notifier {
   }
   // False when `timeout` passed without a change since `seen`.
   bool WaitPast(int64_t seen, absl::Duration timeout) {
-    const auto end =
-        std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
+    const Deadline deadline(clock_, timeout);
     MutexLock lock(&mu_);
     while (version_ == seen) {
-      const auto left = end - std::chrono::steady_clock::now();
-      if (left <= std::chrono::nanoseconds(0)) {
+      if (!deadline.WaitOn(&cv_, &mu_)) {
         return false;
       }
-      cv_.WaitFor(&mu_, left);
     }
     return true;
   }
 
  private:
+  Clock* const clock_;
   Mutex mu_;
   CondVar cv_;
   int64_t version_ ABSL_GUARDED_BY(mu_) = 0;

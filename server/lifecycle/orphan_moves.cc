@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 
@@ -17,6 +16,7 @@
 #include "common/mutex.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "common/wait.h"
 #include "server/lifecycle/image_conflict.h"
 #include "server/lifecycle/image_health.h"
 #include "server/lifecycle/orphans.h"
@@ -159,6 +159,16 @@ void Orphans::Follow(const Orphan& orphan, const Move& move) {
       return;
     }
   }
+  // Somebody may have read it since it was listed; it is not read twice.
+  const std::optional<Orphan> now = inventory_->FindOrphan(target, image_id);
+  if (!now.has_value() || now->refused) {
+    {
+      MutexLock lock(&mu_);
+      asking_.erase(target);
+    }
+    FollowMovesTo(target);  // who came meanwhile left it to this thread
+    return;
+  }
   AskToAdopt(
       orphan, move, [this, image_id, target, work](const absl::Status& looked) {
         // Without one of these the same file would be the next one again.
@@ -240,13 +250,7 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptMoved(const Found& found,
   if (validate_only) {
     return answer;
   }
-  // Shared: whoever asked may be gone before the bytes were read.
-  struct Outcome {
-    Mutex mu;
-    CondVar cv;
-    std::optional<absl::Status> status ABSL_GUARDED_BY(mu);
-  };
-  const auto outcome = std::make_shared<Outcome>();
+  const auto outcome = std::make_shared<Answer<absl::Status>>();
   const auto work = std::make_shared<const Work>(this, image_id);
   if (!work->held()) {
     return Work::Refused(image_id);
@@ -257,24 +261,19 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptMoved(const Found& found,
         const absl::Status moved =
             looked.ok() ? CommitMove(image_id, target, /*told=*/true) : looked;
         LogIfError(moved, "the file stays an orphan");
-        MutexLock lock(&outcome->mu);
-        outcome->status = moved;
-        outcome->cv.SignalAll();
+        outcome->Set(moved);
       });
-  MutexLock lock(&outcome->mu);
-  while (!outcome->status.has_value()) {
-    if (!outcome->cv.WaitFor(&outcome->mu,
-                             absl::ToChronoNanoseconds(kAdoptWait)) &&
-        !outcome->status.has_value()) {
-      return MakeError(
-          absl::StatusCode::kAborted, reason::kCommitConflict,
-          absl::StrCat("the ", found.orphan.size_bytes, " bytes of ",
-                       ImageName(image_id),
-                       " are still being read: when they are whole its row "
-                       "follows, and predella events says copy_moved"));
-    }
+  const std::optional<absl::Status> moved =
+      outcome->Await(deps_.clock, kAdoptWait);
+  if (!moved.has_value()) {
+    return MakeError(
+        absl::StatusCode::kAborted, reason::kCommitConflict,
+        absl::StrCat("the ", found.orphan.size_bytes, " bytes of ",
+                     ImageName(image_id),
+                     " are still being read: when they are whole its row "
+                     "follows, and predella events says copy_moved"));
   }
-  RETURN_IF_ERROR(*outcome->status);
+  RETURN_IF_ERROR(*moved);
   return answer;
 }
 

@@ -12,9 +12,9 @@
 #include "common/errors.h"
 #include "common/generation.h"
 #include "common/ids.h"
-#include "common/mutex.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "common/wait.h"
 #include "server/lifecycle/image_health.h"
 #include "server/lifecycle/orphans.h"
 
@@ -64,23 +64,6 @@ absl::Status CheckPlain(const v1::PlainFile& plain) {
     RETURN_IF_ERROR(ToStored(hash).status());
   }
   return absl::OkStatus();
-}
-
-template <typename Outcome>
-absl::Status AwaitPlain(Outcome* outcome, const Uuid& image_id, int64_t bytes) {
-  MutexLock lock(&outcome->mu);
-  while (!outcome->status.has_value()) {
-    if (!outcome->cv.WaitFor(&outcome->mu,
-                             absl::ToChronoNanoseconds(kPlainWait)) &&
-        !outcome->status.has_value()) {
-      return MakeError(
-          absl::StatusCode::kAborted, reason::kCommitConflict,
-          absl::StrCat("the ", bytes, " bytes of ", ImageName(image_id),
-                       " are still being read: the same request again says "
-                       "what came of it"));
-    }
-  }
-  return *outcome->status;
 }
 
 }  // namespace
@@ -149,8 +132,7 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
   }
   ASSIGN_OR_RETURN(const storage::v1::ReplicaRecord record,
                    RecordOfPlain(image_id, plain));
-  // Shared: whoever asked may be gone before the bytes were read.
-  const auto outcome = std::make_shared<PlainOutcome>();
+  const auto outcome = std::make_shared<Answer<absl::Status>>();
   control::v1::Command command;
   *command.mutable_adopt_file()->mutable_record() = record;
   *command.mutable_adopt_file()->mutable_heard() =
@@ -163,20 +145,29 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
        outcome](const absl::StatusOr<control::v1::CommandResult>& result) {
         deps_.pool->Post(
             [this, found, record, work, outcome, looked = result.status()] {
-              FinishPlain(found, record, looked, work.get(), outcome.get());
+              outcome->Set(FinishPlain(found, record, looked, work.get()));
             });
       });
-  RETURN_IF_ERROR(AwaitPlain(outcome.get(), image_id, plain.size_bytes()));
+  const std::optional<absl::Status> done =
+      outcome->Await(deps_.clock, kPlainWait);
+  if (!done.has_value()) {
+    return MakeError(
+        absl::StatusCode::kAborted, reason::kCommitConflict,
+        absl::StrCat("the ", plain.size_bytes(), " bytes of ",
+                     ImageName(image_id),
+                     " are still being read: the same request again says "
+                     "what came of it"));
+  }
+  RETURN_IF_ERROR(*done);
   v1::Orphan answer = ToApi(found.orphan, found.info);
   answer.set_generation(Generation::FromProto(record.generation()).ToString());
   answer.set_size_bytes(record.size_bytes());
   return answer;
 }
 
-void Orphans::FinishPlain(const Found& found,
-                          const storage::v1::ReplicaRecord& record,
-                          const absl::Status& looked, Work* work,
-                          PlainOutcome* outcome) {
+absl::Status Orphans::FinishPlain(const Found& found,
+                                  const storage::v1::ReplicaRecord& record,
+                                  const absl::Status& looked, Work* work) {
   const Uuid mount_uid = found.orphan.mount_uid;
   const absl::Status done =
       looked.ok() ? CommitAdoption(mount_uid, record) : looked;
@@ -188,9 +179,7 @@ void Orphans::FinishPlain(const Found& found,
   }
   // Whoever hears of it may ask again at once.
   work->Release();
-  MutexLock lock(&outcome->mu);
-  outcome->status = done;
-  outcome->cv.SignalAll();
+  return done;
 }
 
 }  // namespace predella::server

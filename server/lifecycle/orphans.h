@@ -95,11 +95,6 @@ class Orphans {
                               const storage::v1::ReplicaRecord& record);
 
   // orphan_plain.cc
-  struct PlainOutcome {
-    Mutex mu;
-    CondVar cv;
-    std::optional<absl::Status> status ABSL_GUARDED_BY(mu);
-  };
   // What an earlier request of the same file came to.
   absl::StatusOr<std::optional<v1::Orphan>> TakenIn(
       const v1::AdoptOrphanRequest& request) const;
@@ -109,10 +104,10 @@ class Orphans {
   absl::StatusOr<v1::Orphan> AdoptPlain(const Found& found,
                                         const v1::PlainFile& plain,
                                         bool validate_only);
-  // Called on the pool when the file was read.
-  void FinishPlain(const Found& found, const storage::v1::ReplicaRecord& record,
-                   const absl::Status& looked, Work* work,
-                   PlainOutcome* outcome);
+  // Called on the pool when the file was read: what came of the request.
+  absl::Status FinishPlain(const Found& found,
+                           const storage::v1::ReplicaRecord& record,
+                           const absl::Status& looked, Work* work);
 
   void Record(const std::string& kind, const Found& found);
   v1::Orphan ToApi(const Orphan& orphan, const MountInfo& info) const;

@@ -1,6 +1,5 @@
 #include "server/lifecycle/session_manager.h"
 
-#include <chrono>
 #include <optional>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/rpc_status.h"
+#include "common/wait.h"
 #include "server/lifecycle/inventory.h"
 #include "server/lifecycle/scrub_keeper.h"
 #include "server/lifecycle/session_state.h"
@@ -355,14 +355,8 @@ int64_t SessionManager::AttachedSession(const Uuid& mount_uid) {
 absl::StatusOr<control::v1::CommandResult> SessionManager::Call(
     const Uuid& mount_uid, control::v1::Command command, absl::Duration timeout,
     const Sent& sent) {
-  struct Waiter {
-    Mutex mu;
-    CondVar cv;
-    std::optional<absl::StatusOr<control::v1::CommandResult>> result
-        ABSL_GUARDED_BY(mu);
-  };
-  // Shared with the callback, which may come after this gave up.
-  const auto waiter = std::make_shared<Waiter>();
+  const auto answer =
+      std::make_shared<Answer<absl::StatusOr<control::v1::CommandResult>>>();
   SessionPtr session;
   {
     MutexLock lock(&mu_);
@@ -373,24 +367,16 @@ absl::StatusOr<control::v1::CommandResult> SessionManager::Call(
     return Unreachable(*deps_.registry, mount_uid, "has no session");
   }
   SendCommand(session, mount_uid, std::move(command), sent,
-              [waiter](absl::StatusOr<control::v1::CommandResult> result) {
-                MutexLock lock(&waiter->mu);
-                waiter->result = std::move(result);
-                waiter->cv.SignalAll();
+              [answer](absl::StatusOr<control::v1::CommandResult> result) {
+                answer->Set(std::move(result));
               });
-  const auto end =
-      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
-  MutexLock lock(&waiter->mu);
-  while (!waiter->result.has_value()) {
-    const auto left = end - std::chrono::steady_clock::now();
-    if (left <= std::chrono::nanoseconds(0)) {
-      return Unreachable(*deps_.registry, mount_uid,
-                         absl::StrCat("did not answer within ",
-                                      absl::FormatDuration(timeout)));
-    }
-    waiter->cv.WaitFor(&waiter->mu, left);
+  auto result = answer->Await(deps_.clock, timeout);
+  if (!result.has_value()) {
+    return Unreachable(
+        *deps_.registry, mount_uid,
+        absl::StrCat("did not answer within ", absl::FormatDuration(timeout)));
   }
-  return *std::move(waiter->result);
+  return *std::move(result);
 }
 
 void SessionManager::CallAsync(const Uuid& mount_uid,

@@ -1,6 +1,5 @@
 // Copies of tombstones on mounts: where they go, and what is left of them.
 #include <algorithm>
-#include <chrono>
 #include <set>
 #include <string>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "common/wait.h"
 #include "server/lifecycle/tombstones.h"
 
 namespace predella::server {
@@ -106,12 +106,7 @@ std::vector<Uuid> Tombstones::CopyTargets(const storage::v1::TombstoneRow& row,
 
 absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
                                     absl::Duration wait) {
-  // The machine's time: what is waited for are messages, not a Clock.
-  const auto end =
-      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(wait);
-  const auto time_left = [&end] {
-    return absl::FromChrono(end - std::chrono::steady_clock::now());
-  };
+  const Deadline deadline(deps_.clock, wait);
   control::v1::Command command;
   *command.mutable_store_tombstone()->mutable_tombstone() = ToCopy(row);
   std::string last = "no agent is attached";
@@ -120,7 +115,7 @@ absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
     const int64_t seen = changed_->version();
     for (const Uuid& uid : CopyTargets(row, CopyPlaces())) {
       const absl::Duration left =
-          std::min(deps_.options.command_timeout, time_left());
+          std::min(deps_.options.command_timeout, deadline.left());
       if (left <= absl::ZeroDuration()) {
         break;
       }
@@ -140,7 +135,7 @@ absl::Status Tombstones::EnsureCopy(const storage::v1::TombstoneRow& row,
       last = std::string(result.status().message());
       full = HasReason(result.status(), reason::kMountFull);
     }
-    const absl::Duration left = time_left();
+    const absl::Duration left = deadline.left();
     if (left <= absl::ZeroDuration() || !changed_->WaitPast(seen, left)) {
       break;
     }

@@ -1,6 +1,5 @@
 // StartUpload: clearing the way, the row, the agent.
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,6 +12,7 @@
 #include "common/logging.h"
 #include "common/resource_name.h"
 #include "common/status_macros.h"
+#include "common/wait.h"
 #include "server/lifecycle/api_convert.h"
 #include "server/lifecycle/image_conflict.h"
 #include "server/lifecycle/upload_manager.h"
@@ -309,8 +309,7 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
   // The present mount of an upload that is started again has just said no, but
   // bytes of it may lie there: it is not clean.
   bool refused = false;
-  const auto end = std::chrono::steady_clock::now() +
-                   absl::ToChronoNanoseconds(deps_.options.leftover_wait);
+  const Deadline deadline(deps_.clock, deps_.options.leftover_wait);
   for (int tried = 0; tried < deps_.options.mounts_per_start;) {
     const int64_t seen = changed_->version();
     storage::v1::Decision decision;
@@ -325,8 +324,7 @@ absl::StatusOr<storage::v1::UploadRow> UploadManager::PlaceAndPrepare(
           NextMountInRecovering(placement, &decision, reservation.status());
     }
     if (!reservation.ok()) {
-      const absl::Duration left =
-          absl::FromChrono(end - std::chrono::steady_clock::now());
+      const absl::Duration left = deadline.left();
       const bool may_change =
           HasReason(reservation.status(), reason::kLeftoverPending) ||
           (absl::IsResourceExhausted(reservation.status()) && RoomMayAppear());

@@ -1,6 +1,10 @@
-// A clock that moves only by hand.
+// A clock that moves only by hand. Steady() goes on by itself, since nobody
+// else could wake who waits for an answer that never comes; but a machine that
+// stood still for a while has not waited: it counts what the process saw of it.
 #ifndef PREDELLA_TESTS_TESTING_FAKE_CLOCK_H_
 #define PREDELLA_TESTS_TESTING_FAKE_CLOCK_H_
+
+#include <algorithm>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
@@ -20,7 +24,18 @@ class FakeClock final : public Clock {
     MutexLock lock(&mu_);
     return boot_;
   }
-  // Both clocks go on.
+  absl::Duration Steady() override {
+    MutexLock lock(&mu_);
+    const absl::Duration now = RealClock()->Steady();
+    steady_ += std::min(now - seen_, 2 * kLook);
+    seen_ = now;
+    return steady_;
+  }
+  void WaitFor(CondVar* cv, Mutex* mu, absl::Duration timeout) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    RealClock()->WaitFor(cv, mu, std::min(timeout, kLook));
+  }
+  // Now() and Boot() go on.
   void Advance(absl::Duration by) {
     MutexLock lock(&mu_);
     now_ += by;
@@ -33,9 +48,13 @@ class FakeClock final : public Clock {
   }
 
  private:
+  static constexpr absl::Duration kLook = absl::Milliseconds(5);
+
   Mutex mu_;
   absl::Time now_ ABSL_GUARDED_BY(mu_) = absl::FromUnixSeconds(1'800'000'000);
   absl::Duration boot_ ABSL_GUARDED_BY(mu_) = absl::Hours(1);
+  absl::Duration steady_ ABSL_GUARDED_BY(mu_) = absl::Hours(2);
+  absl::Duration seen_ ABSL_GUARDED_BY(mu_) = RealClock()->Steady();
 };
 
 }  // namespace predella::testing

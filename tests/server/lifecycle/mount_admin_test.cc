@@ -256,7 +256,7 @@ TEST_F(MountAdminTest, NoImageComesBetweenTheCountAndTheRetirement) {
     const int64_t before = kv_->commits();
     ASSERT_TRUE(a->Publish(upload));
     // Time for the publish to be committed, which must not happen.
-    server::Notifier never;
+    server::Notifier never(&clock_);
     for (int i = 0; i < 20 && kv_->commits() == before; ++i) {
       never.WaitPast(never.version(), absl::Milliseconds(5));
     }

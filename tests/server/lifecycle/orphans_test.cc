@@ -342,5 +342,34 @@ TEST_F(OrphansTest, IsAdoptedWhenItIsWholeAndItsIdIsFree) {
   EXPECT_FALSE(index_->GetImage(gone)->has_value());
 }
 
+// As an adoption or a move ends while the mount is listed: the listing saw the
+// file before it had a record.
+TEST_F(OrphansTest, WhatBecameAnImageWhileItsMountWasListedIsNoOrphan) {
+  const Uuid image = ids_.NextUuid();
+  b_->Plant(image, ids_.NextUuid(),
+            index_->GetImage(image_)->value().generation());
+  ListBoth();
+  const auto whole = lifecycle_->inventory().FindOrphan(b_->uid(), image);
+  ASSERT_TRUE(whole.has_value() && whole->record.has_value());
+  FakeAgent::File file = *b_->file(image);
+  file.has_record = false;
+  b_->Put(image, file);
+  bool adopted = false;
+  b_->Behave([&](FakeAgent::Behaviour* b) {
+    b->while_listing = [&] {
+      if (!std::exchange(adopted, true)) {
+        EXPECT_OK(
+            lifecycle_->inventory().AdoptOrphan(b_->uid(), *whole->record));
+        lifecycle_->inventory().ForgetOrphan(b_->uid(), image);
+      }
+    };
+  });
+  lifecycle_->inventory().ListAllAgain();
+  Settle();
+  ASSERT_TRUE(adopted);
+  ASSERT_OK(lifecycle_->images().Get(image));
+  EXPECT_EQ(Count(b_), 0);
+}
+
 }  // namespace
 }  // namespace predella::testing
