@@ -149,7 +149,7 @@ class Inventory {
   // Whole files under the name of the image, wherever the last listings showed
   // one; also on mounts that are away since.
   std::vector<Orphan> WholeOrphansOf(const Uuid& image_id) const;
-  // A row names it by now; a listing that runs is not heard of it.
+  // A row names it by now; what a listing that runs saw of it does not count.
   void ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id);
   // It is gone.
   absl::Status DropOrphan(const Uuid& mount_uid, const Uuid& image_id);
