@@ -1,18 +1,13 @@
-// The client against services that fail.
+// Uploads by the client to services that fail, and its small parts.
 #include "predella/client.h"
 
-#include <unistd.h>
-
 #include <atomic>
-#include <cstdlib>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -25,164 +20,22 @@
 #include "common/rpc/grpc_status.h"
 #include "common/units.h"
 #include "predella/upload_mark.h"
-#include "tests/client/lib/fake_services.h"
+#include "tests/client/lib/client_fixture.h"
 #include "tests/testing/matchers.h"
 
 namespace predella {
 namespace {
 
 using ::predella::client_internal::UploadWindow;
-using ::predella::testing::FakeChunkService;
-using ::predella::testing::FakeCluster;
-using ::predella::testing::FakeImageService;
-using ::predella::testing::FakeServer;
 using ::predella::testing::HasReason;
+using ::predella::testing::kImage;
+using ::predella::testing::RandomString;
 using ::predella::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Return;
 
-constexpr char kImage[] = "7f4c2b1e-93d5-4a6f-8e01-5c9be2a4d7f0";
-
-std::string RandomString(size_t size, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::string out(size, '\0');
-  for (char& c : out) {
-    c = static_cast<char>(random());
-  }
-  return out;
-}
-
-class ClientTest : public ::testing::Test {
- protected:
-  ClientTest() {
-    std::string pattern = ::testing::TempDir() + "clientXXXXXX";
-    directory_ = mkdtemp(pattern.data());
-    coordinator_ =
-        std::make_unique<FakeServer>(directory_ + "/c.sock", &images_);
-    one_server_ = std::make_unique<FakeServer>(directory_ + "/1.sock", &one_);
-    two_server_ = std::make_unique<FakeServer>(directory_ + "/2.sock", &two_);
-    images_.agent_address = one_server_->address();
-    options_.endpoint = coordinator_->address();
-    options_.first_backoff = absl::Milliseconds(5);
-    options_.most_backoff = absl::Milliseconds(20);
-    options_.retry_for = absl::Seconds(2);
-    options_.stall_timeout = absl::Seconds(5);
-  }
-  ~ClientTest() override {
-    one_.stall = false;
-    two_.stall = false;
-    coordinator_.reset();
-    one_server_.reset();
-    two_server_.reset();
-    for (const char* name : {"/c.sock", "/1.sock", "/2.sock"}) {
-      unlink((directory_ + name).c_str());
-    }
-    rmdir(directory_.c_str());
-  }
-
-  Client Connect() {
-    auto client = Client::Connect(options_);
-    EXPECT_OK(client);
-    return *client;
-  }
-  // In pieces of an odd size.
-  static absl::Status WriteAll(ImageWriter* writer, const std::string& bytes) {
-    constexpr size_t kPiece = 300'001;
-    for (size_t at = 0; at < bytes.size(); at += kPiece) {
-      absl::Status status =
-          writer->Write(absl::string_view(bytes).substr(at, kPiece));
-      if (!status.ok()) {
-        return status;
-      }
-    }
-    return absl::OkStatus();
-  }
-  absl::StatusOr<v1::Image> Upload(const std::string& bytes) {
-    UploadOptions upload;
-    upload.image = kImage;
-    auto writer = Connect().StartUpload(upload);
-    if (!writer.ok()) {
-      return writer.status();
-    }
-    if (absl::Status status = WriteAll(writer->get(), bytes); !status.ok()) {
-      return status;
-    }
-    return (*writer)->Commit();
-  }
-  std::string Stored() {
-    MutexLock lock(&cluster_.mu);
-    return cluster_.bytes[absl::StrCat("images/", kImage)];
-  }
-  // An image with copies on both agents.
-  std::string PutImage(size_t size) {
-    const std::string bytes = RandomString(size, 99);
-    MutexLock lock(&cluster_.mu);
-    const std::string name = absl::StrCat("images/", kImage);
-    v1::Image& image = cluster_.images[name];
-    image.set_name(name);
-    image.set_generation("1-1-00000001");
-    image.set_size_bytes(static_cast<int64_t>(size));
-    image.set_crc32c_hex(
-        absl::StrCat(absl::Hex(Crc32c(bytes), absl::kZeroPad8)));
-    for (const FakeServer* server : {one_server_.get(), two_server_.get()}) {
-      v1::Copy* copy = image.add_copies();
-      copy->set_mount(server == one_server_.get() ? "mounts/one"
-                                                  : "mounts/two");
-      copy->add_addresses(server->address());
-    }
-    cluster_.bytes[name] = bytes;
-    return bytes;
-  }
-  absl::StatusOr<std::string> ReadAll(int64_t offset = 0, int64_t length = 0) {
-    ReadOptions read;
-    read.image = kImage;
-    read.offset = offset;
-    read.length = length;
-    auto reader = Connect().ReadImage(read);
-    if (!reader.ok()) {
-      return reader.status();
-    }
-    std::string out;
-    while (true) {
-      const absl::StatusOr<absl::string_view> data = (*reader)->Read();
-      if (!data.ok()) {
-        return data.status();
-      }
-      if (data->empty()) {
-        return out;
-      }
-      absl::StrAppend(&out, *data);
-    }
-  }
-
-  std::string directory_;
-  FakeCluster cluster_;
-  FakeImageService images_{&cluster_};
-  FakeChunkService one_{&cluster_};
-  FakeChunkService two_{&cluster_};
-  std::unique_ptr<FakeServer> coordinator_;
-  std::unique_ptr<FakeServer> one_server_;
-  std::unique_ptr<FakeServer> two_server_;
-  ClientOptions options_;
-};
-
-// Longer than the four tries that a channel makes by itself.
-TEST_F(ClientTest, AReadFindsACoordinatorThatHasJustComeBack) {
-  {
-    MutexLock lock(&cluster_.mu);
-    v1::Image& image = cluster_.images[absl::StrCat("images/", kImage)];
-    image.set_name(absl::StrCat("images/", kImage));
-    image.set_size_bytes(100);
-  }
-  auto client = Client::Connect(options_);
-  ASSERT_OK(client);
-  ReadOptions read;
-  read.image = kImage;
-  images_.away = 4;
-  EXPECT_OK(client->ReadImage(read));
-  EXPECT_EQ(images_.get_images, 5);
-}
+using ClientTest = ::predella::testing::ClientFixture;
 
 TEST_F(ClientTest, UploadsOfAllSizes) {
   for (const size_t size :
@@ -510,131 +363,6 @@ TEST_F(ClientTest, AbortEndsTheUpload) {
             v1::UPLOAD_STATE_ABORTED);
 }
 
-TEST_F(ClientTest, CommittedUploadIdBringsTheSameImage) {
-  UploadOptions upload;
-  upload.image = kImage;
-  upload.upload_id = "11111111-93d5-4a6f-8e01-5c9be2a4d7f0";
-  for (int i = 0; i < 2; ++i) {
-    ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
-    ASSERT_OK(writer->Write("panel"));
-    ASSERT_OK(writer->Commit());
-  }
-  EXPECT_EQ(one_.streams, 1);
-  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
-  ASSERT_OK(writer->Write("other"));
-  EXPECT_THAT(writer->Commit(), HasReason(reason::kCommitConflict));
-}
-
-TEST_F(ClientTest, ReadsWholeAndRanges) {
-  const std::string bytes = PutImage((3 << 20) + 5);
-  EXPECT_EQ(*ReadAll(), bytes);
-  EXPECT_EQ(*ReadAll(1 << 20, 10), bytes.substr(1 << 20, 10));
-  EXPECT_EQ(*ReadAll((1 << 20) - 3, (1 << 20) + 6),
-            bytes.substr((1 << 20) - 3, (1 << 20) + 6));
-  EXPECT_EQ(*ReadAll((3 << 20) + 5), "");
-  EXPECT_THAT(ReadAll((3 << 20) + 6), HasReason(reason::kReadPastEnd));
-  EXPECT_THAT(ReadAll(0, (3 << 20) + 6), HasReason(reason::kReadPastEnd));
-}
-
-TEST_F(ClientTest, DamagedChunkIsReadFromTheNextCopy) {
-  const std::string bytes = PutImage(4 << 20);
-  one_.corrupt_at = (2 << 20) + 7;
-  EXPECT_EQ(*ReadAll(), bytes);
-  EXPECT_EQ(one_.reads, 1);
-  EXPECT_EQ(two_.reads, 1);
-}
-
-TEST_F(ClientTest, DamageOnAllCopiesIsDataLoss) {
-  PutImage(4 << 20);
-  one_.corrupt_at = (2 << 20) + 7;
-  two_.corrupt_at = (2 << 20) + 9;
-  EXPECT_THAT(ReadAll(), AllOf(StatusIs(absl::StatusCode::kDataLoss),
-                               HasReason(reason::kChecksumMismatch)));
-}
-
-TEST_F(ClientTest, MissingCopyIsNeverSaidToBeNoImage) {
-  PutImage(1 << 20);
-  one_.refuse = grpc::Status(grpc::StatusCode::NOT_FOUND, "no such file");
-  two_.refuse = grpc::Status(grpc::StatusCode::NOT_FOUND, "no such file");
-  EXPECT_THAT(ReadAll(), AllOf(StatusIs(absl::StatusCode::kDataLoss),
-                               HasReason(reason::kReplicaMissing)));
-}
-
-// An older version was put back in place of the image: no waiting helps.
-TEST_F(ClientTest, AnotherGenerationIsDataLossAtOnce) {
-  PutImage(1000);
-  options_.retry_for = absl::Minutes(10);
-  for (const auto code :
-       {absl::StatusCode::kDataLoss, absl::StatusCode::kAborted}) {
-    one_.refuse = ToGrpcStatus(MakeError(
-        code,
-        code == absl::StatusCode::kDataLoss ? reason::kReplicaMissing
-                                            : reason::kGenerationMismatch,
-        "the image is here in generation 1-1-00000001, not 1-1-00000002"));
-    two_.refuse = one_.refuse;
-    images_.get_images = 0;
-    const absl::Status status = ReadAll().status();
-    EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kDataLoss),
-                              HasReason(reason::kReplicaMissing)));
-    EXPECT_THAT(std::string(status.message()), HasSubstr("1-1-00000001"));
-    EXPECT_EQ(images_.get_images, 2);  // the image, and whether it changed
-  }
-  EXPECT_EQ(one_.reads, 2);
-}
-
-TEST_F(ClientTest, AnotherGenerationOfAnImageThatWasReplacedIsNoDamage) {
-  PutImage(1000);
-  ReadOptions read;
-  read.image = kImage;
-  ASSERT_OK_AND_ASSIGN(auto reader, Connect().ReadImage(read));
-  {
-    MutexLock lock(&cluster_.mu);
-    cluster_.images.begin()->second.set_generation("1-2-00000001");
-  }
-  one_.refuse = ToGrpcStatus(MakeError(absl::StatusCode::kDataLoss,
-                                       reason::kReplicaMissing, "another"));
-  two_.refuse = one_.refuse;
-  EXPECT_THAT(reader->Read(), AllOf(StatusIs(absl::StatusCode::kAborted),
-                                    HasReason(reason::kGenerationMismatch)));
-}
-
-// The file was moved to another mount, and its row has followed.
-TEST_F(ClientTest, DamageEverywhereIsAskedAboutBeforeItIsTold) {
-  const std::string bytes = PutImage(1000);
-  v1::Copy there;
-  {
-    MutexLock lock(&cluster_.mu);
-    v1::Image& image = cluster_.images.begin()->second;
-    there = image.copies(1);
-    image.mutable_copies()->DeleteSubrange(1, 1);
-  }
-  ReadOptions read;
-  read.image = kImage;
-  ASSERT_OK_AND_ASSIGN(auto reader, Connect().ReadImage(read));
-  {
-    MutexLock lock(&cluster_.mu);
-    *cluster_.images.begin()->second.mutable_copies(0) = there;
-  }
-  one_.refuse = ToGrpcStatus(
-      MakeError(absl::StatusCode::kDataLoss, reason::kReplicaMissing, "moved"));
-  ASSERT_OK_AND_ASSIGN(const absl::string_view got, reader->Read());
-  EXPECT_EQ(got, bytes);
-}
-
-TEST_F(ClientTest, BrokenReadGoesOnAtTheSameOffset) {
-  const std::string bytes = PutImage(4 << 20);
-  one_.break_read_at = 2 << 20;
-  EXPECT_EQ(*ReadAll(), bytes);
-}
-
-TEST_F(ClientTest, ExpiredCapabilityIsRenewed) {
-  const std::string bytes = PutImage(1 << 20);
-  one_.refuse_capability = 1;
-  EXPECT_EQ(*ReadAll(), bytes);
-  EXPECT_EQ(two_.reads, 0);
-  EXPECT_EQ(images_.get_images, 2);
-}
-
 // The clock of the coordinator was set back, and the agent has not heard of it.
 TEST_F(ClientTest, CapabilitiesThatAreRefusedForAWhileAreAskedForAgain) {
   one_.refuse_capability = 4;
@@ -649,126 +377,19 @@ TEST_F(ClientTest, CapabilitiesThatAreAlwaysRefusedEndTheUpload) {
   EXPECT_THAT(Upload("panel").status(), HasReason(reason::kCapabilityInvalid));
 }
 
-TEST_F(ClientTest, NoReadableCopyIsSaidAtOnce) {
-  PutImage(1000);
-  {
-    MutexLock lock(&cluster_.mu);
-    cluster_.images.begin()->second.mutable_copies()->DeleteSubrange(1, 1);
-    v1::Copy* const copy = cluster_.images.begin()->second.mutable_copies(0);
-    copy->set_addresses(0, absl::StrCat("unix:", directory_, "/nobody.sock"));
-    copy->set_health(v1::HEALTH_UNREACHABLE);
+TEST_F(ClientTest, CommittedUploadIdBringsTheSameImage) {
+  UploadOptions upload;
+  upload.image = kImage;
+  upload.upload_id = "11111111-93d5-4a6f-8e01-5c9be2a4d7f0";
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+    ASSERT_OK(writer->Write("panel"));
+    ASSERT_OK(writer->Commit());
   }
-  const absl::Status status = ReadAll().status();
-  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
-                            HasReason(reason::kAgentUnreachable)));
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("none of the 1 copies"),
-                    HasSubstr("the agent of mounts/one")));
-}
-
-// Its mount was given up; an agent that is still there gives nothing.
-TEST_F(ClientTest, ALostImageIsNotRead) {
-  PutImage(1000);
-  {
-    MutexLock lock(&cluster_.mu);
-    cluster_.images.begin()->second.set_health(v1::IMAGE_HEALTH_LOST);
-    cluster_.images.begin()->second.set_health_detail(
-        "mounts/one was retired: sdb is dead");
-  }
-  const absl::Status status = ReadAll().status();
-  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kDataLoss),
-                            HasReason(reason::kReplicaMissing)));
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("is LOST"), HasSubstr("sdb is dead")));
-}
-
-// Its agent is there and its mount not out: only the disk can say so.
-TEST_F(ClientTest, ADiskThatAnswersWithErrorsIsNotAskedForMinutes) {
-  PutImage(1000);
-  const auto refuse = ToGrpcStatus(
-      MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO"));
-  one_.refuse = refuse;
-  two_.refuse = refuse;
-  const absl::Status status = ReadAll().status();
-  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
-                            HasReason(reason::kMountFailed)));
-  EXPECT_EQ(one_.reads, 3);
-  EXPECT_EQ(two_.reads, 3);
-}
-
-// Nor is one of which a call hangs: its agent has waited for it already.
-TEST_F(ClientTest, ADiskThatHangsIsNotAskedForMinutes) {
-  PutImage(1000);
-  options_.stalled_for = absl::Milliseconds(300);
-  options_.retry_for = absl::Seconds(20);
-  one_.refuse = two_.refuse = ToGrpcStatus(
-      MakeError(absl::StatusCode::kUnavailable, reason::kMountStalled,
-                "pread of x has not returned for 15 s"));
-  const absl::Time start = absl::Now();
-  const absl::Status status = ReadAll().status();
-  EXPECT_THAT(status, AllOf(StatusIs(absl::StatusCode::kUnavailable),
-                            HasReason(reason::kMountStalled)));
-  EXPECT_THAT(status.message(),
-              AllOf(HasSubstr("mounts/"), HasSubstr("pread of x")));
-  EXPECT_GE(absl::Now() - start, options_.stalled_for);
-  EXPECT_LT(absl::Now() - start, options_.retry_for);
-  EXPECT_GT(one_.reads, 1);
-}
-
-// Its session is gone, so no copy is readable at this moment: an agent that
-// starts again is waited for.
-TEST_F(ClientTest, AnAgentThatStartsAgainIsWaitedFor) {
-  const std::string bytes = PutImage(5 << 20);
-  {
-    MutexLock lock(&cluster_.mu);
-    v1::Image& image = cluster_.images.begin()->second;
-    image.set_readable_copies(0);
-    image.mutable_copies()->DeleteSubrange(1, 1);
-    image.mutable_copies(0)->set_health(v1::HEALTH_ONLINE);
-  }
-  one_.break_read_at = 2 << 20;
-  ASSERT_OK_AND_ASSIGN(const std::string got, ReadAll());
-  EXPECT_EQ(got, bytes);
-}
-
-TEST_F(ClientTest, SilentCopyIsPassedOver) {
-  const std::string bytes = PutImage(1 << 20);
-  options_.stall_timeout = absl::Milliseconds(100);
-  one_.stall = true;
-  EXPECT_EQ(*ReadAll(), bytes);
-}
-
-TEST_F(ClientTest, ImageReplacedMeanwhileIsNeverMixed) {
-  PutImage(2 << 20);
-  ReadOptions read;
-  read.image = kImage;
-  ASSERT_OK_AND_ASSIGN(auto reader, Connect().ReadImage(read));
-  ASSERT_OK(reader->Read());
-  {
-    MutexLock lock(&cluster_.mu);
-    cluster_.images.begin()->second.set_generation("1-2-00000001");
-  }
-  one_.break_read_at = 0;
-  one_server_.reset();
-  two_.refuse = grpc::Status(grpc::StatusCode::UNAVAILABLE, "away");
-  absl::Status status;
-  while (status.ok()) {
-    const auto data = reader->Read();
-    status = data.status();
-    if (data.ok() && data->empty()) {
-      break;
-    }
-  }
-  // Either all had been read ahead, or the change was noticed.
-  EXPECT_TRUE(status.ok() ||
-              predella::HasReason(status, reason::kGenerationMismatch))
-      << status;
-}
-
-TEST_F(ClientTest, MissingImageIsNotFound) {
-  EXPECT_THAT(ReadAll(), AllOf(StatusIs(absl::StatusCode::kNotFound),
-                               HasReason(reason::kImageNotFound)));
-  EXPECT_EQ(ErrorReason(ReadAll().status()), "IMAGE_NOT_FOUND");
+  EXPECT_EQ(one_.streams, 1);
+  ASSERT_OK_AND_ASSIGN(auto writer, Connect().StartUpload(upload));
+  ASSERT_OK(writer->Write("other"));
+  EXPECT_THAT(writer->Commit(), HasReason(reason::kCommitConflict));
 }
 
 TEST(UploadMarkTest, TellsWritersApart) {
