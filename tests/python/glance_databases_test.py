@@ -19,8 +19,8 @@ from database_servers import PostgreSql
 from glance_store_predella import cluster as clusters
 from glance_store_predella import command
 from glance_store_predella import glance_db
-from glance_tool_test import FakeCluster
-from glance_tool_test import KEY
+from tool_case import FakeCluster
+from tool_case import KEY
 
 
 class DatabaseCase:
