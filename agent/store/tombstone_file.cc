@@ -1,11 +1,11 @@
 #include "agent/store/tombstone_file.h"
 
 #include <memory>
-#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -24,12 +24,12 @@ using storage::v1::RosterEntry;
 using storage::v1::Tombstone;
 using storage::v1::TombstoneSlot;
 
-auto KeyOf(const Tombstone& t) {
-  return std::make_tuple(t.image_id(), t.generation().epoch(),
-                         t.generation().n(), t.generation().nonce());
-}
-
 }  // namespace
+
+TombstoneFile::Key TombstoneFile::KeyOf(const Tombstone& t) {
+  return {t.image_id(), t.generation().epoch(), t.generation().n(),
+          t.generation().nonce()};
+}
 
 absl::StatusOr<std::unique_ptr<TombstoneFile>> TombstoneFile::Open(
     FileSystem* fs) {
@@ -42,29 +42,33 @@ absl::StatusOr<std::unique_ptr<TombstoneFile>> TombstoneFile::Open(
                      "the tombstones can't be parsed although their checksum "
                      "is right: they were written by another version");
   }
+  out->Index();
   return out;
 }
 
 absl::Status TombstoneFile::Store(const Tombstone& tombstone) {
-  for (const Tombstone& there : content_.tombstones()) {
-    if (KeyOf(there) == KeyOf(tombstone)) {
-      return absl::OkStatus();
-    }
+  if (!keys_.insert(KeyOf(tombstone)).second) {
+    return absl::OkStatus();
   }
-  TombstoneSlot next = content_;
-  *next.add_tombstones() = tombstone;
-  return Replace(std::move(next));
+  // In place: with tens of thousands of them a copy takes longer than the disk.
+  *content_.add_tombstones() = tombstone;
+  absl::Status status = Write(content_);
+  if (!status.ok()) {
+    content_.mutable_tombstones()->RemoveLast();
+    keys_.erase(KeyOf(tombstone));
+  }
+  return status;
 }
 
 absl::Status TombstoneFile::Drop(absl::Span<const Tombstone> tombstones) {
-  std::set<decltype(KeyOf(Tombstone()))> gone;
+  absl::flat_hash_set<Key> gone;
   for (const Tombstone& t : tombstones) {
     gone.insert(KeyOf(t));
   }
   TombstoneSlot next;
   *next.mutable_roster() = content_.roster();
   for (const Tombstone& there : content_.tombstones()) {
-    if (gone.count(KeyOf(there)) == 0) {
+    if (!gone.contains(KeyOf(there))) {
       *next.add_tombstones() = there;
     }
   }
@@ -89,10 +93,22 @@ absl::Status TombstoneFile::StoreRoster(absl::Span<const RosterEntry> roster) {
 // The content is taken over only when it is durable: what is answered as
 // stored is.
 absl::Status TombstoneFile::Replace(TombstoneSlot content) {
-  RETURN_IF_ERROR(slots_->Write(content.SerializeAsString()));
-  RETURN_IF_ERROR(slots_->Sync());
+  RETURN_IF_ERROR(Write(content));
   content_ = std::move(content);
+  Index();
   return absl::OkStatus();
+}
+
+absl::Status TombstoneFile::Write(const TombstoneSlot& content) {
+  RETURN_IF_ERROR(slots_->Write(content.SerializeAsString()));
+  return slots_->Sync();
+}
+
+void TombstoneFile::Index() {
+  keys_.clear();
+  for (const Tombstone& there : content_.tombstones()) {
+    keys_.insert(KeyOf(there));
+  }
 }
 
 }  // namespace predella::agent

@@ -2,10 +2,13 @@
 #ifndef PREDELLA_AGENT_STORE_TOMBSTONE_FILE_H_
 #define PREDELLA_AGENT_STORE_TOMBSTONE_FILE_H_
 
+#include <cstdint>
 #include <memory>
+#include <string>
+#include <tuple>
 #include <utility>
-#include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -29,12 +32,19 @@ class TombstoneFile {
   std::shared_ptr<const FilePlace> place() const { return slots_->place(); }
 
  private:
+  // Image, and epoch, number and nonce of its generation.
+  using Key = std::tuple<std::string, int64_t, int64_t, uint32_t>;
+  static Key KeyOf(const storage::v1::Tombstone& tombstone);
   explicit TombstoneFile(std::unique_ptr<SlotFile> slots)
       : slots_(std::move(slots)) {}
   absl::Status Replace(storage::v1::TombstoneSlot content);
+  absl::Status Write(const storage::v1::TombstoneSlot& content);
+  void Index();
 
   const std::unique_ptr<SlotFile> slots_;
   storage::v1::TombstoneSlot content_;
+  // Those of `content_`.
+  absl::flat_hash_set<Key> keys_;
 };
 
 }  // namespace predella::agent

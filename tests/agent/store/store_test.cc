@@ -455,6 +455,8 @@ TEST_F(StoreTest, NothingIsStoredInAFileThatWasRemoved) {
   ASSERT_OK(w_.mem.Unlink(layout::kTombstones));
   EXPECT_THAT(w_.store->StoreTombstone(t),
               HasReason(reason::kMountIdentityMismatch));
+  EXPECT_FALSE(w_.store->StoreTombstone(t).ok()) << "it is not there for that";
+  EXPECT_TRUE(w_.store->Tombstones().empty());
   ASSERT_OK(w_.store->Hear(Generation{1, 5, 9}));
   ASSERT_OK(w_.mem.Unlink(layout::kFence));
   EXPECT_THAT(w_.store->SyncFence(), HasReason(reason::kMountIdentityMismatch));
