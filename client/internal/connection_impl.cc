@@ -69,8 +69,11 @@ class ConnectionImpl final : public Connection {
     if (upload.size_bytes.has_value()) {
       request.set_size_bytes(*upload.size_bytes);
     }
-    ASSIGN_OR_RETURN(v1::Upload started,
-                     StartUploadWithRetry(stub_.get(), options_, request));
+    ASSIGN_OR_RETURN(
+        v1::Upload started,
+        StartUploadWithRetry(
+            stub_.get(), options_, request,
+            upload.upload_id.empty() ? UploadId::kDrawn : UploadId::kGiven));
     return std::unique_ptr<ImageWriter>(std::make_unique<ImageWriterImpl>(
         stub_, options_, upload, request, std::move(started)));
   }

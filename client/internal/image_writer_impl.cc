@@ -405,8 +405,8 @@ absl::Status ImageWriterImpl::Recover(const absl::Status& broken) {
     if (refused_capabilities_++ > 0 && !budget_.Wait(status)) {
       return status;
     }
-    ASSIGN_OR_RETURN(upload_,
-                     StartUploadWithRetry(stub_.get(), options_, request_));
+    ASSIGN_OR_RETURN(upload_, StartUploadWithRetry(stub_.get(), options_,
+                                                   request_, UploadId::kGiven));
     return AskOutcome();
   }
   // One call that hangs may return, and the bytes lie there.
@@ -484,7 +484,8 @@ absl::Status ImageWriterImpl::StartAnew(const absl::Status& failed) {
   // The new one supersedes it, if this does not come through.
   stub_->AbortUpload(abort).status().IgnoreError();
   request_.set_upload_id(*std::move(id));
-  auto upload = StartUploadWithRetry(stub_.get(), options_, request_);
+  auto upload =
+      StartUploadWithRetry(stub_.get(), options_, request_, UploadId::kDrawn);
   if (!upload.ok()) {
     return failed;
   }

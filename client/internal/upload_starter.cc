@@ -11,7 +11,7 @@ namespace predella::client_internal {
 
 absl::StatusOr<v1::Upload> StartUploadWithRetry(
     Stub* stub, const ClientOptions& options,
-    const v1::StartUploadRequest& request) {
+    const v1::StartUploadRequest& request, UploadId id) {
   RetryBudget budget(options);
   while (true) {
     absl::StatusOr<v1::Upload> upload = stub->StartUpload(request);
@@ -25,6 +25,12 @@ absl::StatusOr<v1::Upload> StartUploadWithRetry(
     const bool refused = !ReasonOf(upload.status()).empty();
     if ((refused && budget.used() >= options.refused_for) ||
         !budget.Wait(upload.status())) {
+      if (id == UploadId::kDrawn) {
+        v1::AbortUploadRequest abort;
+        abort.set_name(absl::StrCat("uploads/", request.upload_id()));
+        // Best effort: the caller hears why there is no upload.
+        stub->AbortUpload(abort).status().IgnoreError();
+      }
       return Annotate(upload.status(),
                       absl::StrCat("no upload could be started for ",
                                    absl::FormatDuration(absl::Trunc(

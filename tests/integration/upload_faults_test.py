@@ -53,6 +53,30 @@ class StoppedAgentTest(ClusterTest):
         finally:
             agent.resume()
 
+    def test_an_upload_that_could_not_be_started_holds_no_room(self):
+        """Both agents take the order when they go on, for nobody."""
+        agents = self.cluster.agents.values()
+        for agent in agents:
+            agent.pause()
+        try:
+            put = self.cluster.cli('image', 'put', '-', data=b'panel',
+                                   check=False)
+        finally:
+            for agent in agents:
+                agent.resume()
+        self.assertIn('no upload could be started', put.err)
+        wait_until('nothing is open or promised', lambda: (
+            not self.cluster.cli('upload', 'ls', '-o', 'json')
+            .json.get('uploads') and self.promised() == 0))
+        for name in self.cluster.agents:
+            wait_until('nothing of it is left',
+                       lambda name=name: not self.cluster.inflight(name))
+
+    def promised(self):
+        return sum(int(mount.get('promisedBytes', 0)) for mount in
+                   self.cluster.cli('mount', 'ls', '-o', 'json')
+                   .json['mounts'])
+
 
 class KillTest(ClusterTest):
     priorities = (100,)

@@ -333,6 +333,34 @@ TEST_F(ClientTest, StartIsRetriedUnderTheSameId) {
   EXPECT_EQ(cluster_.uploads.size(), 1u);
 }
 
+// It may have been begun, and nobody would come with the id again.
+TEST_F(ClientTest, AStartThatIsGivenUpIsAborted) {
+  images_.on_start = [](int /*call*/) {
+    return ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable,
+                                  reason::kAgentUnreachable, "nobody"));
+  };
+  images_.fail_after = true;
+  options_.refused_for = absl::Milliseconds(50);
+  EXPECT_THAT(Upload("panel"), HasReason(reason::kAgentUnreachable));
+  {
+    MutexLock lock(&cluster_.mu);
+    ASSERT_EQ(cluster_.uploads.size(), 1u);
+    EXPECT_EQ(cluster_.uploads.begin()->second.upload.state(),
+              v1::UPLOAD_STATE_ABORTED);
+    cluster_.uploads.clear();
+  }
+  UploadOptions given;
+  given.image = kImage;
+  given.upload_id = "00000000-0000-4000-8000-000000000001";
+  EXPECT_THAT(Connect().StartUpload(given),
+              HasReason(reason::kAgentUnreachable));
+  MutexLock lock(&cluster_.mu);
+  ASSERT_EQ(cluster_.uploads.size(), 1u);
+  EXPECT_EQ(cluster_.uploads.begin()->second.upload.state(),
+            v1::UPLOAD_STATE_OPEN)
+      << "whoever gave the id may come again";
+}
+
 TEST_F(ClientTest, StartThatIsRefusedIsNotRetried) {
   images_.on_start = [](int /*call*/) {
     return ToGrpcStatus(MakeError(absl::StatusCode::kResourceExhausted,
