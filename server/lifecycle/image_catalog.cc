@@ -292,11 +292,14 @@ absl::Status ImageCatalog::AbortWithTombstone(const storage::v1::UploadRow& row,
 }
 
 absl::StatusOr<ImageCatalog::ClosedUploads> ImageCatalog::CloseUploads(
-    const Uuid& image_id) {
+    const DeleteRequest& request) {
+  const Uuid& image_id = request.image_id;
   // All are asked before one is ended: a delete that is refused ends none.
   ClosedUploads out;
   for (const UploadEntry& entry : uploads_->OfImage(image_id)) {
-    if (!entry.open()) {
+    if (!entry.open() || (request.generation.has_value() &&
+                          Generation::FromProto(entry.row.generation()) !=
+                              *request.generation)) {
       continue;
     }
     ASSIGN_OR_RETURN(const UploadManager::Closed closed,
@@ -344,7 +347,7 @@ absl::StatusOr<bool> ImageCatalog::DeleteOnce(const DeleteRequest& request) {
                                   ", not ", request.generation->ToString()),
                      {{"image", ImageName(image_id)}, {"generation", is}});
   }
-  ASSIGN_OR_RETURN(const ClosedUploads closed, CloseUploads(image_id));
+  ASSIGN_OR_RETURN(const ClosedUploads closed, CloseUploads(request));
   // Not before: what a mount was heard to know meanwhile counts too.
   const Scope scope = ScopeOf(request);
   for (const storage::v1::UploadRow& upload : closed.rows) {

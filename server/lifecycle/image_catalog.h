@@ -85,7 +85,7 @@ class ImageCatalog {
     int asked = 0;
     std::vector<storage::v1::UploadRow> rows;  // those that can be ended
   };
-  absl::StatusOr<ClosedUploads> CloseUploads(const Uuid& image_id);
+  absl::StatusOr<ClosedUploads> CloseUploads(const DeleteRequest& request);
   absl::Status AbortWithTombstone(const storage::v1::UploadRow& row,
                                   Scope scope);
   // The index has no row of the image, by now.

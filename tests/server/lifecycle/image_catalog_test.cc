@@ -50,6 +50,22 @@ TEST_F(ImageCatalogTest, AnotherGenerationIsNotDeleted) {
   EXPECT_TRUE(agent->Has(image_));
 }
 
+// As the driver repeats the delete of an image that it can not see any more.
+TEST_F(ImageCatalogTest, ADeleteOfAGenerationLeavesOtherUploadsAlone) {
+  FakeAgent* const agent = AddConnected("a");
+  ASSERT_OK(Start(image_, upload_));
+  server::ImageCatalog::DeleteRequest request;
+  request.image_id = image_;
+  request.generation = Generation{1, 1, 7};
+  EXPECT_THAT(lifecycle_->images().Delete(request),
+              HasReason(reason::kImageNotFound));
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_OPEN);
+  ASSERT_TRUE(agent->Write(upload_, 4096, false));
+  ASSERT_TRUE(agent->Publish(upload_));
+  Settle();
+  EXPECT_EQ(StateOf(upload_), v1::UPLOAD_STATE_COMMITTED);
+}
+
 TEST_F(ImageCatalogTest, TombstonesGetASecondCopySettleAndAreForgotten) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
@@ -115,6 +131,12 @@ TEST_F(ImageCatalogTest, WithoutAMountThereIsNoAcknowledgement) {
     EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable));
     EXPECT_THAT(status, HasReason(reason::kNoTombstoneCopy));
   }
+  // Nor where whoever repeats it can not know the generation any more.
+  server::ImageCatalog::DeleteRequest request;
+  request.image_id = image_;
+  request.generation = Generation{1, 1, 7};
+  EXPECT_THAT(lifecycle_->images().Delete(request),
+              HasReason(reason::kNoTombstoneCopy));
   EXPECT_THAT(GetStatusOf(image_), HasReason(reason::kImageNotFound));
   Connect(agent);
   // A repeated call goes on at the copy.
