@@ -155,7 +155,12 @@ absl::StatusOr<int> Adopt(const OrphanArguments& a, const Context& context) {
                        : AdoptRead(&client, a));
   *context.out << (a.dry_run ? "would be " : "") << Bare(orphan.mount()) << "/"
                << Bare(orphan.image()) << ": made an image of generation "
-               << orphan.generation() << "\n";
+               << orphan.generation();
+  // Of what was an image before.
+  if (!orphan.detail().empty()) {
+    *context.out << "; " << Shown(orphan.detail());
+  }
+  *context.out << "\n";
   if (!a.dry_run) {
     *context.err << "next: predella image stat " << Bare(orphan.image())
                  << "\n";
@@ -213,7 +218,8 @@ void AddOrphanCommands(CLI::App* app, Context* context) {
       "there that can be read. A file without a record\n"
       "is read twice: here, and by its agent, which makes it an image when "
       "both\n"
-      "found the same.\n"
+      "found the same. One that the index names here, and whose record is\n"
+      "lost, gets it back in the same way; damaged bytes are refused.\n"
       "Examples:\n"
       "  predella orphan adopt store-1 ID\n"
       "  predella orphan adopt store-1 ID --read /var/glance/store-1/ID");

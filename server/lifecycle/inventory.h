@@ -149,6 +149,9 @@ class Inventory {
   // Whole files under the name of the image, wherever the last listings showed
   // one; also on mounts that are away since.
   std::vector<Orphan> WholeOrphansOf(const Uuid& image_id) const;
+  // Whether the last listings show any file under the name of the image that no
+  // row names as its copy.
+  bool ShowsFileOf(const Uuid& image_id) const;
   // A row names it by now; what a listing that runs saw of it does not count.
   void ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id);
   // It is gone.

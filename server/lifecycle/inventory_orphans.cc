@@ -1,4 +1,5 @@
 // What the last listings showed beside the images: a part of Inventory.
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -31,6 +32,20 @@ std::vector<Orphan> Inventory::WholeOrphansOf(const Uuid& image_id) const {
     }
   }
   return out;
+}
+
+bool Inventory::ShowsFileOf(const Uuid& image_id) const {
+  std::vector<Uuid> mounts;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [mount_uid, audited] : audited_) {
+      if (audited.orphans.contains(image_id)) {
+        mounts.push_back(mount_uid);
+      }
+    }
+  }
+  return std::any_of(mounts.begin(), mounts.end(),
+                     [this](const Uuid& uid) { return !GivenUp(uid); });
 }
 
 void Inventory::ForgetOrphan(const Uuid& mount_uid, const Uuid& image_id) {

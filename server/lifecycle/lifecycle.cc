@@ -49,7 +49,9 @@ Lifecycle::Lifecycle(const LifecycleDeps& deps,
         RETURN_IF_ERROR(listed.error);
         return listed.compared;
       });
-  tombstones_.OnListings([this] { return inventory_.ListedAll(); });
+  tombstones_.OnListings(
+      [this] { return inventory_.ListedAll(); },
+      [this](const Uuid& image) { return inventory_.ShowsFileOf(image); });
   images_.OnDeleted([this] { reaper_.SendRemovals(); });
 }
 

@@ -28,22 +28,6 @@ constexpr int64_t kOrphanPage = 1000;
 // How long a command waits for the bytes to be read.
 constexpr absl::Duration kAdoptWait = absl::Seconds(7);
 
-// What lies at another mount stands for the row, byte for byte.
-storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
-  storage::v1::ReplicaRecord record;
-  record.set_image_id(row.image_id());
-  *record.mutable_generation() = row.generation();
-  record.set_upload_id(row.upload_id());
-  record.set_location_key(row.location_key());
-  record.set_size_bytes(row.size_bytes());
-  record.set_crc32c(row.crc32c());
-  *record.mutable_hashes() = row.hashes();
-  record.set_create_time_us(row.create_time_us());
-  record.set_publish_time_us(row.create_time_us());
-  *record.mutable_decision() = row.decision();
-  return record;
-}
-
 void NoteLeft(const Uuid& source, const Uuid& target,
               storage::v1::ImageRow* row) {
   std::set<std::string> left(row->left_mount_uids().begin(),
@@ -211,6 +195,8 @@ void Orphans::AskToAdopt(const Orphan& orphan, const Move& move,
       orphan.record.has_value() ? *orphan.record : RecordOfRow(move.row);
   *command.mutable_adopt_file()->mutable_heard() =
       deps_.index->synced_pair().ToProto();
+  // One that lies where its row says was ours already, and stays as it is.
+  command.mutable_adopt_file()->set_keep_mode_and_group(move.source == target);
   control::v1::Command check;
   check.mutable_check_copy()->set_image_id(orphan.image_id.bytes());
   *check.mutable_check_copy()->mutable_generation() = move.row.generation();
@@ -244,7 +230,7 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptMoved(const Found& found,
   const Uuid image_id = found.orphan.image_id;
   const Uuid target = found.orphan.mount_uid;
   RETURN_IF_ERROR(CheckNoConflict(*deps_.index, image_id));
-  v1::Orphan answer = ToApi(found.orphan, found.info);
+  v1::Orphan answer = Adopted(found);
   answer.set_generation(
       Generation::FromProto(move.row.generation()).ToString());
   if (validate_only) {

@@ -93,7 +93,7 @@ absl::StatusOr<storage::v1::ReplicaRecord> Orphans::RecordOfPlain(
 }
 
 absl::StatusOr<std::optional<v1::Orphan>> Orphans::TakenIn(
-    const v1::AdoptOrphanRequest& request) const {
+    const v1::AdoptOrphanRequest& request) {
   ASSIGN_OR_RETURN(const MountInfo info, FindMount(request.mount()));
   ASSIGN_OR_RETURN(const Uuid image_id, ParseImageName(request.image()));
   const Uuid mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
@@ -106,13 +106,10 @@ absl::StatusOr<std::optional<v1::Orphan>> Orphans::TakenIn(
       row->crc32c() != crc32c) {
     return std::optional<v1::Orphan>();
   }
-  v1::Orphan answer;
-  answer.set_mount(MountName(info.row.mount_name()));
-  answer.set_image(ImageName(image_id));
-  answer.set_generation(Generation::FromProto(row->generation()).ToString());
-  answer.set_size_bytes(row->size_bytes());
-  answer.set_detail("it is an image already, of the same size and checksum");
-  return std::make_optional(answer);
+  RETURN_IF_ERROR(CheckTouchable(info));
+  ASSIGN_OR_RETURN(v1::Orphan answer,
+                   Mend(info, *row, request.validate_only()));
+  return std::make_optional(std::move(answer));
 }
 
 absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
@@ -128,7 +125,7 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
   // Newer than what was deleted of the id before.
   RETURN_IF_ERROR(CheckFree(image_id, deps_.index->Begin().pair()));
   if (validate_only) {
-    return ToApi(found.orphan, found.info);
+    return Adopted(found);
   }
   ASSIGN_OR_RETURN(const storage::v1::ReplicaRecord record,
                    RecordOfPlain(image_id, plain));
@@ -159,7 +156,7 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
                      "what came of it"));
   }
   RETURN_IF_ERROR(*done);
-  v1::Orphan answer = ToApi(found.orphan, found.info);
+  v1::Orphan answer = Adopted(found);
   answer.set_generation(Generation::FromProto(record.generation()).ToString());
   answer.set_size_bytes(record.size_bytes());
   return answer;

@@ -63,6 +63,12 @@ v1::Orphan Orphans::ToApi(const Orphan& orphan, const MountInfo& info) const {
   return out;
 }
 
+v1::Orphan Orphans::Adopted(const Found& found) const {
+  v1::Orphan out = ToApi(found.orphan, found.info);
+  out.clear_detail();  // it says why it was none
+  return out;
+}
+
 absl::StatusOr<v1::ListOrphansResponse> Orphans::List(
     const v1::ListOrphansRequest& request) {
   ASSIGN_OR_RETURN(const int64_t page_size, CheckPageSize(request.page_size()));
@@ -327,7 +333,7 @@ absl::StatusOr<v1::Orphan> Orphans::Adopt(
   RETURN_IF_ERROR(CheckFree(found.orphan.image_id,
                             Generation::FromProto(record.generation())));
   if (request.validate_only()) {
-    return ToApi(found.orphan, found.info);
+    return Adopted(found);
   }
   // The listing may be hours old: whether it is there, as its record says.
   control::v1::Command command;
@@ -341,7 +347,7 @@ absl::StatusOr<v1::Orphan> Orphans::Adopt(
   RETURN_IF_ERROR(CommitAdoption(found.orphan.mount_uid, record));
   inventory_->ForgetOrphan(found.orphan.mount_uid, found.orphan.image_id);
   Record("orphan_adopted", found);
-  return ToApi(found.orphan, found.info);
+  return Adopted(found);
 }
 
 absl::Status Orphans::CommitAdoption(const Uuid& mount_uid,

@@ -95,9 +95,10 @@ class Orphans {
                               const storage::v1::ReplicaRecord& record);
 
   // orphan_plain.cc
-  // What an earlier request of the same file came to.
+  // Where the file is the copy that a row names: what an earlier request of the
+  // same file came to, or Mend. Absent: it is not.
   absl::StatusOr<std::optional<v1::Orphan>> TakenIn(
-      const v1::AdoptOrphanRequest& request) const;
+      const v1::AdoptOrphanRequest& request);
   // Of a generation of its own, whose pair is synced.
   absl::StatusOr<storage::v1::ReplicaRecord> RecordOfPlain(
       const Uuid& image_id, const v1::PlainFile& plain);
@@ -111,6 +112,7 @@ class Orphans {
 
   void Record(const std::string& kind, const Found& found);
   v1::Orphan ToApi(const Orphan& orphan, const MountInfo& info) const;
+  v1::Orphan Adopted(const Found& found) const;
 
   // Whether the file may be a copy of the image, as far as it is known without
   // reading it.
@@ -135,6 +137,14 @@ class Orphans {
                                         bool validate_only);
   storage::v1::EventRow MovedEvent(const Uuid& image_id, const MountInfo& to,
                                    const Uuid& source, bool missing) const;
+  // orphan_mend.cc. A copy where its row says: is it there? Its record is
+  // written anew where it is lost; one that the index calls missing or damaged
+  // is read whole.
+  absl::StatusOr<v1::Orphan> Mend(const MountInfo& info,
+                                  const storage::v1::ImageRow& row,
+                                  bool validate_only);
+  absl::Status CommitMend(const Uuid& image_id, const Uuid& mount_uid,
+                          const Generation& generation);
   // OK: the row names the target now.
   absl::Status CommitMove(const Uuid& image_id, const Uuid& target, bool told);
   // What the index says against putting the file away.
@@ -158,6 +168,9 @@ class Orphans {
   // until the index has what came of it.
   absl::flat_hash_set<Uuid> busy_ ABSL_GUARDED_BY(mu_);
 };
+
+// The record that stands for the copies of a row, byte for byte.
+storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row);
 
 }  // namespace predella::server
 

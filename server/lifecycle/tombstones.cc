@@ -41,8 +41,10 @@ Tombstones::Key Tombstones::KeyOf(const storage::v1::TombstoneRow& row) {
   return {row.image_id(), Generation::FromProto(row.generation()).ToString()};
 }
 
-void Tombstones::OnListings(std::function<Listings()> listings) {
+void Tombstones::OnListings(std::function<Listings()> listings,
+                            std::function<bool(const Uuid&)> shows) {
   listings_ = std::move(listings);
+  shows_ = std::move(shows);
 }
 
 absl::Status Tombstones::Load() {

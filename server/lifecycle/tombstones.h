@@ -58,8 +58,10 @@ class Tombstones {
     // was not.
     int64_t all = 0;
   };
-  // Asked at each tick; before the first.
-  void OnListings(std::function<Listings()> listings);
+  // Asked at each tick; before the first. `shows`: whether the last listing of
+  // some mount showed a file under the name of the image.
+  void OnListings(std::function<Listings()> listings,
+                  std::function<bool(const Uuid&)> shows);
 
   absl::Status Load();
 
@@ -218,7 +220,8 @@ class Tombstones {
   Notifier* const changed_;
   MountGate adopting_;
 
-  std::function<Listings()> listings_;  // constant after OnListings
+  std::function<Listings()> listings_;      // constant after OnListings
+  std::function<bool(const Uuid&)> shows_;  // the same
 
   mutable Mutex mu_;
   // Around every change of an entry's row.

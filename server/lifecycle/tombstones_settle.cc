@@ -68,7 +68,8 @@ void Tombstones::Settle() {
 }
 
 // Somebody may have copied the file by hand to a mount that was away then, or
-// since its last listing: the image would rise from there (docs/adr/0025).
+// since its last listing: the image would rise from there (docs/adr/0025). A
+// file whose record is lost is not removed, and would rise with its record.
 std::vector<TombstoneEntry> Tombstones::Forgettable() {
   const int64_t now = deps_.clock->NowMicros();
   const int64_t keep = absl::ToInt64Microseconds(deps_.options.tombstone_ttl);
@@ -104,6 +105,12 @@ std::vector<TombstoneEntry> Tombstones::Forgettable() {
       (listed ? leaving : waiting).push_back(entry);
     }
   }
+  const auto gone = std::partition(
+      leaving.begin(), leaving.end(), [this](const TombstoneEntry& entry) {
+        return !shows_(Uuid::FromBytesOrNone(entry.row.image_id()));
+      });
+  waiting.insert(waiting.end(), gone, leaving.end());
+  leaving.erase(gone, leaving.end());
   const auto most = static_cast<size_t>(deps_.options.tombstones_waiting_most);
   if (waiting.size() > most) {
     std::sort(waiting.begin(), waiting.end(),

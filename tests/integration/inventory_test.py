@@ -134,6 +134,32 @@ class InventoryTest(ClusterTest):
         self.assertFalse(os.path.exists(self.record('store-2', image)))
         self.assertTrue(os.path.exists(self.path('store-2', image)))
 
+    def test_a_lost_record_is_written_anew_when_told(self):
+        cluster = self.cluster
+        image = cluster.put(b'its record goes')
+        path = self.path('store-1', image)
+        os.unlink(self.record('store-1', image))
+        cluster.cli('index', 'check', check=False)
+        self.assertIn('COPIES_MISSING', self.codes())
+        adopt = ('orphan', 'adopt', 'store-1', image, '--read')
+        with open(os.path.join(cluster.top, 'other'), 'wb') as other:
+            other.write(b'its record went')
+        self.assertNotEqual(
+            0, cluster.cli(*adopt, other.name, check=False).code)
+        with open(path, 'r+b') as stream:
+            stream.write(b'IT')
+        damaged = cluster.cli(*adopt, path, check=False)
+        self.assertNotEqual(0, damaged.code, damaged.text)
+        self.assertFalse(os.path.exists(self.record('store-1', image)))
+        with open(path, 'r+b') as stream:
+            stream.write(b'it')
+        self.assertIn('written anew', cluster.cli(*adopt, path).text)
+        self.assert_same(cluster.get(image), b'its record goes', 'mended')
+        self.assertNotIn('COPIES_MISSING', self.codes())
+        os.unlink(path)
+        gone = cluster.cli(*adopt, other.name, check=False)
+        self.assertNotEqual(0, gone.code, gone.text)
+
     def test_an_orphan_goes_into_the_quarantine_when_told(self):
         cluster = self.cluster
         image = cluster.put(b'copied by hand')

@@ -182,6 +182,33 @@ TEST_F(TombstonesTest, ADeleteIsRememberedWhileAMountIsAway) {
   EXPECT_EQ(a->tombstone_count() + b->tombstone_count(), 0u);
 }
 
+// No delete removes it, and with its record it would be the image again.
+TEST_F(TombstonesTest, ADeleteIsRememberedWhileAFileWithoutRecordIsThere) {
+  FakeAgent* const a = AddConnected("a", 1);
+  FakeAgent* const b = AddConnected("b", 2);
+  Upload(a, image_, upload_);
+  LetPass(absl::Minutes(1), {a, b});
+  const FakeAgent::File whole = *a->file(image_);
+  FakeAgent::File bare = whole;
+  bare.has_record = false;
+  bare.generation.Clear();
+  a->Put(image_, bare);
+  ASSERT_OK(Delete(image_));
+  for (int i = 0; i < 4; ++i) {
+    LetPass(options_.tombstone_ttl, {a, b});
+  }
+  ASSERT_TRUE(a->Has(image_));
+  EXPECT_EQ(remembered(), 1);
+  // Somebody finds its record: the delete takes it.
+  a->Put(image_, whole);
+  LetPass(options_.tombstone_ttl, {a, b});
+  EXPECT_FALSE(a->Has(image_));
+  for (int i = 0; i < 3; ++i) {
+    LetPass(options_.tombstone_ttl, {a, b});
+  }
+  EXPECT_EQ(remembered(), 0);
+}
+
 TEST_F(TombstonesTest, SoOverAStartOfTheCoordinator) {
   FakeAgent* const a = AddConnected("a", 1);
   FakeAgent* const b = AddConnected("b", 2);
