@@ -176,6 +176,24 @@ class ClaimTest(unittest.TestCase):
         self.native.away = {OTHER}
         self.assert_refused('fast', self.where(), 'fast and slow reach')
 
+    def test_a_neighbour_whose_section_is_wrong(self):
+        """It is refused for that, and nobody else."""
+        for section in ({}, {'predella_endpoint': ''},
+                        {'predella_endpoint': 'nonsense'},
+                        {'predella_endpoint': 'unix:$nosuch/c'},
+                        {'predella_endpoint': OTHER,
+                         'multifilesystem_store_datadir': ['/a:x']}):
+            with self.subTest(section):
+                self.native.uids = {OTHER: 'another'}
+                _, self.stores = environment.make_stores(
+                    slow={'type': 'predella', **section},
+                    fast={'type': 'predella', 'predella_endpoint': ENDPOINT})
+                place = self.add()
+                self.stores['fast'].delete(place)
+                self.assert_not_found('fast')
+                self.assertRaises(exceptions.StoreAddDisabled, self.add,
+                                  'slow')
+
     def test_its_own_cluster_that_cannot_be_asked(self):
         self.native.failures['cluster'] = fake_native.Error('away')
         self.assert_refused('fast', self.where(), 'away')
