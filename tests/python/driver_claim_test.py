@@ -93,6 +93,7 @@ class ClaimTest(unittest.TestCase):
     def test_the_first_bytes_of_an_image_that_was_just_deleted(self):
         self.native.uids = {OTHER: 'another'}
         place = self.add()
+        self.native.elsewhere = {OTHER: {}}
         self.native.failures['read'] = fake_native.Error(
             'gone', 'NOT_FOUND', 'IMAGE_NOT_FOUND')
         self.assertRaises(exceptions.NotFound, self.stores['fast'].get, place)
@@ -197,6 +198,21 @@ class ClaimTest(unittest.TestCase):
     def test_its_own_cluster_that_cannot_be_asked(self):
         self.native.failures['cluster'] = fake_native.Error('away')
         self.assert_refused('fast', self.where(), 'away')
+
+    def test_endpoints_that_are_mixed_up(self):
+        self.native.uids = {OTHER: 'another'}
+        place = self.add()
+        self.native.elsewhere = {OTHER: self.native.images}
+        self.native.images = {}
+        self.again()
+        self.assert_refused('fast', place, 'lies in the cluster of slow')
+        # Another image of the same id, as copy-image makes it, is none.
+        self.assert_not_found('fast', self.where(
+            place.store_location.image_id))
+        # What cannot be asked is not known.
+        self.native.failures['stat'] = fake_native.Error(
+            'away', 'UNAVAILABLE', 'MOUNTS_MISSING')
+        self.assertRaises(exceptions.NotFound, self.stores['fast'].get, place)
 
     def test_another_cluster_than_before(self):
         self.native.uids = {OTHER: 'another'}

@@ -57,6 +57,12 @@ class Claim:
         if why:
             raise refusal(message=f'{why}; whether it has image '
                                   f'{wanted.image_id} is not known')
+        holders = self._near.that_have(wanted.image_id, wanted.key)
+        if holders:
+            raise refusal(
+                message=f'predella: image {wanted.image_id} of {self._name} '
+                        f'lies in the cluster of {" and ".join(holders)}: '
+                        'their predella_endpoints are mixed up')
         self._uid = uid
 
     def _ask(self, mapping, patience):

@@ -4,6 +4,7 @@ Else Glance would take one image's data for two, and delete one of the two.
 Endpoints that are the same are found at the configuration, which dials
 nothing. Of others the clusters themselves have to be asked, by each process.
 """
+import hmac
 import os
 import time
 
@@ -58,6 +59,13 @@ class Neighbours:
         for name, answer in answers.items():
             self._uids[name] = answer['cluster_uid']
         return [name for name in self._clients if self._uids.get(name) == uid]
+
+    def that_have(self, image_id, key):
+        """Names of the stores whose cluster has this very image."""
+        answers = self._ask(list(self._clients),
+                            lambda client: client.stat(image_id))
+        return [name for name, image in answers.items()
+                if hmac.compare_digest(key, image['location_key'])]
 
     def _ask(self, names, begin):
         """What those answer that are there, by name."""
