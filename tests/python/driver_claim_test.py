@@ -176,6 +176,14 @@ class ClaimTest(unittest.TestCase):
             slow={'type': 'predella', 'predella_endpoint': ENDPOINT + '3'})
         self.native.away = {OTHER}
         self.assert_refused('fast', self.where(), 'fast and slow reach')
+        # Nor while it is not asked again.
+        third = ENDPOINT + '3'
+        self.native.uids = {third: 'another'}
+        self.assert_not_found('fast')
+        place = self.add()
+        self.native.elsewhere = {third: self.native.images}
+        self.native.images = {}
+        self.assert_refused('fast', place, 'lies in the cluster of slow')
 
     def test_a_neighbour_whose_section_is_wrong(self):
         """It is refused for that, and nobody else."""
