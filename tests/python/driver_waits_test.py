@@ -1,5 +1,7 @@
 """What the driver waits for, and for how long."""
 import io
+import os
+import re
 import threading
 import time
 import unittest
@@ -11,9 +13,12 @@ import fake_native
 from glance_store import exceptions
 
 from cluster import ClusterTest
+from cluster import wait_until
 from driver_fake_test import ENDPOINT
 from driver_fake_test import FakeCase
 from driver_fake_test import LATE_DELETE
+from driver_fake_test import TABLE
+from glance_store_predella import options
 
 
 class Reads:
@@ -90,6 +95,36 @@ class FakeTest(Reads, FakeCase):
         self.assertEqual(began, self.clock.now)
 
 
+class WordsTest(unittest.TestCase):
+    """docs/glance.md and the options' help say the same."""
+
+    def setUp(self):
+        with open(TABLE, encoding='utf-8') as stream:
+            self.rows = dict(re.findall(
+                r'^[|] `([a-z_]+)` [|] (.*) [|]$', stream.read(), re.M))
+
+    def test_every_option_has_its_row(self):
+        for option in options.OPTIONS:
+            default, _ = self.rows[option.name].split('|', 1)
+            self.assertEqual('' if option.default is None
+                             else str(option.default), default.strip())
+
+    def test_how_long_is_waited(self):
+        for option in options.OPTIONS:
+            with self.subTest(option.name):
+                self.assertEqual(
+                    set(re.findall(r'(\d+) s\b', self.rows[option.name])),
+                    set(re.findall(r'(\d+)\s+seconds', option.help)))
+        client = os.path.join(environment.SOURCE, 'client', 'include',
+                              'predella', 'client_options.h')
+        with open(client, encoding='utf-8') as stream:
+            text = stream.read()
+        for name in ('refused_for', 'stall_timeout'):
+            seconds, = re.findall(rf' {name} = absl::Seconds\((\d+)\)', text)
+            self.assertIn(f'after {seconds} s',
+                          self.rows['predella_write_timeout'])
+
+
 class ClusterAwayTest(Reads, ClusterTest):
     priorities = (100,)
 
@@ -107,6 +142,23 @@ class ClusterAwayTest(Reads, ClusterTest):
         back.start()
         self.addCleanup(back.join)
         return back
+
+    def test_a_delete_that_no_agent_hears_of(self):
+        self.configure()
+        place = self.where(self.add_to(self.store)[0])
+        agent = self.cluster.agents['store-1']
+        agent.kill()
+        with self.assertRaises(getattr(exceptions, LATE_DELETE)) as caught:
+            self.store.delete(place)
+        self.assertIn('is written in the index but on no mount',
+                      str(caught.exception))
+        # It is not taken back: Glance may forget the image.
+        for ask in (self.store.get, self.store.delete):
+            self.assertRaises(exceptions.NotFound, ask, place)
+        self.assertEqual(1, len(self.cluster.files('store-1')))
+        agent.start()
+        wait_until('the file is removed',
+                   lambda: self.cluster.files('store-1') == [])
 
     def test_everything_goes_on_when_the_coordinator_is_back(self):
         self.configure()

@@ -119,9 +119,9 @@ class Upload:
 
 
 class Reader:
-    def __init__(self, service, image, offset, length):
+    def __init__(self, service, found, offset, length):
         self.service = service
-        self.found = service.images.get(image)
+        self.found = found
         self.offset = offset
         self.length = length
         self.asked = []
@@ -194,12 +194,15 @@ class Client:
         return upload
 
     def read(self, image, offset, length):
-        return Reader(self.service, image, offset, length)
+        return Reader(self.service, self._images().get(image), offset, length)
+
+    def _images(self):
+        return self.service.elsewhere.get(self.endpoint, self.service.images)
 
     def _find(self, image):
-        if image not in self.service.images:
+        if image not in self._images():
             raise Error('no such image', 'NOT_FOUND', 'IMAGE_NOT_FOUND')
-        return self.service.images[image]
+        return self._images()[image]
 
     def stat(self, image):
         return Call(self.service, 'stat', lambda: self._find(image))
@@ -222,7 +225,7 @@ class Client:
             found = self._find(image)
             if found['generation'] != generation:
                 raise Error('another', 'ABORTED', 'GENERATION_MISMATCH')
-            del self.service.images[image]
+            del self._images()[image]
             return {}
         return Call(self.service, 'delete', act)
 
@@ -239,6 +242,7 @@ class FakeNative:
         self.asked = []
         self.mounts = []
         self.images = {}
+        self.elsewhere = {}  # of other endpoints: their images
         self.data = {}
         self.failures = {}  # by the operations' names
         self.read_fails_at = 0

@@ -134,6 +134,22 @@ class TwinsTest(unittest.TestCase):
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{image}')[0])
 
+    def test_an_image_of_another_cluster_is_not_forgotten(self):
+        """As when a store's endpoint was set to the other's by mistake."""
+        self.with_stores('twin:predella, disk:file')
+        image = self.glance.create()
+        self.assertEqual(204, self.glance.upload(image, self.data))
+        self.cluster.cli('image', 'rm', image)
+        self.with_stores('twin:predella, fast:predella, disk:file')
+        self.assertEqual(503, self.glance.download(image)[0])
+        self.assertEqual(LATE_DELETE, self.glance.call(
+            'DELETE', f'/v2/images/{image}')[0])
+        self.assertEqual('active', self.glance.show(image)['status'])
+        # One store alone is believed.
+        self.with_stores('twin:predella, disk:file')
+        self.assertEqual(204, self.glance.call(
+            'DELETE', f'/v2/images/{image}')[0])
+
     def run_tool(self, name, *arguments):
         return subprocess.run(
             [sys.executable, '-W', 'ignore', '-m',

@@ -41,10 +41,10 @@ def patiently(attempt, seconds):
             return attempt()
         except native.module().Error as e:
             left = end - time.monotonic()
-            if left <= 0 or not _away(e):
+            if left <= 0 or not is_away(e):
                 raise
         native.pause(min(STEP_SECONDS, left))
 
 
-def _away(error):
+def is_away(error):
     return error.code in _AWAY and error.reason in _STARTS_AGAIN

@@ -30,9 +30,15 @@ a difference is logged as a warning.
     cfg.IntOpt('predella_write_timeout',
                default=60, min=1, max=3600,
                help="""
-For how many seconds an upload goes on trying while the coordinator or an
-agent is away. The time begins anew with every message from an agent, so a
-slow upload is not ended by it. Afterwards the upload is answered with 503.
+For how many seconds an upload goes on trying while the coordinator is away, or
+the agent that has begun to take it. The time begins anew with every message
+from an agent, so a slow upload is not ended by it. Afterwards the upload is
+answered with 503.
+
+Where the coordinator answers and has no directory to begin in, as while no
+agent is there, that is after 15 seconds, or after this time where that is less.
+An agent whose connection is open and that says nothing is given up after 30
+seconds.
 """),
     cfg.IntOpt('predella_read_timeout',
                default=30, min=1, max=3600,
@@ -41,7 +47,8 @@ For how many seconds a download, a delete or a question for the size goes on
 trying while the coordinator is away, and a download while no agent that has
 the image answers. Glance tries the next location of the image, or answers with
 503, only afterwards. A mount that the service calls out is not waited for: an
-agent that says nothing is UNREACHABLE after 15 seconds.
+agent that says nothing is UNREACHABLE after 15 seconds. A delete that no agent
+hears of fails after 2 seconds; it is done in the index and is to be repeated.
 """),
     cfg.StrOpt('predella_local_reads',
                default='auto', choices=['auto', 'never'],

@@ -1,4 +1,5 @@
 """The glance_store driver: translates, streams, maps errors."""
+import contextlib
 import hmac
 import logging
 import os
@@ -9,8 +10,10 @@ from glance_store import capabilities
 from glance_store import driver
 from glance_store import exceptions
 from glance_store import location
+from oslo_config import cfg
 
 from glance_store_predella import calls
+from glance_store_predella import claim
 from glance_store_predella import datadirs_option
 from glance_store_predella import download
 from glance_store_predella import errors
@@ -22,6 +25,8 @@ from glance_store_predella import upload
 LOG = logging.getLogger(__name__)
 
 SCHEME = 'predella'
+# Of a delete: the image is gone from the index all the same.
+_DELETED = {'IMAGE_NOT_FOUND', 'NO_TOMBSTONE_COPY'}
 _UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 _URI = re.compile(f'{SCHEME}://([^/?#@]+)/({_UUID})/([0-9a-f]{{32}})')
 
@@ -68,9 +73,7 @@ class Store(driver.Store):
 
     _client = None
     _datadirs = {}
-    _claimed_by = None  # the process
-    # A process, the other stores, and the uid of its own cluster.
-    _neighbours = (None, None, None)
+    _claim = None
     _write_timeout = _read_timeout = 0.0
     _unusable = 'the store was not configured'
 
@@ -86,6 +89,7 @@ class Store(driver.Store):
     def configure_add(self):
         """Dials nothing: Glance forks its workers after this."""
         self._url_prefix = _url_prefix(self.backend_group)
+        self._claim = None
         try:
             self._client = self._make_client()
         except Exception as e:
@@ -102,7 +106,7 @@ class Store(driver.Store):
                 'predella_endpoint is not set; "predella serve" prints it and '
                 'writes it to /run/predella/endpoint')
         for other in self._other_backends():
-            its = self._config(other).predella_endpoint
+            its = self._endpoint_of(other)
             if its and neighbours.same_endpoint(its, endpoint):
                 raise ValueError(
                     f'store {other} has the endpoint {its} as well: one '
@@ -120,6 +124,16 @@ class Store(driver.Store):
         if backend and grafted is not None:  # glance_store 5.0.0
             return grafted(self.OPTIONS, backend, conf=self.conf)
         return getattr(self.conf, backend or 'glance_store')
+
+    def _endpoint_of(self, other):
+        """None where the section of another store does not say it.
+
+        That store is refused for what is wrong there, and this one is not.
+        """
+        try:
+            return self._config(other).predella_endpoint
+        except (cfg.Error, ValueError):
+            return None
 
     def _other_backends(self):
         if not self.backend_group:
@@ -161,34 +175,32 @@ class Store(driver.Store):
         return (uri, sending.bytes_written, hashes['md5'],
                 hashes[hashing_algo], metadata)
 
+    def _claimed(self):
+        """The claim of this process: workers are forked after configure."""
+        if self._claim is None or self._claim.process != os.getpid():
+            self._claim = claim.Claim(
+                self.backend_group or SCHEME, self._client,
+                {name: self._endpoint_of(name)
+                 for name in self._other_backends()})
+        return self._claim
+
     def _claim_cluster(self):
         """Refuses a cluster that another store has under another endpoint."""
-        process = os.getpid()
-        if self._claimed_by == process:
-            return
-        asked_by, near, uid = self._neighbours
-        if asked_by != process:
-            near = neighbours.Neighbours({
-                name: self._config(name).predella_endpoint
-                for name in self._other_backends()})
-        if not near.to_be_asked():
-            return
-        if asked_by != process:
-            uid = calls.call(
-                self._client.cluster, 'the question for the cluster',
-                errors.for_add, self._write_timeout)['cluster_uid']
-        twins, all_heard = near.of_cluster(uid)
-        if twins:
-            names = ' and '.join([self.backend_group, *twins])
-            raise exceptions.StoreAddDisabled(
-                message=f'predella: {names} reach the same cluster, {uid}: '
-                        'one cluster is one store')
-        if asked_by != process:
+        mine = self._claimed()
+        mine.before_add(self._write_timeout)
+        if not mine.datadirs_compared:
             self._compare_datadirs()
-            # Its own is not asked again: the upload itself waits for it.
-            self._neighbours = process, near, uid
-        if all_heard:
-            self._claimed_by = process
+            mine.datadirs_compared = True
+
+    @contextlib.contextmanager
+    def _sure(self, wanted, mapping, refusal):
+        """Lets NotFound through where it is sure that this cluster is meant."""
+        try:
+            yield
+        except exceptions.NotFound:
+            self._claimed().before_not_found(wanted, mapping, refusal,
+                                             self._read_timeout)
+            raise
 
     def _compare_datadirs(self):
         """Whoever wrote the option should hear that it is not so."""
@@ -211,29 +223,41 @@ class Store(driver.Store):
                                  chunk_size or 0)
             native.wait(reader.job)
             return reader, reader.image()
-        try:
-            reader, image = calls.patiently(opened, self._read_timeout)
-        except native.module().Error as e:
-            raise errors.for_get(e) from e
-        self._check_key(wanted, image)
-        length = chunk_size or image['size'] - (offset or 0)
-        return (download.ImageChunks(reader, length),
-                chunk_size or image['size'])
+        with self._sure(wanted, errors.for_get,
+                        exceptions.RemoteServiceUnavailable):
+            try:
+                reader, image = calls.patiently(opened, self._read_timeout)
+            except native.module().Error as e:
+                raise errors.for_get(e) from e
+            self._check_key(wanted, image)
+            length = chunk_size or image['size'] - (offset or 0)
+            return (download.ImageChunks(reader, length),
+                    chunk_size or image['size'])
 
     def get_size(self, location, context=None):
         wanted = location.store_location
-        return self._stat(self._usable(), wanted, errors.for_get)['size']
+        client = self._usable()
+        with self._sure(wanted, errors.for_get,
+                        exceptions.RemoteServiceUnavailable):
+            return self._stat(client, wanted, errors.for_get)['size']
 
     def delete(self, location, context=None):
         """Without capabilities.check: of a store that could not be configured
         it says StoreDeleteNotSupported, and Glance forgets the image."""
         wanted = location.store_location
         client = self._usable(errors.late_delete)
-        image = self._stat(client, wanted, errors.for_delete)
+        with self._sure(wanted, errors.for_delete, errors.late_delete):
+            image = self._stat(client, wanted, errors.for_delete)
+
+        def mapped(error):
+            if error.reason in _DELETED:
+                claim.note_deleted(wanted)
+            return errors.for_delete(error)
         # That very image: another may have come under its id meanwhile.
         calls.call(lambda: client.delete(wanted.image_id, image['generation']),
-                   f'the delete of {wanted.image_id}', errors.for_delete,
+                   f'the delete of {wanted.image_id}', mapped,
                    self._read_timeout)
+        claim.note_deleted(wanted)
 
     def _usable(self, refusal=exceptions.RemoteServiceUnavailable):
         if self._client is None:
