@@ -126,6 +126,10 @@ class ClaimTest(unittest.TestCase):
                 self.assertRaises(getattr(exceptions, LATE_DELETE),
                                   self.stores['fast'].delete, place)
                 del self.native.images[image]
+                # It is not done before a directory has it.
+                self.assertRaises(getattr(exceptions, LATE_DELETE),
+                                  self.stores['slow'].delete, place)
+                self.native.failures.clear()
             self.assertRaises(exceptions.NotFound,
                               self.stores['slow'].delete, place)
             # Of another image of that id nothing is known by it.
@@ -141,6 +145,7 @@ class ClaimTest(unittest.TestCase):
             'goes on', 'ABORTED', 'UPLOAD_IN_PROGRESS')
         self.assertRaises(exceptions.InUseByStore,
                           self.stores['fast'].delete, place)
+        self.native.failures.clear()
         self.native.images.clear()
         self.assert_refused('fast', place, SAME)
 

@@ -27,6 +27,8 @@ LOG = logging.getLogger(__name__)
 SCHEME = 'predella'
 # Of a delete: the image is gone from the index all the same.
 _DELETED = {'IMAGE_NOT_FOUND', 'NO_TOMBSTONE_COPY'}
+# A generation that no image has: the first pair is that of the cluster itself.
+_OF_NO_IMAGE = '1-1-00000000'
 _UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 _URI = re.compile(f'{SCHEME}://([^/?#@]+)/({_UUID})/([0-9a-f]{{32}})')
 
@@ -246,17 +248,27 @@ class Store(driver.Store):
         it says StoreDeleteNotSupported, and Glance forgets the image."""
         wanted = location.store_location
         client = self._usable(errors.late_delete)
-        with self._sure(wanted, errors.for_delete, errors.late_delete):
-            image = self._stat(client, wanted, errors.for_delete)
 
         def mapped(error):
             if error.reason in _DELETED:
                 claim.note_deleted(wanted)
             return errors.for_delete(error)
+
+        def delete(generation, mapping):
+            calls.call(lambda: client.delete(wanted.image_id, generation),
+                       f'the delete of {wanted.image_id}', mapping,
+                       self._read_timeout)
+        try:
+            with self._sure(wanted, errors.for_delete, errors.late_delete):
+                image = self._stat(client, wanted, errors.for_delete)
+        except exceptions.NotFound:
+            # An earlier delete may be in the index and in no directory: it is
+            # not done before it is there.
+            with contextlib.suppress(exceptions.NotFound):
+                delete(_OF_NO_IMAGE, errors.for_delete)
+            raise
         # That very image: another may have come under its id meanwhile.
-        calls.call(lambda: client.delete(wanted.image_id, image['generation']),
-                   f'the delete of {wanted.image_id}', mapped,
-                   self._read_timeout)
+        delete(image['generation'], mapped)
         claim.note_deleted(wanted)
 
     def _usable(self, refusal=exceptions.RemoteServiceUnavailable):
