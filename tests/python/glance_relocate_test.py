@@ -8,7 +8,7 @@ import uuid
 import environment  # noqa: F401
 
 from glance_store_predella import glance_db
-from glance_store_predella import relocate
+from glance_store_predella import plans
 from tool_case import KEY
 from tool_case import ToolCase
 
@@ -159,7 +159,7 @@ class RelocateTest(ToolCase):
         self.assertNotIn('next:', err)
         for image, why in left.items():
             self.assertRegex(err, f'left as it is: {image}: .*{why}')
-        self.assertEqual([], relocate.read_plan(plan))
+        self.assertEqual([], plans.read_plan(plan))
 
     def test_a_row_that_changed_meanwhile_is_left(self):
         image = self.image(f'file://{self.paths["a"]}/ID')
@@ -227,9 +227,9 @@ class RelocateTest(ToolCase):
             self.execute('UPDATE image_locations SET meta_data = ?',
                          '{"store": "old", "note": "new"}')
         database.each = then_changed
-        changes = relocate.read_plan(plan)
+        changes = plans.read_plan(plan)
         before = self.rows()[image][0]
-        changed, there, others = relocate.apply_plan(database, changes)
+        changed, there, others = plans.apply_plan(database, changes)
         self.assertEqual((0, 0), (changed, there))
         self.assertEqual([image], [one['image'] for one in others])
         self.assertEqual((before, {'store': 'old', 'note': 'new'}),
@@ -262,7 +262,7 @@ class RelocateTest(ToolCase):
         self.cluster.add(image, 'a')
         plan, _, _ = self.plan('--directory', 'a=/var/lib/glance/images')
         self.assertEqual([image], [one['image']
-                                   for one in relocate.read_plan(plan)])
+                                   for one in plans.read_plan(plan)])
         self.assertEqual(1, self.run_tool(
             'relocate', '--store', 'x', '--plan', '/nowhere/x', '--database',
             self.url, '--directory', 'z=/x')[0])
@@ -277,7 +277,7 @@ class RelocateTest(ToolCase):
             self.write('a', one)
         plan, _, err = self.plan()
         self.assertEqual({image, host},
-                         {one['image'] for one in relocate.read_plan(plan)})
+                         {one['image'] for one in plans.read_plan(plan)})
         self.assertIn('2 rows to change, 0 left', err)
         # Nor would one be called a leak.
         self.assertEqual(0, self.run_tool('audit', '--database', self.url)[0])
@@ -292,10 +292,10 @@ class RelocateTest(ToolCase):
         self.assertEqual(0, self.run_tool('audit', '--database', self.url)[0])
 
     def test_many_rows(self):
-        for _ in range(2 * relocate.BATCH + 1):
+        for _ in range(2 * plans.BATCH + 1):
             self.cluster.add(self.image(f'file://{self.paths["a"]}/ID'), 'a')
         plan, _, _ = self.plan()
-        self.assertIn(f'{2 * relocate.BATCH + 1} rows changed', self.apply(
+        self.assertIn(f'{2 * plans.BATCH + 1} rows changed', self.apply(
             '--apply', plan, '--yes')[1])
 
 

@@ -8,7 +8,7 @@ import uuid
 import environment  # noqa: F401
 
 from glance_store_predella import files
-from glance_store_predella import relocate
+from glance_store_predella import plans
 from tool_case import FilesCase
 from tool_case import KEY
 from tool_case import LONG_AGO
@@ -121,7 +121,7 @@ class BothTest(FilesCase):
         self.assertIn('2 rows to change, 0 left', err)
         wanted = [f'predella://fast/{image}/{KEY}']
         self.assertEqual([*wanted, None],
-                         [one['new'] for one in relocate.read_plan(plan)])
+                         [one['new'] for one in plans.read_plan(plan)])
         for how, rows in (('--apply', wanted), ('--undo', before)):
             self.assertEqual(0, self.run_tool(
                 'relocate', how, plan, '--yes', '--database', self.url)[0])
@@ -278,7 +278,7 @@ class BothTest(FilesCase):
         # To a store of another name it is one more copy, as it was.
         plan, err = self.plan('--to-file', store='other')
         self.assertEqual([f'file://{self.paths["a"]}/{image}'],
-                         [one['new'] for one in relocate.read_plan(plan)])
+                         [one['new'] for one in plans.read_plan(plan)])
 
     def test_a_second_copy_in_a_mount_is_not_to_be_adopted(self):
         image, path = self.both('a', 'b')

@@ -15,6 +15,7 @@ from glance_store_predella import cluster as clusters
 from glance_store_predella import datadirs
 from glance_store_predella import files
 from glance_store_predella import glance_db
+from glance_store_predella import plans
 from glance_store_predella import relocate
 from glance_store_predella.cluster import Failed
 
@@ -102,9 +103,9 @@ def _relocate(args):
     make = relocate.plan_to_file if args.to_file else relocate.plan_to_predella
     changes, left = make(args.store, places, cluster.images(),
                          _source(args, locations=True).each())
-    relocate.write_plan(args.plan, changes)
+    plans.write_plan(args.plan, changes)
     if args.sql:
-        for line in relocate.statements(changes):
+        for line in plans.statements(changes):
             print(line)
     else:
         # Without the new one's key.
@@ -128,17 +129,17 @@ def _no_key(value):
 
 
 def _apply(args):
-    changes = relocate.read_plan(args.apply or args.undo)
+    changes = plans.read_plan(args.apply or args.undo)
     if args.undo:
-        changes = relocate.turned_round(changes)
+        changes = plans.turned_round(changes)
     if args.sql:
-        for line in relocate.statements(changes):
+        for line in plans.statements(changes):
             print(line)
         return DONE
     if not args.yes:
         _say(f'{len(changes)} rows would be changed; --yes does it')
         return USAGE
-    changed, there, others = relocate.apply_plan(_database(args), changes)
+    changed, there, others = plans.apply_plan(_database(args), changes)
     print(f'{changed} rows changed, {there} were changed already')
     for one in others:
         kept = one['kept'] and (f', or row {one["kept"]["row"]}, which is of '
