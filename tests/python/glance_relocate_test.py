@@ -161,6 +161,41 @@ class RelocateTest(ToolCase):
             self.assertRegex(err, f'left as it is: {image}: .*{why}')
         self.assertEqual([], plans.read_plan(plan))
 
+    def test_what_is_not_whole_does_not_go_out(self):
+        """Glance's own store would serve damage as whole."""
+        def add(mounts):
+            image = self.image(f'predella://fast/ID/{KEY}')
+            self.cluster.add(image, mounts)
+            return image
+        left = {}
+        for mount, fault, said in (
+                ('a', 'DAMAGED', 'its copy on a is DAMAGED .block 0 differs'),
+                ('a', 'MISSING', 'its copy on a is MISSING'),
+                ('a', 'HEALTH_HUNG', 'its copy is on a, which is HUNG')):
+            image = add('a')
+            self.cluster.fault(image, mount, fault, 'block 0 differs')
+            left[image] = said
+        lost = add('a')
+        self.cluster.rows[lost]['health'] = 'IMAGE_HEALTH_LOST'
+        left[lost] = 'it is LOST'
+        # Of two copies the row names the one that is whole.
+        second = add('a,b')
+        self.cluster.fault(second, 'a', 'DAMAGED')
+        # Unless it names the other one already.
+        row = add('a,b')
+        self.cluster.fault(row, 'a', 'DAMAGED')
+        self.execute('INSERT INTO image_locations (image_id, value, meta_data)'
+                     ' VALUES (?, ?, ?)', row,
+                     f'file://{self.paths["a"]}/{row}', '{"store": "old"}')
+        left[row] = 'its row 7 names a copy that is not to be read'
+        plan, _, err = self.plan('--to-file', store='old')
+        self.assertEqual([f'file://{self.paths["b"]}/{second}'],
+                         [one['new'] for one in plans.read_plan(plan)])
+        self.assertIn(f'1 rows to change, {len(left)} left', err)
+        for image, said in left.items():
+            self.assertRegex(err, f'left as it is: {image}: .*{said}')
+        self.assertNotIn('stores-delete', err)
+
     def test_a_row_that_changed_meanwhile_is_left(self):
         image = self.image(f'file://{self.paths["a"]}/ID')
         gone = self.image(f'file://{self.paths["a"]}/ID')

@@ -72,6 +72,18 @@ class FakeCluster:
         self.adopted.append((mount, image, path, size, hashes))
         return 'it is another' if hashes.get('md5') == 'bad' else None
 
+    def fault(self, image, mount, fault, detail=''):
+        """As a scrub or a listing finds it; HEALTH_...: that of its mount."""
+        row = self.rows[image]
+        row['health'] = 'IMAGE_HEALTH_DEGRADED'
+        copy, = (one for one in row['copies']
+                 if one['mount'] == f'mounts/{mount}')
+        if fault.startswith('HEALTH_'):
+            copy['health'] = fault
+        else:
+            copy['fault'] = f'COPY_FAULT_{fault}'
+            copy['faultDetail'] = detail
+
     def add(self, image, mount, size=3, hashes=None, hours=5):
         made = NOW - datetime.timedelta(hours=hours)
         self.rows[image] = {
@@ -80,7 +92,9 @@ class FakeCluster:
             'createTime': made.strftime('%Y-%m-%dT%H:%M:%S.123456Z'),
             'hashes': [{'algorithm': a, 'hex': h}
                        for a, h in (hashes or {}).items()],
-            'copies': [{'mount': f'mounts/{mount}'}]}
+            'copies': [{'mount': f'mounts/{one}', 'health': self.health,
+                        'fault': 'COPY_FAULT_UNSPECIFIED'}
+                       for one in mount.split(',')]}
 
 
 class ToolCase(unittest.TestCase):

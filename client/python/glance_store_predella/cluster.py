@@ -25,15 +25,43 @@ class Image:
     created: str
     mounts: tuple
     hashes: dict | None = None  # value by algorithm
+    # Why a copy is not to be read, by mount; None: all are well.
+    bad: dict | None = None
 
     @staticmethod
     def of(row, hashes=True):
+        bad = {bare(copy['mount']): why for copy in row['copies']
+               if (why := _why_bad(copy)) is not None}
         return Image(
             bare(row['name']), int(row['sizeBytes']), row['locationKey'],
             sys.intern(row['health'][_HEALTH:]), row['createTime'],
             tuple(sys.intern(bare(copy['mount'])) for copy in row['copies']),
             {one['algorithm']: one['hex'] for one in row['hashes']}
-            if hashes else None)
+            if hashes else None, bad or None)
+
+    def sound(self):
+        """Mounts with a copy that nothing is known against."""
+        return [one for one in self.mounts if one not in (self.bad or ())]
+
+    def why_bad(self):
+        return '; '.join((self.bad or {}).values())
+
+
+# What a copy is worth nothing on, for as long as it lasts.
+_AWAY = ('HUNG', 'FAILED', 'ABSENT', 'UNREACHABLE', 'UNKNOWN')
+
+
+def _why_bad(copy):
+    """Why a copy is not to be read, or None."""
+    mount = bare(copy['mount'])
+    fault = copy.get('fault', 'COPY_FAULT_UNSPECIFIED')[len('COPY_FAULT_'):]
+    health = copy.get('health', '')[len('HEALTH_'):]
+    if fault != 'UNSPECIFIED':
+        detail = copy.get('faultDetail')
+        return (f'its copy on {mount} is {fault}'
+                f'{f" ({detail})" if detail else ""}')
+    return f'its copy is on {mount}, which is {health}' if (
+        health in _AWAY) else None
 
 
 def elements(stream, name):

@@ -203,7 +203,8 @@ def _why_not(places, mount, path, glance, location, image):
     if glance.status not in _MOVABLE:
         return f'its status is {glance.status}'
     if image.health != 'HEALTHY':
-        return f'it is {image.health}'
+        return (f'it is {image.health}'
+                f'{f": {image.why_bad()}" if image.bad else ""}')
     return _differs(glance, image)
 
 
@@ -211,13 +212,25 @@ def _as_file(store, places, glance, image):
     """(its row that stays on the way out, that row's location, why it is left
     or None)."""
     first = _rows_here(glance, image)[0]
-    mounts = [mount for mount in image.mounts if mount in places.path]
-    if not mounts or image.health == 'LOST':
-        return first, first.value, 'no mount with a known directory holds it'
+    if image.health == 'LOST':
+        return first, first.value, 'it is LOST: its last mount was retired'
+    # Glance's own store compares nothing: what is bad would be served as whole.
+    mounts = [mount for mount in image.sound() if mount in places.path]
+    if not mounts:
+        return first, first.value, (
+            f'it is {image.health}: {image.why_bad()}' if image.bad else
+            'no mount with a known directory holds it')
     others = [one for one in glance.live() if path_of(one.value) is not None]
-    for one in others:
-        if places.mount_of(path_of(one.value), glance.id) in mounts:
+    of_mounts = [(one, places.mount_of(path_of(one.value), glance.id))
+                 for one in others]
+    for one, mount in of_mounts:
+        if mount in mounts:
             return one, one.value, None
+    for one, mount in of_mounts:
+        if mount in image.mounts:
+            return first, first.value, (
+                f'its row {one.row} names a copy that is not to be read: '
+                f'{image.why_bad()}')
     for one in others:
         if _metadata(one).get('store') == store:
             return first, first.value, (
