@@ -13,6 +13,7 @@ from glance_store_predella import adopt
 from glance_store_predella import command
 from glance_store_predella import datadirs
 from glance_store_predella import files
+from glance_store_predella import sources
 from glance_store_predella.cluster import Failed
 from tool_case import KEY
 from tool_case import ToolCase
@@ -24,7 +25,7 @@ class AdoptTest(ToolCase):
         if glance:
             args = command._parser().parse_args(
                 ['export', '--database', self.url])
-            images = command._database(args).images()
+            images = sources.database(args).images()
         # The change time of files can not be set, so the clock is.
         mounts, _ = adopt.mounts_at(self.cluster,
                                     paths or list(self.paths.values()))
