@@ -281,6 +281,33 @@ class RelocateTest(ToolCase):
                                   {'store': 'fast', 'who': "O'Neill"})},
                          self.rows())
 
+    def test_options_that_are_not_for_one_another(self):
+        """None of them is passed over in silence."""
+        image = self.image(f'file://{self.paths["a"]}/ID')
+        self.cluster.add(image, 'a')
+        plan, _, _ = self.plan()
+        other, _, _ = self.plan()
+        before = self.rows()
+        new = os.path.join(self.top, 'new')
+        for arguments, said in (
+                (('--apply', plan, '--undo', other, '--yes'), 'say one of'),
+                (('--apply', plan, '--store', 'x', '--plan', new, '--yes'),
+                 '--store, --plan: for making a plan, and --apply'),
+                (('--undo', plan, '--to-file', '--yes'), '--to-file: for'),
+                (('--apply', plan, '--directory', 'a=/x', '--yes'),
+                 '--directory: for'),
+                (('--apply', plan, '--export', new, '--yes'),
+                 '--export: for'),
+                (('--store', 'x', '--plan', new, '--yes'), '--yes is for'),
+                (('--store', 'x'), 'relocate makes a plan'),
+                ((), 'relocate makes a plan')):
+            code, out, err = self.run_tool('relocate', '--database', self.url,
+                                           *arguments)
+            self.assertEqual((2, ''), (code, out), arguments)
+            self.assertIn(said, err)
+            self.assertFalse(os.path.exists(new), arguments)
+            self.assertEqual(before, self.rows(), arguments)
+
     def test_a_plan_is_never_written_over(self):
         path, _, _ = self.plan()
         self.assertEqual(0o600, os.stat(path).st_mode & 0o777, 'it has keys')

@@ -4,17 +4,42 @@ from glance_store_predella import output
 from glance_store_predella import plans
 from glance_store_predella import relocate
 from glance_store_predella import sources
-from glance_store_predella.cluster import Failed
 from glance_store_predella.output import say
 from glance_store_predella.output import table
 
 
+_OF_A_PLAN = ('store', 'plan', 'to_file', 'directory', 'export')
+
+
+def _misuse(args):
+    """Why these options are not for one another, or None: one that is passed
+    over may be what was meant."""
+    given = [name for name in ('apply', 'undo') if getattr(args, name)]
+    if len(given) == 2:
+        return ('--apply changes the rows as a plan has them, --undo turns them '
+                'round: say one of the two')
+    if not given:
+        if args.yes:
+            return ('--yes is for --apply and --undo: making a plan changes '
+                    'nothing')
+        return None if args.store and args.plan else (
+            'relocate makes a plan (--store ID --plan FILE), or applies one '
+            '(--apply FILE --yes, --undo FILE --yes)')
+    others = [f'--{name.replace("_", "-")}' for name in _OF_A_PLAN
+              if getattr(args, name)]
+    if others:
+        return (f'{", ".join(others)}: for making a plan, and --{given[0]} '
+                'takes one as it is')
+    return None
+
+
 def run(args):
+    misuse = _misuse(args)
+    if misuse is not None:
+        say(f'error: {misuse}')
+        return output.USAGE
     if args.apply or args.undo:
         return _apply(args)
-    if not args.store or not args.plan:
-        raise Failed('relocate makes a plan (--store ID --plan FILE), or '
-                     'applies one (--apply FILE --yes, --undo FILE --yes)')
     cluster = clusters.Cluster(args.endpoint)
     places = relocate.Places(cluster.mounts(), args.directory)
     make = relocate.plan_to_file if args.to_file else relocate.plan_to_predella
