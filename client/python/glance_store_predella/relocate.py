@@ -9,6 +9,7 @@ import os
 from glance_store_predella.cluster import Failed
 
 _FILE = ('file://', 'filesystem://')
+_MOST_LINKS = 40  # as the kernel follows them
 _MOVABLE = ('active', 'deactivated')
 ONE_COPY = 'one copy'
 
@@ -64,8 +65,22 @@ class Places:
         return self._mounts[directory]
 
     def mount_of(self, path, image):
-        directory, name = os.path.split(os.path.normpath(path))
-        return self.mount_at(directory) if name == image else None
+        """Name of the mount in which this is the image's file, or None. A link
+        to it is the same file, and its row is of the same data."""
+        path = os.path.normpath(path)
+        for _ in range(_MOST_LINKS):
+            directory, name = os.path.split(path)
+            mount = self.mount_at(directory)
+            # Nothing in a mount is asked: it may hang.
+            if mount is not None:
+                return mount if name == image else None
+            try:
+                target = os.readlink(path)
+            except OSError:
+                return None
+            path = os.path.normpath(
+                os.path.join(os.path.realpath(directory), target))
+        return None
 
 
 def _differs(glance, image):
