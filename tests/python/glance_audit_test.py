@@ -338,13 +338,14 @@ class ManyTest(FilesCase):
         script = f'''
 import resource, sys
 sys.path[:0] = {environment.paths.INSTALLED + [environment.HERE]!r}
-from glance_store_predella import audit, files, glance_db, relocate
+from glance_store_predella import audit, files, glance_db
+from glance_store_predella import other_clusters, relocate
 source = glance_db.Database({self.url!r})
 places = relocate.Places({{}}, [])
 next(iter(source.each()))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 look = files.Looker(places, {{}})
-compared = audit.Audit(places, {{}}, look)
+compared = audit.Audit(places, {{}}, other_clusters.OtherClusters(), look)
 compared.compare(source.each())
 assert look.not_here == {{'/not/here': {count}}}, look.not_here
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -51,6 +51,9 @@ class FakeCluster:
         return {name: clusters.Image.of(row, hashes)
                 for name, row in self.rows.items()}
 
+    def uid(self):
+        return 'this one'
+
     def uploads(self):
         return self.open_uploads
 
@@ -107,7 +110,9 @@ class ToolCase(unittest.TestCase):
             os.mkdir(self.paths[name])
         self.cluster = FakeCluster(self.paths)
         original = clusters.Cluster
-        clusters.Cluster = lambda endpoint: self.cluster
+        self.clusters = {}  # others, by endpoint
+        clusters.Cluster = lambda endpoint: self.clusters.get(endpoint,
+                                                              self.cluster)
         self.addCleanup(setattr, clusters, 'Cluster', original)
         self.file = os.path.join(self.top, 'glance.sqlite')
         self.url = f'sqlite:///{self.file}'

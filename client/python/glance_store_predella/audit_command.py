@@ -5,7 +5,7 @@ from glance_store_predella import audit
 from glance_store_predella import cluster as clusters
 from glance_store_predella import datadirs
 from glance_store_predella import files
-from glance_store_predella import glance_db
+from glance_store_predella import other_clusters
 from glance_store_predella import output
 from glance_store_predella import relocate
 from glance_store_predella import sources
@@ -13,14 +13,10 @@ from glance_store_predella.output import say
 from glance_store_predella.output import table
 
 
-def _old_directories(args):
-    """Of the stores of type file in Glance's configuration, where one is
-    named or Glance's database comes from it."""
-    if not args.config and (args.export or args.database):
-        return []
-    path = args.config or glance_db.DEFAULT_CONF
+def _old_directories(path):
+    """Of the stores of type file in Glance's configuration."""
     return [directory for store in datadirs.file_stores(path)
-            for directory, _ in datadirs.read(path, store)]
+            for directory, _ in datadirs.read(path, store)] if path else []
 
 
 def run(args):
@@ -29,8 +25,11 @@ def run(args):
     places = relocate.Places(cluster.mounts(), args.directory)
     source = sources.source(args, locations=True)
     images = cluster.images(hashes=False)
-    looker = files.Looker(places, images, _old_directories(args), args.read)
-    compared = audit.Audit(places, images, looker)
+    configuration = sources.configuration(args)
+    others = other_clusters.of_configuration(cluster, configuration)
+    looker = files.Looker(places, images, _old_directories(configuration),
+                          args.read)
+    compared = audit.Audit(places, images, others, looker)
     compared.compare(source.each())
     looker.look_at_the_rest(now.timestamp(), args.older_than)
     leaked = compared.leaked(now, args.older_than)
@@ -38,7 +37,8 @@ def run(args):
                                lambda: cluster.images(hashes=False))
     found = audit.still(source, looker.findings)
     _say_leaked(leaked)
-    _say_missing(missing)
+    _say_missing(missing, configuration)
+    others.say()
     _say_files(places, looker, found)
     _say_uploads(cluster.uploads(), source, now, args.older_than)
     if compared.pending:
@@ -56,7 +56,7 @@ def _say_leaked(leaked):
         say('next: predella image stat ID; predella image rm ID removes one')
 
 
-def _say_missing(missing):
+def _say_missing(missing, configuration):
     say(f'{len(missing)} rows of Glance whose data is not here, or is that '
         'of another row')
     if missing:
@@ -66,6 +66,9 @@ def _say_missing(missing):
     if any(relocate.ONE_COPY in why for _, why in missing):
         say(f'next ({relocate.ONE_COPY}): predella glance relocate --store '
             'ID --plan FILE takes all but one of such rows out')
+    if missing and configuration is None:
+        say('note: rows of a store of another cluster are told from these only '
+            'with --config FILE, of a glance-api.conf that has the store')
 
 
 def _say_files(places, looker, found):

@@ -9,6 +9,7 @@ import tempfile
 
 _PIECE = 1 << 20
 _HEALTH = len('IMAGE_HEALTH_')
+_NOT_HEALTHY = 6  # exit code
 
 
 class Failed(Exception):
@@ -143,6 +144,13 @@ class Cluster:
                              f'{cut}')
         return found
 
+    def uid(self):
+        """Which cluster it is, however it is."""
+        code, out, complaint = self.run('cluster', 'status', '-o', 'json')
+        if code not in (0, _NOT_HEALTHY):
+            raise Failed(complaint or f'predella cluster status: exit {code}')
+        return json.loads(out)['uid']
+
     def orphans(self):
         """{(mount, id): orphan}; what other stores wrote has no generation."""
         return {(bare(orphan['mount']), bare(orphan['image'])): orphan
@@ -157,7 +165,7 @@ class Cluster:
     def list_again(self):
         """Has every mount listed; what it finds is no failure of it."""
         code, _, complaint = self.run('index', 'check')
-        if code not in (0, 6):
+        if code not in (0, _NOT_HEALTHY):
             raise Failed(complaint or f'predella index check: exit {code}')
 
     def adopt(self, mount, image, path, size, hashes):

@@ -113,7 +113,8 @@ def _parser():
     of_database = argparse.ArgumentParser(add_help=False)
     of_database.add_argument(
         '--config', help='a glance-api.conf with [database] connection, and '
-        'the stores of type file for audit')
+        'the stores: those of type file for audit, and which are of another '
+        'cluster')
     of_database.add_argument(
         '--database', help='SQLAlchemy URL of Glance\'s database')
     of_glance = argparse.ArgumentParser(add_help=False,

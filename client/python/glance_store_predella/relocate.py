@@ -129,8 +129,11 @@ def _removal(glance, location, kept, value):
             'kept': {'row': kept.row, 'values': [kept.value, value]}}
 
 
-def _store_of(location):
-    return _metadata(location).get('store') or 'ID'
+def store_of(location):
+    """Id of the store that Glance asks for it."""
+    scheme, _, rest = location.value.partition('://')
+    return _metadata(location).get('store') or (
+        rest.partition('/')[0] if scheme == 'predella' else 'ID')
 
 
 def _rows_here(glance, image):
@@ -147,10 +150,11 @@ def one_copy(glance, image):
             'removed in one store it is gone in all')
 
 
-def plan_to_predella(store, places, images, glance_images):
-    """(changes, [(image, why not)])."""
+def plan_to_predella(store, places, images, glance_images, others):
+    """(changes, [(image, why not)]); `others`: the OtherClusters."""
     changes, left = [], []
     for glance in glance_images:
+        others.count(glance)
         image = images.get(glance.id)
         here = _rows_here(glance, image)
         # The row that stays, if there is one yet: else the first file:// row.
@@ -180,8 +184,8 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            why = _why_not(places, mount, path, glance, location,
-                           image)
+            why = _why_not(places, mount, path, glance, location, image,
+                           others)
             if why is not None:
                 left.append((glance.id, why))
             elif kept is not None:
@@ -202,17 +206,21 @@ def has_another(places, glance, image, location):
                for one in glance.live() if one is not location)
 
 
-def _why_not(places, mount, path, glance, location, image):
+def _why_not(places, mount, path, glance, location, image, others):
     """Why a file:// row of a mount's directory is left, or None."""
-    others = [one for one in glance.live()
-              if one is not location and key_of(one) is not None]
-    if others and not any(is_here(one, image) for one in others):
-        return 'its predella:// location is none of this cluster'
+    rows = [one for one in glance.live()
+            if one is not location and key_of(one) is not None and
+            not others.has(one)]
+    if rows and not any(is_here(one, image) for one in rows):
+        store = store_of(rows[0])
+        return (f'its predella:// location in store {store} is none of this '
+                f'cluster; where {store} is a store of another one: --config '
+                'FILE, of a glance-api.conf that has it')
     if (image is not None and mount not in image.mounts and
             has_another(places, glance, image, location)):
         return (f'it is in Predella besides, on {",".join(image.mounts)}, and '
                 f'{path} is a second copy: glance stores-delete --store '
-                f'{_store_of(location)} {glance.id} removes that one')
+                f'{store_of(location)} {glance.id} removes that one')
     if image is None or mount not in image.mounts:
         return f'not adopted: predella adopt {os.path.dirname(path)}'
     if glance.status not in _MOVABLE:
@@ -250,19 +258,22 @@ def _as_file(store, places, glance, image):
         if _metadata(one).get('store') == store:
             return first, first.value, (
                 f'store {store} has a copy of its own, {path_of(one.value)}: '
-                f'glance stores-delete --store {_store_of(first)} {glance.id} '
+                f'glance stores-delete --store {store_of(first)} {glance.id} '
                 'removes the one in Predella')
     return first, f'file://{places.path[mounts[0]]}/{glance.id}', None
 
 
-def plan_to_file(store, places, images, glance_images):
+def plan_to_file(store, places, images, glance_images, others):
     changes, left = [], []
     for glance in glance_images:
+        others.count(glance)
         image = images.get(glance.id)
         here = _rows_here(glance, image)
-        left += [(glance.id, 'this cluster has no such image')
+        left += [(glance.id, 'this cluster has no such image as its row of '
+                  f'store {store_of(one)} names')
                  for one in glance.live()
-                 if key_of(one) is not None and not is_here(one, image)]
+                 if key_of(one) is not None and not is_here(one, image) and
+                 not others.has(one)]
         if not here:
             continue
         kept, value, why = _as_file(store, places, glance, image)

@@ -1,9 +1,11 @@
 """predella glance relocate."""
 from glance_store_predella import cluster as clusters
+from glance_store_predella import other_clusters
 from glance_store_predella import output
 from glance_store_predella import plans
 from glance_store_predella import relocate
 from glance_store_predella import sources
+from glance_store_predella.cluster import Failed
 from glance_store_predella.output import say
 from glance_store_predella.output import table
 
@@ -42,9 +44,15 @@ def run(args):
         return _apply(args)
     cluster = clusters.Cluster(args.endpoint)
     places = relocate.Places(cluster.mounts(), args.directory)
+    others = other_clusters.of_configuration(cluster,
+                                             sources.configuration(args))
+    if args.store in others.stores:
+        raise Failed(
+            f'store {args.store} is of another cluster than the one that is '
+            f'asked: --endpoint {others.stores[args.store]} asks that one')
     make = relocate.plan_to_file if args.to_file else relocate.plan_to_predella
     changes, left = make(args.store, places, cluster.images(),
-                         sources.source(args, locations=True).each())
+                         sources.source(args, locations=True).each(), others)
     plans.write_plan(args.plan, changes)
     if args.sql:
         for line in plans.statements(changes):
@@ -58,6 +66,7 @@ def run(args):
                for one in changes])
     for image, why in left:
         say(f'left as it is: {image}: {why}')
+    others.say()
     say(f'{len(changes)} rows to change, {len(left)} left; nothing is '
         'changed yet')
     if changes:

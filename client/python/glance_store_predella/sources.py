@@ -18,3 +18,11 @@ def source(args, locations=False):
         raise Failed(f'{", ".join(export.without_locations)}: no locations: '
                      'predella glance export makes one that has them')
     return export
+
+
+def configuration(args):
+    """Path of the glance-api.conf that says what stores there are, where one
+    is named or Glance's database comes from it; else None."""
+    if not args.config and (args.export or args.database):
+        return None
+    return args.config or glance_db.DEFAULT_CONF
