@@ -205,6 +205,12 @@ class MoveTest(MoveCase):
             mount).text)
         line, = (one for one in listed.text.splitlines() if image in one)
         self.assertRegex(line, 'active +p +image of 0')
+        said = self.predella('mount', 'impact', mount, '--glance', '-o', 'json',
+                             *config).json
+        found, = (one['glance'] for one in said['images']
+                  if one['name'] == f'images/{image}')
+        self.assertEqual(('active', 'image of 0'), (found['status'],
+                                                    found['name']))
         # Data that no row refers to, and a row whose data is away.
         self.predella('glance', 'audit', *config)
         leak = self.cluster.put(b'leak')

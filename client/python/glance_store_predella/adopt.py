@@ -227,6 +227,11 @@ def look(cluster, mounts, glance_images, settle_seconds, directories=(),
                 found.kind = TWICE
                 found.detail = ('a second copy: the cluster has it on '
                                 f'{",".join(image.mounts)}')
+            elif any(other.mount in image.mounts
+                     for other in holders[found.id]):
+                # As before that one was taken in.
+                found.kind = TWICE
+                found.detail = f'the cluster has it on {",".join(image.mounts)}'
             else:
                 found.kind = CONFLICT
                 found.detail = ('the cluster has this id on '

@@ -102,19 +102,21 @@ def still(source, findings):
 
 def quiet(uploads, source, now, quiet_seconds=QUIET_SECONDS):
     """[(image, upload, mount, heard, ends, status in Glance)] of uploads that
-    nobody goes on with."""
-    out = []
+    were not heard of for so long, and how many of them nobody goes on with."""
+    out, given_up = [], 0
     for one in uploads:
         heard = one.get('liveTime') or one['createTime']
-        if _seconds_since(heard, now) < quiet_seconds:
+        seconds = _seconds_since(heard, now)
+        if seconds < quiet_seconds:
             continue
+        given_up += seconds >= QUIET_SECONDS
         image = clusters.bare(one['image'])
         glance = source.of([image]).get(image)
         out.append((image, clusters.bare(one['name']),
                     clusters.bare(one['target']['mount']), heard,
                     one['expireTime'],
                     glance.status if glance else 'not there'))
-    return out
+    return out, given_up
 
 
 def _status(glance):
@@ -130,3 +132,13 @@ def impact_rows(impact, glance_images):
                _status(glance) if glance else '-',
                glance.owner or '-' if glance else '-',
                glance.name or '-' if glance else 'not in Glance')
+
+
+def impact_json(impact, glance_images):
+    """The same as the service has it, with what Glance has of each image."""
+    def of_glance(name):
+        glance = glance_images.get(clusters.bare(name))
+        return glance and {'name': glance.name, 'owner': glance.owner,
+                           'status': glance.status, 'hidden': glance.hidden}
+    return {**impact, 'images': [
+        {**one, 'glance': of_glance(one['name'])} for one in impact['images']]}

@@ -102,12 +102,18 @@ def _say_files(places, looker, found):
 
 
 def _say_uploads(uploads, source, now, older_than):
-    quiet = audit.quiet(uploads, source, now,
-                        min(older_than, audit.QUIET_SECONDS))
+    quiet, given_up = audit.quiet(uploads, source, now,
+                                  min(older_than, audit.QUIET_SECONDS))
     if not quiet:
         return
-    say(f'{len(quiet)} uploads that nobody goes on with, unseen by readers; '
-        'each ends by itself at ENDS')
+    if given_up:
+        say(f'{given_up} uploads that nobody goes on with, unseen by readers; '
+            'each ends by itself at ENDS')
+    if len(quiet) > given_up:
+        say(f'{len(quiet) - given_up} uploads that were heard of in the last '
+            f'{audit.QUIET_SECONDS} s: they may be going on, look again then')
     table(('IMAGE', 'UPLOAD', 'MOUNT', 'HEARD', 'ENDS', 'IN-GLANCE'), quiet)
-    say('next: predella upload abort UPLOAD ends one now; what Glance has as '
-        'saving stays so: openstack image delete IMAGE')
+    if given_up:
+        say('next: predella upload abort UPLOAD ends one now that is not '
+            'HEARD any more; what Glance has as saving stays so: openstack '
+            'image delete IMAGE')

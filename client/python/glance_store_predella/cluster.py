@@ -108,7 +108,7 @@ class Cluster:
         done = subprocess.run([self.program, *self.endpoint, *arguments],
                               stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, check=False)
-        return done.returncode, done.stdout, done.stderr.strip()
+        return done.returncode, done.stdout, _sentence(done.stderr)
 
     def ask(self, *arguments):
         code, out, complaint = self.run(*arguments, '-o', 'json')
@@ -139,7 +139,7 @@ class Cluster:
                 listing.stdout.read()
             complaints.seek(0)
             if listing.returncode != 0 or cut is not None:
-                raise Failed(complaints.read().strip() or
+                raise Failed(_sentence(complaints.read()) or
                              f'predella image ls: exit {listing.returncode}, '
                              f'{cut}')
         return found
@@ -176,7 +176,17 @@ class Cluster:
         for algorithm, value in hashes.items():
             arguments += ['--hash', f'{algorithm}:{value}']
         code, _, complaint = self.run(*arguments)
-        return None if code == 0 else complaint or f'exit code {code}'
+        if code == 0:
+            return None
+        why, _, hint = complaint.partition('\nhint: ')
+        # There is no image yet whose copies that could show.
+        return (why if hint.startswith('predella image stat') else
+                complaint) or f'exit code {code}'
+
+
+def _sentence(complaint):
+    """Without the program's own "error: ", as ours is before it."""
+    return complaint.strip().removeprefix('error: ')
 
 
 def bare(name):

@@ -5,6 +5,7 @@ it should be.
 """
 import argparse
 import collections
+import json
 import os
 import sys
 
@@ -61,17 +62,21 @@ def _impact(args):
     impact = cluster.impact(args.names)
     source = sources.source(args)
     glance = source.images()
-    rows = list(audit.impact_rows(impact, glance))
-    print(f'on {", ".join(args.names)}: {impact["imageCount"]} images, '
-          f'{impact["imageBytes"]} bytes; no copy elsewhere: '
-          f'{impact["onlyCopyCount"]}')
-    table(('IMAGE', 'BYTES', 'ELSEWHERE', 'STATUS', 'OWNER', 'NAME'), rows)
     # What has locations is of the database, and has the hidden ones.
     if args.export and source.without_locations and not any(
             one.hidden for one in glance.values()):
         say('note: no list here has hidden images: one of GET '
             '/v2/images?os_hidden=true may be given besides, with another '
             '--export')
+    if args.output == 'json':
+        json.dump(audit.impact_json(impact, glance), sys.stdout, indent=1)
+        print()
+        return output.DONE
+    rows = list(audit.impact_rows(impact, glance))
+    print(f'on {", ".join(args.names)}: {impact["imageCount"]} images, '
+          f'{impact["imageBytes"]} bytes; no copy elsewhere: '
+          f'{impact["onlyCopyCount"]}')
+    table(('IMAGE', 'BYTES', 'ELSEWHERE', 'STATUS', 'OWNER', 'NAME'), rows)
     return output.DONE
 
 
@@ -168,6 +173,9 @@ def _parser():
         'impact', parents=[of_cluster, of_glance],
         help='the images on mounts, by name and owner')
     one.add_argument('names', nargs='+', metavar='MOUNT')
+    one.add_argument('-o', '--output', choices=('table', 'json'),
+                     default='table', help='json: what predella mount impact '
+                     '-o json prints, with what Glance has of each image')
     one.set_defaults(run=_impact)
 
     one = commands.add_parser('export', parents=[of_database],
