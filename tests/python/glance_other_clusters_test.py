@@ -111,6 +111,17 @@ class OtherClustersTest(FilesCase):
             self.assertEqual(6, code)
             self.assertRegex(err, said)
 
+    def test_a_store_whose_rows_are_all_here_need_not_be_asked(self):
+        """As the only store of a Glance in a container, by its path there."""
+        image = self.image(f'predella://second/ID/{KEY}',
+                           meta='{"store": "second"}')
+        self.cluster.add(image, 'a')
+        self.clusters['unix:/h'] = Other(None)
+        code, _, err = self.run_tool('audit', '--database', self.url,
+                                     '--config', self.conf)
+        self.assertEqual(0, code)
+        self.assertNotIn('was not asked', err)
+
     def test_in_with_a_copy_in_the_other_cluster(self):
         image, path = self.located('a')
         self.write('a', image, age=LONG_AGO)

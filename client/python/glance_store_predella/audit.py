@@ -61,7 +61,7 @@ class Audit:
         for glance in glance_images:
             self.pending += (glance.status == 'pending_delete' or
                              any(one.pending for one in glance.locations))
-            self._others.count(glance)
+            self._others.count(glance, self._images.get(glance.id))
             referred, wrong = _judge(self._places, self._images, glance,
                                      self._others)
             if referred:

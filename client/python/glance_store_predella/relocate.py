@@ -154,8 +154,8 @@ def plan_to_predella(store, places, images, glance_images, others):
     """(changes, [(image, why not)]); `others`: the OtherClusters."""
     changes, left = [], []
     for glance in glance_images:
-        others.count(glance)
         image = images.get(glance.id)
+        others.count(glance, image)
         here = _rows_here(glance, image)
         # The row that stays, if there is one yet: else the first file:// row.
         kept = next((one for one in here
@@ -266,8 +266,8 @@ def _as_file(store, places, glance, image):
 def plan_to_file(store, places, images, glance_images, others):
     changes, left = [], []
     for glance in glance_images:
-        others.count(glance)
         image = images.get(glance.id)
+        others.count(glance, image)
         here = _rows_here(glance, image)
         left += [(glance.id, 'this cluster has no such image as its row of '
                   f'store {store_of(one)} names')
