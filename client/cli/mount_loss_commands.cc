@@ -85,6 +85,9 @@ absl::StatusOr<int> Impact(const LossArguments& a, const Context& context) {
     for (const std::string& path : a.glance_exports) {
       arguments.insert(arguments.end(), {"--export", path});
     }
+    if (context.format() == Format::kJson) {
+      arguments.insert(arguments.end(), {"--output", "json"});
+    }
     arguments.insert(arguments.end(), a.names.begin(), a.names.end());
     return BecomeGlanceTool(arguments, context);
   }

@@ -3,6 +3,7 @@ class of file; and nothing of a file is changed. The agent is another user than
 the files' owners and than who runs adopt."""
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -42,6 +43,21 @@ class AdoptAsAnotherUserTest(unittest.TestCase):
         os.chown(path, *owner)
         os.chmod(path, mode)
         self.files[path] = what
+        return path
+
+    def write_with_list(self, what, owner, user, group_obj, group=None,
+                        mask=4, others=0):
+        """`user` and `group`: what those of GLANCE may; None: not named."""
+        path = self.write(what, owner, 0o640)
+        entries = [(0x01, 6, -1), (0x02, user, GLANCE[0]),
+                   (0x04, group_obj, -1), (0x08, group, GLANCE[1]),
+                   (0x10, mask, -1), (0x20, others, -1)]
+        value = struct.pack('<I', 2) + b''.join(
+            struct.pack('<HHi', *one) for one in entries if one[1] is not None)
+        try:
+            os.setxattr(path, 'system.posix_acl_access', value)
+        except OSError as e:
+            self.skipTest(f'no access control lists in {self.top}: {e}')
         return path
 
     def start(self):
@@ -93,6 +109,17 @@ class AdoptAsAnotherUserTest(unittest.TestCase):
         self.write(adopt.UNREADABLE, owner=(0, 0), mode=0o600)
         self.write(adopt.UNREADABLE, mode=0o000)
         self.write(adopt.UNREADABLE, owner=(OTHER[0], GLANCE[1]), mode=0o604)
+        # Access control lists: for its user, for its group, against its user
+        # whatever its group may, and what the mask takes away.
+        self.write_with_list(adopt.TAKE, OTHER, user=4, group_obj=0)
+        self.write_with_list(adopt.TAKE, OTHER, None, 0, group=4)
+        self.write_with_list(adopt.UNREADABLE, (OTHER[0], GLANCE[1]), user=0,
+                             group_obj=4)
+        self.write_with_list(adopt.UNREADABLE, OTHER, user=4, group_obj=0,
+                             mask=0)
+        self.write_with_list(adopt.UNREADABLE, OTHER, None, 4)
+        self.write_with_list(adopt.UNREADABLE, OTHER, 0, 4, others=4)
+        self.write_with_list(adopt.TAKE, OTHER, 0, 4, mask=0, others=4)
         linked = self.write(adopt.LINKED)
         os.link(linked, os.path.join(self.top, 'a second name'))
         self.start()

@@ -3,8 +3,6 @@ and of uploads that nobody goes on with."""
 import contextlib
 import datetime
 import hashlib
-import io
-import json
 import os
 import sqlite3
 import subprocess
@@ -14,7 +12,6 @@ import uuid
 
 import environment  # noqa: F401
 
-from glance_store_predella import cluster as clusters
 from glance_store_predella import files
 from glance_store_predella import relocate
 from tool_case import FilesCase
@@ -303,21 +300,22 @@ class UploadsTest(FilesCase):
         self.assertIn(ends, out)
         self.assertNotIn(busy, out)
 
-
-class ListTest(unittest.TestCase):
-    def test_a_list_is_taken_apart_as_it_comes(self):
-        rows = [{'name': f'images/{i}', 'x': '{"],' * i} for i in range(50)]
-        for indent in (None, 1):
-            text = json.dumps({'images': rows, 'unreachable': ['x']},
-                              indent=indent)
-            stream = io.StringIO(text)
-            stream.read = lambda _, read=stream.read: read(7)
-            self.assertEqual(rows, list(clusters.elements(stream, 'images')))
-        self.assertEqual([], list(clusters.elements(
-            io.StringIO('{"images": []}'), 'images')))
-        for text in ('', '{"images": [{"a": 1}', '{"mounts": []}'):
-            with self.assertRaises(ValueError):
-                list(clusters.elements(io.StringIO(text), 'images'))
+    def test_an_upload_that_may_be_going_on_is_not_to_be_aborted(self):
+        """--older-than 0 asks for all data, also what was written just now."""
+        busy = self.image(status='saving', size=None)
+        self.upload(busy, 0)
+        arguments = ('audit', '--database', self.url, '--older-than', '0')
+        _, out, err = self.run_tool(*arguments)
+        self.assertRegex(out, f'{busy} .* saving\n')
+        self.assertIn('1 uploads that were heard of in the last 300 s: they '
+                      'may be going on', err)
+        self.assertNotIn('nobody goes on with', err)
+        self.assertNotIn('abort', err)
+        self.upload(self.image(status='saving', size=None), 5)
+        _, _, err = self.run_tool(*arguments)
+        self.assertIn('1 uploads that were heard of in the last 300 s', err)
+        self.assertIn('1 uploads that nobody goes on with', err)
+        self.assertIn('predella upload abort', err)
 
 
 class ManyTest(FilesCase):
@@ -338,13 +336,14 @@ class ManyTest(FilesCase):
         script = f'''
 import resource, sys
 sys.path[:0] = {environment.paths.INSTALLED + [environment.HERE]!r}
-from glance_store_predella import audit, files, glance_db, relocate
+from glance_store_predella import audit, files, glance_db
+from glance_store_predella import other_clusters, relocate
 source = glance_db.Database({self.url!r})
 places = relocate.Places({{}}, [])
 next(iter(source.each()))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 look = files.Looker(places, {{}})
-compared = audit.Audit(places, {{}}, look)
+compared = audit.Audit(places, {{}}, other_clusters.OtherClusters(), look)
 compared.compare(source.each())
 assert look.not_here == {{'/not/here': {count}}}, look.not_here
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -173,14 +173,17 @@ class MoveTest(MoveCase):
         self.assert_served('fast')
         self.check_words_of_glance(config)
 
+        # Out: the old store first, then the rows, then the new one goes.
+        self.again('old:file, fast:predella', both)
         back = os.path.join(self.top, 'back')
         self.predella('glance', 'relocate', '--to-file', '--store', 'old',
                       '--plan', back, *config)
         self.predella('glance', 'relocate', '--apply', back, '--yes', *config)
+        self.assert_served('old')
+        self.again('old:file', self.old)
         for agent in self.cluster.agents.values():
             agent.kill()
         self.cluster.coordinator.kill()
-        self.again('old:file', self.old)
         self.assert_served('old')
         for image in self.images:
             self.assertEqual(204, self.glance.call(
@@ -202,6 +205,12 @@ class MoveTest(MoveCase):
             mount).text)
         line, = (one for one in listed.text.splitlines() if image in one)
         self.assertRegex(line, 'active +p +image of 0')
+        said = self.predella('mount', 'impact', mount, '--glance', '-o', 'json',
+                             *config).json
+        found, = (one['glance'] for one in said['images']
+                  if one['name'] == f'images/{image}')
+        self.assertEqual(('active', 'image of 0'), (found['status'],
+                                                    found['name']))
         # Data that no row refers to, and a row whose data is away.
         self.predella('glance', 'audit', *config)
         leak = self.cluster.put(b'leak')

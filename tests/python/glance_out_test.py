@@ -87,9 +87,8 @@ class OutTest(unittest.TestCase):
             self.open_socket(name)
         cluster.wait_ready()
         self.old = OLD.replace('DIR', self.top)
-        self.glance = Glance(
-            'fast:predella, old:file',
-            self.old + NEW.replace('ENDPOINT', cluster.endpoint), user=GLANCE)
+        self.new = NEW.replace('ENDPOINT', cluster.endpoint)
+        self.glance = Glance('fast:predella', self.new, user=GLANCE)
         self.addCleanup(self.glance.stop)
 
     def open_socket(self, name):
@@ -97,37 +96,59 @@ class OutTest(unittest.TestCase):
         wait_until(f'{path} is there', lambda: os.path.exists(path))
         os.chmod(path, 0o666)
 
-    def upload(self, size):
+    def upload(self, size, **headers):
         data = random.Random(size).randbytes(size)
         image = self.glance.create(f'of {size}')
-        self.assertEqual(204, self.glance.upload(image, data),
+        self.assertEqual(204, self.glance.upload(image, data, **headers),
                          self.glance.log()[-3000:])
         self.images[image] = data
         return image
 
-    def move_out(self):
-        """Relocates the rows, ends Predella, and leaves the old store alone."""
-        plan = os.path.join(self.top, 'plan')
+    def again(self, backends, sections):
+        self.glance.kill()
+        self.glance.configure(backends, sections)
+        self.glance.start()
+
+    def relocate(self):
+        """What the plan, which is then applied, said at its end."""
+        self.plans = getattr(self, 'plans', 0) + 1
+        plan = os.path.join(self.top, f'plan-{self.plans}')
         tool = [sys.executable, '-m', 'glance_store_predella.command',
                 'relocate']
         environment = {'PYTHONPATH': ':'.join(paths.INSTALLED),
                        'PREDELLA_ENDPOINT': self.cluster.endpoint,
                        'PREDELLA_PROGRAM': binary('predella')}
-        config = ('--config', self.glance.config)
+        said = []
         for step in (('--to-file', '--store', 'old', '--plan', plan),
                      ('--apply', plan, '--yes')):
-            done = run([*tool, *step, *config], env=environment)
+            done = run([*tool, *step, '--config', self.glance.config],
+                       env=environment)
             self.assertEqual(0, done.code, done.err)
+            said.append(done.err)
+        return said[0]
+
+    def move_out(self, meanwhile=lambda: None, readable=True):
+        """As docs/glance.md has it. All is served at every step, where Glance
+        may read it."""
+        self.again('old:file, fast:predella', self.old + self.new)
+        self.assert_served()
+        self.assertIn(f'{len(self.images)} rows to change, 0 left',
+                      self.relocate())
+        if readable:
+            self.assert_served('old')
+        meanwhile()
+        self.relocate()
+        self.assertIn('0 rows to change, 0 left', self.relocate())
+        self.again('old:file', self.old)
+        self.assertIn('0 rows to change, 0 left', self.relocate())
         for agent in self.cluster.agents.values():
             agent.kill()
         self.cluster.coordinator.kill()
-        self.glance.kill()
-        self.glance.configure('old:file', self.old)
-        self.glance.start()
 
-    def assert_served(self):
+    def assert_served(self, by=None):
         for image, data in self.images.items():
-            self.assertEqual(['old'], [self.glance.show(image)['stores']])
+            if by is not None:
+                self.assertEqual([by], [self.glance.show(image)['stores']])
             status, got = self.glance.download(image)
             self.assertEqual(
                 (200, len(data), hashlib.sha256(data).hexdigest()),
@@ -161,29 +182,65 @@ class OutTest(unittest.TestCase):
     def test_group_of_the_directories(self):
         self.start(GLANCE[1], 0o775)
         self.fill()
-        self.move_out()
-        self.assert_served()
+
+        def meanwhile():
+            # To the default store, and by a user who names the other one.
+            late = self.upload(MIB + 1)
+            self.assertEqual('old', self.glance.show(late)['stores'])
+            late = self.upload(MIB + 2, X_Image_Meta_Store='fast')
+            self.assertEqual('fast', self.glance.show(late)['stores'])
+            self.delete_one()
+            self.assert_served()
+        self.move_out(meanwhile)
+        self.assert_served('old')
         # Glance's in every way: they go, and new ones come beside them.
+        self.delete_one()
+        self.upload(MIB)
+        self.assert_served('old')
+
+    def delete_one(self):
         gone = next(iter(self.images))
+        self.assertIn(gone, self.files())
         self.assertEqual(204, self.glance.call(
             'DELETE', f'/v2/images/{gone}')[0])
-        del self.images[gone]
         self.assertNotIn(gone, self.files())
-        self.upload(MIB)
-        self.assert_served()
+        del self.images[gone]
+
+    def test_what_is_damaged_stays_behind(self):
+        """Glance's own store would serve it as whole."""
+        self.start(GLANCE[1], 0o775)
+        whole, damaged = self.upload(MIB), self.upload(2 * MIB)
+        mount, = self.cluster.where(damaged)
+        path = os.path.join(self.cluster.paths[mount], damaged)
+        with open(path, 'r+b') as stream:
+            stream.seek(MIB)
+            stream.write(b'other bytes')
+        self.cluster.cli('image', 'get', damaged, check=False)
+        wait_until('it is found', lambda: self.cluster.cli(
+            'image', 'stat', damaged, '-o', 'json').json['health'] ==
+            'IMAGE_HEALTH_DEGRADED')
+        self.again('old:file, fast:predella', self.old + self.new)
+        said = self.relocate()
+        self.assertIn('1 rows to change, 1 left', said)
+        self.assertRegex(said, f'left as it is: {damaged}: it is DEGRADED: its '
+                         f'copy on {mount} is DAMAGED')
+        self.assertEqual('fast', self.glance.show(damaged)['stores'])
+        del self.images[damaged]
+        self.assertEqual([whole], list(self.images))
+        self.assert_served('old')
 
     def test_group_by_option(self):
         self.start(AGENTS, 0o755, '--file-group', str(GLANCE[1]))
         self.fill()
         self.move_out()
-        self.assert_served()
+        self.assert_served('old')
 
     def test_a_mode_without_the_group_locks_glance_out(self):
         """What --file-mode 0600 means on the way out."""
         self.start(GLANCE[1], 0o775, '--file-mode', '0600')
         image = self.upload(1000)
         self.assertEqual(200, self.glance.download(image)[0])
-        self.move_out()
+        self.move_out(readable=False)
         try:
             self.assertNotEqual(200, self.glance.download(image)[0])
         except http.client.RemoteDisconnected:
@@ -192,7 +249,7 @@ class OutTest(unittest.TestCase):
                  for path in self.cluster.paths.values()
                  if os.path.exists(os.path.join(path, image)))
         os.chmod(path, 0o640)
-        self.assert_served()
+        self.assert_served('old')
 
 
 if __name__ == '__main__':

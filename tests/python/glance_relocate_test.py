@@ -8,7 +8,7 @@ import uuid
 import environment  # noqa: F401
 
 from glance_store_predella import glance_db
-from glance_store_predella import relocate
+from glance_store_predella import plans
 from tool_case import KEY
 from tool_case import ToolCase
 
@@ -159,7 +159,42 @@ class RelocateTest(ToolCase):
         self.assertNotIn('next:', err)
         for image, why in left.items():
             self.assertRegex(err, f'left as it is: {image}: .*{why}')
-        self.assertEqual([], relocate.read_plan(plan))
+        self.assertEqual([], plans.read_plan(plan))
+
+    def test_what_is_not_whole_does_not_go_out(self):
+        """Glance's own store would serve damage as whole."""
+        def add(mounts):
+            image = self.image(f'predella://fast/ID/{KEY}')
+            self.cluster.add(image, mounts)
+            return image
+        left = {}
+        for mount, fault, said in (
+                ('a', 'DAMAGED', 'its copy on a is DAMAGED .block 0 differs'),
+                ('a', 'MISSING', 'its copy on a is MISSING'),
+                ('a', 'HEALTH_HUNG', 'its copy is on a, which is HUNG')):
+            image = add('a')
+            self.cluster.fault(image, mount, fault, 'block 0 differs')
+            left[image] = said
+        lost = add('a')
+        self.cluster.rows[lost]['health'] = 'IMAGE_HEALTH_LOST'
+        left[lost] = 'it is LOST'
+        # Of two copies the row names the one that is whole.
+        second = add('a,b')
+        self.cluster.fault(second, 'a', 'DAMAGED')
+        # Unless it names the other one already.
+        row = add('a,b')
+        self.cluster.fault(row, 'a', 'DAMAGED')
+        self.execute('INSERT INTO image_locations (image_id, value, meta_data)'
+                     ' VALUES (?, ?, ?)', row,
+                     f'file://{self.paths["a"]}/{row}', '{"store": "old"}')
+        left[row] = 'its row 7 names a copy that is not to be read'
+        plan, _, err = self.plan('--to-file', store='old')
+        self.assertEqual([f'file://{self.paths["b"]}/{second}'],
+                         [one['new'] for one in plans.read_plan(plan)])
+        self.assertIn(f'1 rows to change, {len(left)} left', err)
+        for image, said in left.items():
+            self.assertRegex(err, f'left as it is: {image}: .*{said}')
+        self.assertNotIn('stores-delete', err)
 
     def test_a_row_that_changed_meanwhile_is_left(self):
         image = self.image(f'file://{self.paths["a"]}/ID')
@@ -227,9 +262,9 @@ class RelocateTest(ToolCase):
             self.execute('UPDATE image_locations SET meta_data = ?',
                          '{"store": "old", "note": "new"}')
         database.each = then_changed
-        changes = relocate.read_plan(plan)
+        changes = plans.read_plan(plan)
         before = self.rows()[image][0]
-        changed, there, others = relocate.apply_plan(database, changes)
+        changed, there, others = plans.apply_plan(database, changes)
         self.assertEqual((0, 0), (changed, there))
         self.assertEqual([image], [one['image'] for one in others])
         self.assertEqual((before, {'store': 'old', 'note': 'new'}),
@@ -245,6 +280,33 @@ class RelocateTest(ToolCase):
         self.assertEqual({image: (f'predella://fast/{image}/{KEY}',
                                   {'store': 'fast', 'who': "O'Neill"})},
                          self.rows())
+
+    def test_options_that_are_not_for_one_another(self):
+        """None of them is passed over in silence."""
+        image = self.image(f'file://{self.paths["a"]}/ID')
+        self.cluster.add(image, 'a')
+        plan, _, _ = self.plan()
+        other, _, _ = self.plan()
+        before = self.rows()
+        new = os.path.join(self.top, 'new')
+        for arguments, said in (
+                (('--apply', plan, '--undo', other, '--yes'), 'say one of'),
+                (('--apply', plan, '--store', 'x', '--plan', new, '--yes'),
+                 '--store, --plan: for making a plan, and --apply'),
+                (('--undo', plan, '--to-file', '--yes'), '--to-file: for'),
+                (('--apply', plan, '--directory', 'a=/x', '--yes'),
+                 '--directory: for'),
+                (('--apply', plan, '--export', new, '--yes'),
+                 '--export: for'),
+                (('--store', 'x', '--plan', new, '--yes'), '--yes is for'),
+                (('--store', 'x'), 'relocate makes a plan'),
+                ((), 'relocate makes a plan')):
+            code, out, err = self.run_tool('relocate', '--database', self.url,
+                                           *arguments)
+            self.assertEqual((2, ''), (code, out), arguments)
+            self.assertIn(said, err)
+            self.assertFalse(os.path.exists(new), arguments)
+            self.assertEqual(before, self.rows(), arguments)
 
     def test_a_plan_is_never_written_over(self):
         path, _, _ = self.plan()
@@ -262,7 +324,7 @@ class RelocateTest(ToolCase):
         self.cluster.add(image, 'a')
         plan, _, _ = self.plan('--directory', 'a=/var/lib/glance/images')
         self.assertEqual([image], [one['image']
-                                   for one in relocate.read_plan(plan)])
+                                   for one in plans.read_plan(plan)])
         self.assertEqual(1, self.run_tool(
             'relocate', '--store', 'x', '--plan', '/nowhere/x', '--database',
             self.url, '--directory', 'z=/x')[0])
@@ -277,7 +339,7 @@ class RelocateTest(ToolCase):
             self.write('a', one)
         plan, _, err = self.plan()
         self.assertEqual({image, host},
-                         {one['image'] for one in relocate.read_plan(plan)})
+                         {one['image'] for one in plans.read_plan(plan)})
         self.assertIn('2 rows to change, 0 left', err)
         # Nor would one be called a leak.
         self.assertEqual(0, self.run_tool('audit', '--database', self.url)[0])
@@ -292,10 +354,10 @@ class RelocateTest(ToolCase):
         self.assertEqual(0, self.run_tool('audit', '--database', self.url)[0])
 
     def test_many_rows(self):
-        for _ in range(2 * relocate.BATCH + 1):
+        for _ in range(2 * plans.BATCH + 1):
             self.cluster.add(self.image(f'file://{self.paths["a"]}/ID'), 'a')
         plan, _, _ = self.plan()
-        self.assertIn(f'{2 * relocate.BATCH + 1} rows changed', self.apply(
+        self.assertIn(f'{2 * plans.BATCH + 1} rows changed', self.apply(
             '--apply', plan, '--yes')[1])
 
 

@@ -8,7 +8,7 @@ import uuid
 import environment  # noqa: F401
 
 from glance_store_predella import files
-from glance_store_predella import relocate
+from glance_store_predella import plans
 from tool_case import FilesCase
 from tool_case import KEY
 from tool_case import LONG_AGO
@@ -121,7 +121,7 @@ class BothTest(FilesCase):
         self.assertIn('2 rows to change, 0 left', err)
         wanted = [f'predella://fast/{image}/{KEY}']
         self.assertEqual([*wanted, None],
-                         [one['new'] for one in relocate.read_plan(plan)])
+                         [one['new'] for one in plans.read_plan(plan)])
         for how, rows in (('--apply', wanted), ('--undo', before)):
             self.assertEqual(0, self.run_tool(
                 'relocate', how, plan, '--yes', '--database', self.url)[0])
@@ -129,6 +129,66 @@ class BothTest(FilesCase):
         self.run_tool('relocate', '--apply', plan, '--yes', '--database',
                       self.url)
         self.assertEqual({}, self.audit(code=0)[0])
+
+    def test_a_row_that_names_an_adopted_file_by_a_link_of_it(self):
+        """The link is in a directory of its own, which is no mount."""
+        for first in ('a', 'older'):
+            image = str(uuid.uuid4())
+            path = self.write('a', image, age=LONG_AGO)
+            between = os.path.join(self.paths['old'], 'between')
+            link = os.path.join(self.paths['older'], image)
+            os.symlink(path, between)
+            os.symlink('../old/between', link)
+            self.image(f'file://{self.paths[first]}/ID', image=image)
+            self.add_row(image, f'file://{link if first == "a" else path}',
+                         'second')
+            self.cluster.add(image, 'a')
+            before = self.live(image)
+            found, _ = self.audit(code=6)
+            self.assertIn('one file by two rows: row', found[image])
+            plan, err = self.plan(store='fast')
+            self.assertIn('2 rows to change, 0 left', err)
+            wanted = [f'predella://fast/{image}/{KEY}']
+            for how, rows in (('--apply', wanted), ('--undo', before),
+                              ('--apply', wanted)):
+                self.assertEqual(0, self.run_tool(
+                    'relocate', how, plan, '--yes', '--database', self.url)[0])
+                self.assertEqual(rows, self.live(image))
+            self.assertEqual({}, self.audit(code=0)[0])
+            # The link's row beside a predella:// one, as it once was left.
+            self.add_row(image, f'file://{link}', 'second')
+            found, err = self.audit(code=6)
+            self.assertEqual({image: f'{link} 3 3 one file by two rows'}, found)
+            # Whichever way, one of the two rows goes.
+            for more, rows in (((), wanted),
+                               (('--to-file',), [f'file://{link}'])):
+                plan, err = self.plan(*more, store='old' if more else 'fast')
+                self.assertIn('1 rows to change, 0 left', err)
+                for how, now in (('--apply', rows),
+                                 ('--undo', [*wanted, f'file://{link}'])):
+                    self.run_tool('relocate', how, plan, '--yes', '--database',
+                                  self.url)
+                    self.assertEqual(now, self.live(image))
+            self.execute('DELETE FROM images')
+            self.execute('DELETE FROM image_locations')
+            self.cluster.rows.clear()
+            for one in (between, path):
+                os.remove(one)
+
+    def test_a_link_to_another_file_is_another_file(self):
+        image, path = self.located('a')
+        self.write('a', image)
+        self.cluster.add(image, 'a')
+        link = os.path.join(self.paths['older'], image)
+        os.symlink(self.write('a', str(uuid.uuid4())), link)
+        self.add_row(image, f'file://{link}', 'older')
+        loop = self.image(f'file://{self.paths["older"]}/ID')
+        os.symlink(loop, os.path.join(self.paths['older'], loop))
+        self.cluster.add(loop, 'a')
+        _, err = self.plan(store='fast')
+        self.assertIn('1 rows to change, 2 left', err)
+        for one in (image, loop):
+            self.assertIn(f'{one}: {self.paths["older"]} is no mount', err)
 
     def test_two_rows_of_a_file_that_nobody_adopted_are_named(self):
         image, path = self.by_link(adopted=False)
@@ -278,7 +338,7 @@ class BothTest(FilesCase):
         # To a store of another name it is one more copy, as it was.
         plan, err = self.plan('--to-file', store='other')
         self.assertEqual([f'file://{self.paths["a"]}/{image}'],
-                         [one['new'] for one in relocate.read_plan(plan)])
+                         [one['new'] for one in plans.read_plan(plan)])
 
     def test_a_second_copy_in_a_mount_is_not_to_be_adopted(self):
         image, path = self.both('a', 'b')

@@ -51,6 +51,9 @@ class FakeCluster:
         return {name: clusters.Image.of(row, hashes)
                 for name, row in self.rows.items()}
 
+    def uid(self):
+        return 'this one'
+
     def uploads(self):
         return self.open_uploads
 
@@ -72,6 +75,18 @@ class FakeCluster:
         self.adopted.append((mount, image, path, size, hashes))
         return 'it is another' if hashes.get('md5') == 'bad' else None
 
+    def fault(self, image, mount, fault, detail=''):
+        """As a scrub or a listing finds it; HEALTH_...: that of its mount."""
+        row = self.rows[image]
+        row['health'] = 'IMAGE_HEALTH_DEGRADED'
+        copy, = (one for one in row['copies']
+                 if one['mount'] == f'mounts/{mount}')
+        if fault.startswith('HEALTH_'):
+            copy['health'] = fault
+        else:
+            copy['fault'] = f'COPY_FAULT_{fault}'
+            copy['faultDetail'] = detail
+
     def add(self, image, mount, size=3, hashes=None, hours=5):
         made = NOW - datetime.timedelta(hours=hours)
         self.rows[image] = {
@@ -80,7 +95,9 @@ class FakeCluster:
             'createTime': made.strftime('%Y-%m-%dT%H:%M:%S.123456Z'),
             'hashes': [{'algorithm': a, 'hex': h}
                        for a, h in (hashes or {}).items()],
-            'copies': [{'mount': f'mounts/{mount}'}]}
+            'copies': [{'mount': f'mounts/{one}', 'health': self.health,
+                        'fault': 'COPY_FAULT_UNSPECIFIED'}
+                       for one in mount.split(',')]}
 
 
 class ToolCase(unittest.TestCase):
@@ -93,7 +110,9 @@ class ToolCase(unittest.TestCase):
             os.mkdir(self.paths[name])
         self.cluster = FakeCluster(self.paths)
         original = clusters.Cluster
-        clusters.Cluster = lambda endpoint: self.cluster
+        self.clusters = {}  # others, by endpoint
+        clusters.Cluster = lambda endpoint: self.clusters.get(endpoint,
+                                                              self.cluster)
         self.addCleanup(setattr, clusters, 'Cluster', original)
         self.file = os.path.join(self.top, 'glance.sqlite')
         self.url = f'sqlite:///{self.file}'

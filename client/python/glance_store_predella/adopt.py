@@ -6,11 +6,11 @@ neither. Until a file is taken in, and until its location row is changed
 """
 import dataclasses
 import os
-import pwd
 import stat
 import time
 
 from glance_store_predella import files
+from glance_store_predella import readers
 from glance_store_predella import relocate
 from glance_store_predella.cluster import Failed
 
@@ -36,58 +36,6 @@ class Found:
     detail: str = ''
     id: str = ''
     size: int | None = None
-
-
-class Reader:
-    """Who the agent of a mount is, as its files see it."""
-
-    def __init__(self, mount):
-        self.user, self.groups, self._all = _of_process(
-            mount.get('agentPid')) or _of_directory(mount['path'])
-
-    def may_read(self, info):
-        """By mode and owner; of an access control list it knows nothing."""
-        if self._all:
-            return True
-        if info.st_uid == self.user:
-            return bool(info.st_mode & stat.S_IRUSR)
-        if info.st_gid in self.groups:
-            return bool(info.st_mode & stat.S_IRGRP)
-        return bool(info.st_mode & stat.S_IROTH)
-
-
-# Of capability(7): DAC_OVERRIDE and DAC_READ_SEARCH.
-_READS_ALL = 1 << 1 | 1 << 2
-
-
-def _of_process(pid):
-    """(user, groups, whether it reads all); None where it is not here."""
-    try:
-        with open(f'/proc/{pid}/comm', encoding='ascii') as stream:
-            if stream.read().strip() != 'predella-agent':
-                return None
-        with open(f'/proc/{pid}/status', encoding='ascii') as stream:
-            fields = dict(line.rstrip('\n').split(':\t', 1)
-                          for line in stream if ':\t' in line)
-    except (OSError, ValueError):
-        return None
-    groups = {int(one) for one in fields['Groups'].split()}
-    return (int(fields['Uid'].split()[3]),
-            groups | {int(fields['Gid'].split()[3])},
-            bool(int(fields['CapEff'], 16) & _READS_ALL))
-
-
-def _of_directory(path):
-    """The same by whose the label is."""
-    own = os.path.join(path, '.predella')
-    info = os.stat(own if os.path.exists(own) else path)
-    groups = {info.st_gid}
-    try:
-        user = pwd.getpwuid(info.st_uid)
-        groups.update(os.getgrouplist(user.pw_name, user.pw_gid))
-    except KeyError:
-        pass  # a number without a name has no groups besides
-    return info.st_uid, groups, info.st_uid == 0
 
 
 def mounts_at(cluster, paths):
@@ -124,7 +72,7 @@ def mounts_at(cluster, paths):
 
 def scan(path, name, mount, settle_seconds, now):
     """What lies there, as far as the directory alone tells."""
-    reader = Reader(mount)
+    reader = readers.Reader(mount)
     for entry in os.scandir(path):
         if entry.name in _OURS:
             continue
@@ -145,10 +93,9 @@ def scan(path, name, mount, settle_seconds, now):
             found.kind = LINKED
             found.detail = (f'{info.st_nlink} names: whoever writes to another '
                             'one changes the image')
-        elif not reader.may_read(info):
+        elif not reader.may_read(full, info):
             found.kind = UNREADABLE
-            found.detail = (f'mode {stat.S_IMODE(info.st_mode):04o} of '
-                            f'{info.st_uid}:{info.st_gid}, and the agent is '
+            found.detail = (f'{readers.mode_of(full, info)}, and the agent is '
                             f'{reader.user}')
         elif not os.access(full, os.R_OK, effective_ids=True):
             found.kind = UNREADABLE
@@ -227,6 +174,11 @@ def look(cluster, mounts, glance_images, settle_seconds, directories=(),
                 found.kind = TWICE
                 found.detail = ('a second copy: the cluster has it on '
                                 f'{",".join(image.mounts)}')
+            elif any(other.mount in image.mounts
+                     for other in holders[found.id]):
+                # As before that one was taken in.
+                found.kind = TWICE
+                found.detail = f'the cluster has it on {",".join(image.mounts)}'
             else:
                 found.kind = CONFLICT
                 found.detail = ('the cluster has this id on '

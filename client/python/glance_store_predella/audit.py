@@ -16,7 +16,7 @@ def _seconds_since(moment, now):
     return (now - made).total_seconds()
 
 
-def _judge(places, images, glance):
+def _judge(places, images, glance, others):
     """(whether data of ours is this image's, what is wrong with a row)."""
     referred, wrong = False, None
     image = images.get(glance.id)
@@ -26,9 +26,10 @@ def _judge(places, images, glance):
                 referred = True
                 if image.health == 'LOST':
                     wrong = 'its data is lost'
-            elif not location.pending:
-                wrong = ('this id has other data here' if image is not None
-                         else 'no such image here')
+            elif not location.pending and not others.has(location):
+                what = ('this id has other data here' if image is not None
+                        else 'no such image here')
+                wrong = f'{what}, of store {relocate.store_of(location)}'
             continue
         path = relocate.path_of(location.value)
         mount = path and places.mount_of(path, glance.id)
@@ -44,10 +45,12 @@ def _judge(places, images, glance):
 
 
 class Audit:
-    """Goes once through Glance's images; `look` may be a files.Looker."""
+    """Goes once through Glance's images; `others` are the OtherClusters, `look`
+    may be a files.Looker."""
 
-    def __init__(self, places, images, look=None):
+    def __init__(self, places, images, others, look=None):
         self.pending = 0
+        self._others = others
         self._places = places
         self._images = images
         self._look = look
@@ -58,7 +61,9 @@ class Audit:
         for glance in glance_images:
             self.pending += (glance.status == 'pending_delete' or
                              any(one.pending for one in glance.locations))
-            referred, wrong = _judge(self._places, self._images, glance)
+            self._others.count(glance, self._images.get(glance.id))
+            referred, wrong = _judge(self._places, self._images, glance,
+                                     self._others)
             if referred:
                 self._referred.add(glance.id)
             if wrong:
@@ -80,7 +85,7 @@ class Audit:
         # Uploads and deletes went on between the two lists.
         images, found = list_again(), []
         for glance in source.of(self._suspects).values():
-            _, why = _judge(self._places, images, glance)
+            _, why = _judge(self._places, images, glance, self._others)
             if why:
                 found.append((glance, why))
         return found
@@ -97,19 +102,21 @@ def still(source, findings):
 
 def quiet(uploads, source, now, quiet_seconds=QUIET_SECONDS):
     """[(image, upload, mount, heard, ends, status in Glance)] of uploads that
-    nobody goes on with."""
-    out = []
+    were not heard of for so long, and how many of them nobody goes on with."""
+    out, given_up = [], 0
     for one in uploads:
         heard = one.get('liveTime') or one['createTime']
-        if _seconds_since(heard, now) < quiet_seconds:
+        seconds = _seconds_since(heard, now)
+        if seconds < quiet_seconds:
             continue
+        given_up += seconds >= QUIET_SECONDS
         image = clusters.bare(one['image'])
         glance = source.of([image]).get(image)
         out.append((image, clusters.bare(one['name']),
                     clusters.bare(one['target']['mount']), heard,
                     one['expireTime'],
                     glance.status if glance else 'not there'))
-    return out
+    return out, given_up
 
 
 def _status(glance):
@@ -125,3 +132,13 @@ def impact_rows(impact, glance_images):
                _status(glance) if glance else '-',
                glance.owner or '-' if glance else '-',
                glance.name or '-' if glance else 'not in Glance')
+
+
+def impact_json(impact, glance_images):
+    """The same as the service has it, with what Glance has of each image."""
+    def of_glance(name):
+        glance = glance_images.get(clusters.bare(name))
+        return glance and {'name': glance.name, 'owner': glance.owner,
+                           'status': glance.status, 'hidden': glance.hidden}
+    return {**impact, 'images': [
+        {**one, 'glance': of_glance(one['name'])} for one in impact['images']]}

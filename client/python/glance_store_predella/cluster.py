@@ -9,6 +9,7 @@ import tempfile
 
 _PIECE = 1 << 20
 _HEALTH = len('IMAGE_HEALTH_')
+_NOT_HEALTHY = 6  # exit code
 
 
 class Failed(Exception):
@@ -25,15 +26,43 @@ class Image:
     created: str
     mounts: tuple
     hashes: dict | None = None  # value by algorithm
+    # Why a copy is not to be read, by mount; None: all are well.
+    bad: dict | None = None
 
     @staticmethod
     def of(row, hashes=True):
+        bad = {bare(copy['mount']): why for copy in row['copies']
+               if (why := _why_bad(copy)) is not None}
         return Image(
             bare(row['name']), int(row['sizeBytes']), row['locationKey'],
             sys.intern(row['health'][_HEALTH:]), row['createTime'],
             tuple(sys.intern(bare(copy['mount'])) for copy in row['copies']),
             {one['algorithm']: one['hex'] for one in row['hashes']}
-            if hashes else None)
+            if hashes else None, bad or None)
+
+    def sound(self):
+        """Mounts with a copy that nothing is known against."""
+        return [one for one in self.mounts if one not in (self.bad or ())]
+
+    def why_bad(self):
+        return '; '.join((self.bad or {}).values())
+
+
+# What a copy is worth nothing on, for as long as it lasts.
+_AWAY = ('HUNG', 'FAILED', 'ABSENT', 'UNREACHABLE', 'UNKNOWN')
+
+
+def _why_bad(copy):
+    """Why a copy is not to be read, or None."""
+    mount = bare(copy['mount'])
+    fault = copy.get('fault', 'COPY_FAULT_UNSPECIFIED')[len('COPY_FAULT_'):]
+    health = copy.get('health', '')[len('HEALTH_'):]
+    if fault != 'UNSPECIFIED':
+        detail = copy.get('faultDetail')
+        return (f'its copy on {mount} is {fault}'
+                f'{f" ({detail})" if detail else ""}')
+    return f'its copy is on {mount}, which is {health}' if (
+        health in _AWAY) else None
 
 
 def elements(stream, name):
@@ -79,7 +108,7 @@ class Cluster:
         done = subprocess.run([self.program, *self.endpoint, *arguments],
                               stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, check=False)
-        return done.returncode, done.stdout, done.stderr.strip()
+        return done.returncode, done.stdout, _sentence(done.stderr)
 
     def ask(self, *arguments):
         code, out, complaint = self.run(*arguments, '-o', 'json')
@@ -110,10 +139,17 @@ class Cluster:
                 listing.stdout.read()
             complaints.seek(0)
             if listing.returncode != 0 or cut is not None:
-                raise Failed(complaints.read().strip() or
+                raise Failed(_sentence(complaints.read()) or
                              f'predella image ls: exit {listing.returncode}, '
                              f'{cut}')
         return found
+
+    def uid(self):
+        """Which cluster it is, however it is."""
+        code, out, complaint = self.run('cluster', 'status', '-o', 'json')
+        if code not in (0, _NOT_HEALTHY):
+            raise Failed(complaint or f'predella cluster status: exit {code}')
+        return json.loads(out)['uid']
 
     def orphans(self):
         """{(mount, id): orphan}; what other stores wrote has no generation."""
@@ -129,7 +165,7 @@ class Cluster:
     def list_again(self):
         """Has every mount listed; what it finds is no failure of it."""
         code, _, complaint = self.run('index', 'check')
-        if code not in (0, 6):
+        if code not in (0, _NOT_HEALTHY):
             raise Failed(complaint or f'predella index check: exit {code}')
 
     def adopt(self, mount, image, path, size, hashes):
@@ -140,7 +176,17 @@ class Cluster:
         for algorithm, value in hashes.items():
             arguments += ['--hash', f'{algorithm}:{value}']
         code, _, complaint = self.run(*arguments)
-        return None if code == 0 else complaint or f'exit code {code}'
+        if code == 0:
+            return None
+        why, _, hint = complaint.partition('\nhint: ')
+        # There is no image yet whose copies that could show.
+        return (why if hint.startswith('predella image stat') else
+                complaint) or f'exit code {code}'
+
+
+def _sentence(complaint):
+    """Without the program's own "error: ", as ours is before it."""
+    return complaint.strip().removeprefix('error: ')
 
 
 def bare(name):

@@ -46,15 +46,34 @@ DEFAULT = '/var/lib/glance/images'
 _MANY, _ONE = 'filesystem_store_datadirs', 'filesystem_store_datadir'
 
 
+def _backends(path):
+    """[(section, type)] of multi-store; empty without it."""
+    backends = _values(path, 'DEFAULT', 'enabled_backends')
+    if not backends or not backends[-1]:
+        return []
+    pairs = [one.partition(':') for one in backends[-1].split(',')]
+    return [(name.strip(), kind.strip()) for name, _, kind in pairs]
+
+
 def file_stores(path):
     """Sections of the stores of type file; one without multi-store: that is
     [glance_store]."""
-    backends = _values(path, 'DEFAULT', 'enabled_backends')
-    if not backends or not backends[-1]:
+    backends = _backends(path)
+    if not backends:
         return ['glance_store']
-    pairs = [one.partition(':') for one in backends[-1].split(',')]
-    return [name.strip() for name, _, kind in pairs
-            if kind.strip() in ('file', 'filesystem')]
+    return [name for name, kind in backends if kind in ('file', 'filesystem')]
+
+
+def predella_stores(path):
+    """{section: its endpoint}, of those that have one."""
+    found = {}
+    for name, kind in _backends(path):
+        if kind == 'predella':
+            for section in (name, 'backend_defaults'):
+                endpoint = _values(path, section, 'predella_endpoint')
+                if endpoint and endpoint[-1]:
+                    found.setdefault(name, endpoint[-1])
+    return found
 
 
 def only_file_store(path):

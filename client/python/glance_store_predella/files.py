@@ -181,11 +181,14 @@ class Looker:
         predella:// one, or one that names it by a link."""
         directory, name = os.path.split(path)
         mount = self._mounts[directory]
+        if mount is None:
+            mount = self._places.mount_of(path, glance.id)
+        elif name != glance.id:
+            mount = None
         image = self._images.get(glance.id)
         first = (location.row if len(glance.locations) < 2 else
                  rows.setdefault(os.path.realpath(path), location.row))
-        if (mount and name == glance.id and image and
-                mount in image.mounts and
+        if (mount and image and mount in image.mounts and
                 any(relocate.is_here(one, image) for one in glance.locations)):
             self._say(BOTH, glance, location, path, size)
         elif first != location.row:

@@ -64,6 +64,9 @@ class Image:
     # None: an export of the API, which does not say.
     locations: list | None = None
 
+    def live(self):
+        return [one for one in self.locations if not one.pending]
+
 
 def _hashes(row):
     hashes = {}

@@ -1,18 +1,15 @@
 """Moves Glance's location rows between file:// and predella://, and into one
 store of a cluster that was two, or has another name now.
 
-A plan is made and looked at first; exactly the plan is applied, each row only
-while it is as the plan saw it. So it may be broken off, begun again, and turned
-round.
+A plan is made and looked at first; plans.py keeps and applies it.
 """
 import json
 import os
 
 from glance_store_predella.cluster import Failed
 
-BATCH = 100
-FORMAT = 3
 _FILE = ('file://', 'filesystem://')
+_MOST_LINKS = 40  # as the kernel follows them
 _MOVABLE = ('active', 'deactivated')
 ONE_COPY = 'one copy'
 
@@ -68,8 +65,22 @@ class Places:
         return self._mounts[directory]
 
     def mount_of(self, path, image):
-        directory, name = os.path.split(os.path.normpath(path))
-        return self.mount_at(directory) if name == image else None
+        """Name of the mount in which this is the image's file, or None. A link
+        to it is the same file, and its row is of the same data."""
+        path = os.path.normpath(path)
+        for _ in range(_MOST_LINKS):
+            directory, name = os.path.split(path)
+            mount = self.mount_at(directory)
+            # Nothing in a mount is asked: it may hang.
+            if mount is not None:
+                return mount if name == image else None
+            try:
+                target = os.readlink(path)
+            except OSError:
+                return None
+            path = os.path.normpath(
+                os.path.join(os.path.realpath(directory), target))
+        return None
 
 
 def _differs(glance, image):
@@ -118,17 +129,16 @@ def _removal(glance, location, kept, value):
             'kept': {'row': kept.row, 'values': [kept.value, value]}}
 
 
-def _live(glance):
-    return [one for one in glance.locations if not one.pending]
-
-
-def _store_of(location):
-    return _metadata(location).get('store') or 'ID'
+def store_of(location):
+    """Id of the store that Glance asks for it."""
+    scheme, _, rest = location.value.partition('://')
+    return _metadata(location).get('store') or (
+        rest.partition('/')[0] if scheme == 'predella' else 'ID')
 
 
 def _rows_here(glance, image):
     """Its live predella:// rows, which all are the one copy in Predella."""
-    return [one for one in _live(glance) if is_here(one, image)]
+    return [one for one in glance.live() if is_here(one, image)]
 
 
 def one_copy(glance, image):
@@ -140,17 +150,18 @@ def one_copy(glance, image):
             'removed in one store it is gone in all')
 
 
-def plan_to_predella(store, places, images, glance_images):
-    """(changes, [(image, why not)])."""
+def plan_to_predella(store, places, images, glance_images, others):
+    """(changes, [(image, why not)]); `others`: the OtherClusters."""
     changes, left = [], []
     for glance in glance_images:
         image = images.get(glance.id)
+        others.count(glance, image)
         here = _rows_here(glance, image)
         # The row that stays, if there is one yet: else the first file:// row.
         kept = next((one for one in here
                      if one.value == _location(store, image)),
                     here[0] if here else None)
-        for location in _live(glance):
+        for location in glance.live():
             if is_here(location, image):
                 # Of this store; or of one that was given another name, or
                 # that was a second one of this cluster.
@@ -173,8 +184,8 @@ def plan_to_predella(store, places, images, glance_images):
                     left.append((glance.id, 'its location is encrypted '
                                  '(metadata_encryption_key)'))
                 continue
-            why = _why_not(places, mount, path, glance, location,
-                           image)
+            why = _why_not(places, mount, path, glance, location, image,
+                           others)
             if why is not None:
                 left.append((glance.id, why))
             elif kept is not None:
@@ -192,26 +203,31 @@ def has_another(places, glance, image, location):
     return any(is_here(one, image) or
                places.mount_of(path_of(one.value) or '', image.id)
                in image.mounts
-               for one in _live(glance) if one is not location)
+               for one in glance.live() if one is not location)
 
 
-def _why_not(places, mount, path, glance, location, image):
+def _why_not(places, mount, path, glance, location, image, others):
     """Why a file:// row of a mount's directory is left, or None."""
-    others = [one for one in _live(glance)
-              if one is not location and key_of(one) is not None]
-    if others and not any(is_here(one, image) for one in others):
-        return 'its predella:// location is none of this cluster'
+    rows = [one for one in glance.live()
+            if one is not location and key_of(one) is not None and
+            not others.has(one)]
+    if rows and not any(is_here(one, image) for one in rows):
+        store = store_of(rows[0])
+        return (f'its predella:// location in store {store} is none of this '
+                f'cluster; where {store} is a store of another one: --config '
+                'FILE, of a glance-api.conf that has it')
     if (image is not None and mount not in image.mounts and
             has_another(places, glance, image, location)):
         return (f'it is in Predella besides, on {",".join(image.mounts)}, and '
                 f'{path} is a second copy: glance stores-delete --store '
-                f'{_store_of(location)} {glance.id} removes that one')
+                f'{store_of(location)} {glance.id} removes that one')
     if image is None or mount not in image.mounts:
         return f'not adopted: predella adopt {os.path.dirname(path)}'
     if glance.status not in _MOVABLE:
         return f'its status is {glance.status}'
     if image.health != 'HEALTHY':
-        return f'it is {image.health}'
+        return (f'it is {image.health}'
+                f'{f": {image.why_bad()}" if image.bad else ""}')
     return _differs(glance, image)
 
 
@@ -219,30 +235,45 @@ def _as_file(store, places, glance, image):
     """(its row that stays on the way out, that row's location, why it is left
     or None)."""
     first = _rows_here(glance, image)[0]
-    mounts = [mount for mount in image.mounts if mount in places.path]
-    if not mounts or image.health == 'LOST':
-        return first, first.value, 'no mount with a known directory holds it'
-    others = [one for one in _live(glance) if path_of(one.value) is not None]
-    for one in others:
-        if places.mount_of(path_of(one.value), glance.id) in mounts:
+    if image.health == 'LOST':
+        return first, first.value, 'it is LOST: its last mount was retired'
+    # Glance's own store compares nothing: what is bad would be served as whole.
+    mounts = [mount for mount in image.sound() if mount in places.path]
+    if not mounts:
+        return first, first.value, (
+            f'it is {image.health}: {image.why_bad()}' if image.bad else
+            'no mount with a known directory holds it')
+    others = [one for one in glance.live() if path_of(one.value) is not None]
+    of_mounts = [(one, places.mount_of(path_of(one.value), glance.id))
+                 for one in others]
+    for one, mount in of_mounts:
+        if mount in mounts:
             return one, one.value, None
+    for one, mount in of_mounts:
+        if mount in image.mounts:
+            return first, first.value, (
+                f'its row {one.row} names a copy that is not to be read: '
+                f'{image.why_bad()}')
     for one in others:
         if _metadata(one).get('store') == store:
             return first, first.value, (
                 f'store {store} has a copy of its own, {path_of(one.value)}: '
-                f'glance stores-delete --store {_store_of(first)} {glance.id} '
+                f'glance stores-delete --store {store_of(first)} {glance.id} '
                 'removes the one in Predella')
     return first, f'file://{places.path[mounts[0]]}/{glance.id}', None
 
 
-def plan_to_file(store, places, images, glance_images):
+def plan_to_file(store, places, images, glance_images, others):
     changes, left = [], []
     for glance in glance_images:
         image = images.get(glance.id)
+        others.count(glance, image)
         here = _rows_here(glance, image)
-        left += [(glance.id, 'this cluster has no such image')
-                 for one in _live(glance)
-                 if key_of(one) is not None and not is_here(one, image)]
+        left += [(glance.id, 'this cluster has no such image as its row of '
+                  f'store {store_of(one)} names')
+                 for one in glance.live()
+                 if key_of(one) is not None and not is_here(one, image) and
+                 not others.has(one)]
         if not here:
             continue
         kept, value, why = _as_file(store, places, glance, image)
@@ -254,108 +285,3 @@ def plan_to_file(store, places, images, glance_images):
             elif location.value != value:
                 changes.append(_change(glance, location, value, store))
     return changes, left
-
-
-def write_plan(path, changes):
-    """Never over another: it may be what turns an earlier one round."""
-    try:
-        # It has keys in it.
-        with open(path, 'x', encoding='utf-8',
-                  opener=lambda name, flags: os.open(name, flags, 0o600)
-                  ) as stream:
-            json.dump({'predella_relocation': FORMAT, 'changes': changes}, stream,
-                      indent=1)
-            stream.write('\n')
-    except OSError as e:
-        raise Failed(f'the plan could not be written: {e}') from e
-
-
-def read_plan(path):
-    try:
-        with open(path, encoding='utf-8') as stream:
-            plan = json.load(stream)
-        if plan['predella_relocation'] != FORMAT:
-            raise ValueError('of another version')
-        return [{key: change[key] for key in
-                 ('image', 'row', 'old', 'new', 'old_meta', 'new_meta', 'kept')}
-                for change in plan['changes']]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise Failed(f'{path} is no plan of a relocation: {e!r}') from e
-
-
-def turned_round(changes):
-    return [{'image': one['image'], 'row': one['row'],
-             'old': one['new'], 'new': one['old'],
-             'old_meta': one['new_meta'], 'new_meta': one['old_meta'],
-             'kept': one['kept']}
-            for one in changes]
-
-
-def _row_of(change, when):
-    value = change[when]
-    return None if value is None else (value, change[f'{when}_meta'])
-
-
-def apply_plan(database, changes):
-    """(changed, already as planned, [changes whose row is another])."""
-    # A row that is gone is None, as a plan has it.
-    now = {location.row: (location.value, location.meta)
-           for image in database.each() for location in _live(image)}
-    wanted, there, others = [], 0, []
-    for one in changes:
-        row = now.get(one['row'])
-        if row == _row_of(one, 'new'):
-            there += 1
-            continue
-        (wanted if row == _row_of(one, 'old') else others).append(one)
-    changed = 0
-    for at in range(0, len(wanted), BATCH):
-        batch = wanted[at:at + BATCH]
-        missed = database.change(batch)
-        others += missed
-        changed += len(batch) - len(missed)
-    return changed, there, others
-
-
-def _quoted(text):
-    if text is None:
-        return 'NULL'
-    if '\\' in text:
-        raise Failed(f'{text}: a backslash means different things to different '
-                     'databases; use --apply')
-    return "'" + text.replace("'", "''") + "'"
-
-
-# As glance_db has it.
-_KEPT = (' AND EXISTS (SELECT id FROM (SELECT DISTINCT id FROM image_locations '
-         'WHERE id = {row} AND value IN ({values}) AND deleted = false) '
-         'AS kept)')
-
-
-def _as_seen(change):
-    """The condition that a row is as the plan has it, and the one that is
-    kept for it."""
-    meta, kept = change['old_meta'], change['kept']
-    gone = change['old'] is None
-    return (f'WHERE id = {change["row"]} AND '
-            f'value = {_quoted(change["new" if gone else "old"])} AND '
-            'meta_data ' + ('IS NULL' if meta is None else
-                            f'= {_quoted(meta)}') +
-            f' AND deleted = {"true" if gone else "false"}' +
-            ('' if kept is None else _KEPT.format(
-                row=kept['row'], values=', '.join(
-                    _quoted(value) for value in kept['values']))) + ';')
-
-
-def statements(changes):
-    """SQL for MySQL, MariaDB, PostgreSQL and SQLite alike."""
-    for one in changes:
-        if one['new'] is None:
-            what = ("deleted = true, status = 'deleted', "
-                    'deleted_at = CURRENT_TIMESTAMP')
-        elif one['old'] is None:
-            what = "deleted = false, status = 'active', deleted_at = NULL"
-        else:
-            what = (f'value = {_quoted(one["new"])}, '
-                    f'meta_data = {_quoted(one["new_meta"])}')
-        yield f'UPDATE image_locations SET {what} {_as_seen(one)}'
