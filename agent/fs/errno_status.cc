@@ -50,8 +50,9 @@ Class Classify(int error) {
       return {absl::StatusCode::kAlreadyExists, ""};
     case EACCES:
     case EPERM:
-    case ELOOP:  // a symbolic link
-    case EXDEV:  // an escape, or another file system
+    case ELOOP:    // a symbolic link
+    case EXDEV:    // an escape, or another file system
+    case ENOTDIR:  // a file lies where a directory should
       return {absl::StatusCode::kPermissionDenied, reason::kMountPermission};
     case EMFILE:
     case ENFILE:
@@ -60,7 +61,6 @@ Class Classify(int error) {
     case EOPNOTSUPP:
     case ENOSYS:
       return {absl::StatusCode::kUnimplemented, ""};
-    case ENOTDIR:
     case EISDIR:
     case ENOTEMPTY:
       return {absl::StatusCode::kFailedPrecondition, ""};
@@ -95,6 +95,13 @@ bool MeansGone(const absl::Status& status) {
       "ENOTCONN", "ESTALE", "ENODEV", "ENXIO", "ENOMEDIUM", "ESHUTDOWN"};
   return std::find(std::begin(kGone), std::end(kGone), ErrorName(status)) !=
          std::end(kGone);
+}
+
+bool MeansInTheWay(const absl::Status& status) {
+  static constexpr absl::string_view kInTheWay[] = {"ENOTDIR", "ELOOP",
+                                                    "EXDEV"};
+  return std::find(std::begin(kInTheWay), std::end(kInTheWay),
+                   ErrorName(status)) != std::end(kInTheWay);
 }
 
 }  // namespace predella::agent

@@ -21,6 +21,10 @@ std::string ErrorName(const absl::Status& status);
 // that was pulled: what was opened there never answers again.
 bool MeansGone(const absl::Status& status);
 
+// Something else lies where a file or a directory of ours should: a file for a
+// directory on the way, a symbolic link, another file system.
+bool MeansInTheWay(const absl::Status& status);
+
 }  // namespace predella::agent
 
 #endif  // PREDELLA_AGENT_FS_ERRNO_STATUS_H_

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "agent/store/fence_file.h"
 #include "agent/store/file_place.h"
@@ -57,7 +58,7 @@ absl::StatusOr<std::unique_ptr<ImageStore>> ImageStore::Open(
 
 absl::Status ImageStoreImpl::Start() {
   FileSystem* const fs = core_.fs;
-  auto label = ReadLabel(fs);
+  auto label = LookAtLabel();
   if (absl::IsNotFound(label.status())) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      reason::kMountIdentityMismatch, label.status().message());
@@ -71,6 +72,7 @@ absl::Status ImageStoreImpl::Start() {
                      label->mount_name(), "', not of '", wanted, "'"));
   }
   RETURN_IF_ERROR(CheckMemory(*label));
+  RETURN_IF_ERROR(CheckFiles());
   RETURN_IF_ERROR(CheckLayout());
   mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
@@ -157,11 +159,8 @@ absl::Status ImageStoreImpl::SyncDirectories() {
   }
   for (const std::string& path : paths) {
     const absl::Status synced = core_.fs->SyncDir(path);
-    if (absl::IsNotFound(synced)) {
-      return MakeError(
-          absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
-          absl::StrCat("the directory ", path, " is missing in ",
-                       core_.fs->root(), ": the layout is damaged"));
+    if (absl::IsNotFound(synced) || MeansInTheWay(synced)) {
+      RETURN_IF_ERROR(CheckThere(path, Is::kDirectory));
     }
     if (HasReason(synced, reason::kMountReadOnly)) {
       // One that was mounted read-only has nothing to sync and says OK.
