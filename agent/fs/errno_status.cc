@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <iterator>
 #include <string>
@@ -84,6 +85,20 @@ absl::Status ErrnoStatus(int error, absl::string_view what) {
   return MakeError(
       c.code, c.reason, message,
       name == nullptr ? ErrorMetadata() : ErrorMetadata{{"errno", name}});
+}
+
+absl::Status DeniedStatus(absl::string_view what) {
+  return ErrnoStatus(EACCES, what);
+}
+
+absl::Status SeveralNamesStatus(absl::string_view path, int64_t links) {
+  return MakeError(absl::StatusCode::kPermissionDenied,
+                   reason::kMountPermission,
+                   absl::StrCat(path, " has more than one link: it has ", links,
+                                " names (hard links), and who writes to it by "
+                                "another one changes it: remove that, or give "
+                                "it bytes of its own (cp -p, then mv)"),
+                   {{"errno", "EMLINK"}});
 }
 
 std::string ErrorName(const absl::Status& status) {

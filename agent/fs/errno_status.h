@@ -3,6 +3,7 @@
 #ifndef PREDELLA_AGENT_FS_ERRNO_STATUS_H_
 #define PREDELLA_AGENT_FS_ERRNO_STATUS_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -13,6 +14,12 @@ namespace predella::agent {
 // With a reason comes the metadata errno ("EIO"). `what` says what was
 // attempted on what: "write 4096 bytes at 0 of x in y".
 absl::Status ErrnoStatus(int error, absl::string_view what);
+
+// As the kernel would say of what was not tried for it (EACCES).
+absl::Status DeniedStatus(absl::string_view what);
+// `path` ("x in y") is a file of several names (EMLINK), and no name of ours
+// alone: who writes to it by another one changes it.
+absl::Status SeveralNamesStatus(absl::string_view path, int64_t links);
 
 // "EIO"; empty where the status bears none.
 std::string ErrorName(const absl::Status& status);

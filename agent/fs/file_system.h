@@ -39,6 +39,10 @@ struct SpaceInfo {
 
 struct FileInfo {
   bool regular = false;
+  // Whether it may be opened for reading, of a file that was looked at by its
+  // path: false where its mode denies it to this process and the kernel, asked
+  // for that reason alone, does so too.
+  bool readable = true;
   bool directory = false;
   int64_t size_bytes = 0;
   int64_t allocated_bytes = 0;

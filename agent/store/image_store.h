@@ -312,9 +312,9 @@ class ImageStore {
       const Uuid& image_id, const Generation& generation) = 0;
   // For a scrub. What is wrong already is DATA_LOSS (metadata: generation,
   // where the record tells it; bytes=kBytesAsWritten where the disk is not to
-  // blame): REPLICA_MISSING for a record without its file, else
-  // CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or its
-  // publication has not ended.
+  // blame): REPLICA_MISSING for a record without its file, and where either may
+  // not be read, else CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or
+  // its publication has not ended.
   virtual absl::StatusOr<std::unique_ptr<ImageCheck>> OpenCheck(
       const Uuid& image_id) = 0;
   // Ids of everything that bears an image's name or record, in their order.

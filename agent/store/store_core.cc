@@ -38,6 +38,15 @@ absl::Status LookAtName(StoreCore* core, const Uuid& image_id,
   RETURN_IF_ERROR(info.status());
   state->name = true;
   state->info = *info;
+  // What no reader could open, told without opening every file.
+  if (info->regular && !info->readable) {
+    state->name_refused = DeniedStatus(absl::StrCat(
+        "open ", layout::ImagePath(image_id), " in ", core->fs->root()));
+  } else if (info->regular && info->links > 1) {
+    state->name_refused = SeveralNamesStatus(
+        absl::StrCat(layout::ImagePath(image_id), " in ", core->fs->root()),
+        info->links);
+  }
   return absl::OkStatus();
 }
 

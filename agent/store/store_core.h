@@ -41,7 +41,8 @@ struct NameState {
   bool image = false;
   // The last sync of its publication failed.
   bool unsure = false;
-  // Why name or record can not be looked at: a permission, a link.
+  // Why name or record can not be read: a permission, a link. Such a name may
+  // still be an image, to be removed.
   absl::Status name_refused;
   absl::Status record_refused;
 

@@ -148,7 +148,9 @@ class ListingImpl final : public MountListing {
           out.read_error = Why(refused);
         }
       }
-      if (state->image && !state->unsure) {
+      // Without its record where it may not be read: a digest of the listing
+      // has to show it.
+      if (state->image && !state->unsure && out.read_error.empty()) {
         out.kind = ListEntry::Kind::kImage;
         out.image = ImageOf(state->header);
         out.upload_id = out.image->upload_id;
@@ -177,7 +179,7 @@ class ListingImpl final : public MountListing {
       return absl::OkStatus();
     }
     if (!state.ok() || !state->record || state->damaged ||
-        (state->image && state->unsure)) {
+        (state->image && (state->unsure || !state->name_refused.ok()))) {
       // Told by its name, or nothing can be told.
       return absl::OkStatus();
     }

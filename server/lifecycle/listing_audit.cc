@@ -47,7 +47,9 @@ bool MayNotBeRead(absl::string_view read_error) {
          absl::StartsWith(read_error, "EPERM") ||
          absl::StartsWith(read_error, "ELOOP") ||
          absl::StartsWith(read_error, "EXDEV") ||
-         absl::StartsWith(read_error, "ENOTDIR");
+         absl::StartsWith(read_error, "ENOTDIR") ||
+         absl::StartsWith(read_error, "EISDIR") ||
+         absl::StartsWith(read_error, "EMLINK");
 }
 
 bool IsWhole(const control::v1::InventoryEntry& entry) {

@@ -161,6 +161,12 @@ TEST_F(AgentInventoryTest, WhatIsDamagedOrUnknownChangesTheDigest) {
        }},
       {"a record that may not be read", [&] { refuse("open", record); }},
       {"a name that may not be looked at", [&] { refuse("stat", name); }},
+      {"a file that may not be read",
+       [&] {
+         const auto file = mem.Open(name, OpenMode::kReadWrite);
+         ASSERT_OK(file.status());
+         ASSERT_OK((*file)->SetOwnership(0, std::nullopt));
+       }},
       {"a directory in its place",
        [&] {
          ASSERT_OK(mem.Unlink(name));

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -164,6 +165,27 @@ TEST_F(InTheWayTest, SendsAnUploadElsewhere) {
               HasReason(reason::kMountPermission));
   PutBack(layout::kInflightDir);
   EXPECT_OK(store_->OpenStaged(SpecOf(2, 2, 2)).status());
+}
+
+// As a copy of the directory by hard links leaves it.
+TEST_F(InTheWayTest, ASecondNameOfAnImageIsSeenByItsListing) {
+  const std::string path = layout::ImagePath(spec_.image_id);
+  const auto listed = [&] {
+    const std::vector<ListEntry> entries = ListAll(store_.get());
+    return entries.size() == 1 ? entries[0] : ListEntry();
+  };
+  ASSERT_EQ(listed().kind, ListEntry::Kind::kImage);
+  std::filesystem::create_hard_link(Real(path), Kept());
+  EXPECT_EQ(listed().kind, ListEntry::Kind::kForeign);
+  EXPECT_THAT(listed().read_error,
+              AllOf(HasSubstr("EMLINK: "), HasSubstr("2 names")));
+  EXPECT_THAT(store_->OpenImage(spec_.image_id, spec_.generation),
+              HasReason(reason::kMountPermission));
+  EXPECT_THAT(store_->OpenCheck(spec_.image_id),
+              HasReason(reason::kReplicaMissing));
+  std::filesystem::remove(Kept());
+  EXPECT_EQ(listed().kind, ListEntry::Kind::kImage);
+  EXPECT_EQ(*ReadAll(store_.get(), spec_), bytes_);
 }
 
 }  // namespace
