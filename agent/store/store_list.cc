@@ -59,6 +59,14 @@ bool EndsIt(const absl::Status& status) {
          HasReason(status, reason::kAgentOverloaded);
 }
 
+// Of a directory of records: that it can not be listed takes no name away, for
+// those lie in the root. One that is missing, or a file, is the mount's.
+bool IsOfOneDirectory(const absl::Status& status) {
+  return (HasReason(status, reason::kMountPermission) &&
+          !MeansInTheWay(status)) ||
+         (HasReason(status, reason::kMountFailed) && !MeansGone(status));
+}
+
 void TellInflight(StoreCore* core, const Uuid& id,
                   const std::function<void(const ListEntry&)>& entry) {
   const auto inflight = core->registry.FindInflight(id);
@@ -79,7 +87,7 @@ class ListingImpl final : public MountListing {
   absl::StatusOr<bool> Next(
       int most, const std::function<void(const ListEntry&)>& entry) override {
     if (next_ == ids_.size()) {
-      return NextDirectory();
+      return NextDirectory(entry);
     }
     for (int i = 0; i < most && next_ < ids_.size(); ++i, ++next_) {
       RETURN_IF_ERROR(Tell(ids_[next_], entry));
@@ -91,18 +99,30 @@ class ListingImpl final : public MountListing {
   // 0: inflight, 1: names, from 2 on the shards of the records.
   static constexpr int kDirectories = 2 + layout::kShards;
 
-  absl::StatusOr<bool> NextDirectory() {
+  absl::StatusOr<bool> NextDirectory(
+      const std::function<void(const ListEntry&)>& entry) {
     if (directory_ == kDirectories) {
       return false;
     }
     ids_.clear();
     next_ = 0;
-    RETURN_IF_ERROR(IdsIn(core_->fs,
-                          directory_ == 0 ? std::string(layout::kInflightDir)
-                          : directory_ == 1
-                              ? std::string(layout::kRoot)
-                              : std::string(layout::ShardPath(directory_ - 2)),
-                          &ids_));
+    const std::string path = directory_ == 0 ? std::string(layout::kInflightDir)
+                             : directory_ == 1
+                                 ? std::string(layout::kRoot)
+                                 : layout::ShardPath(directory_ - 2);
+    const absl::Status listed = IdsIn(core_->fs, path, &ids_);
+    if (directory_ >= 2 && IsOfOneDirectory(listed)) {
+      LogIfError(listed, "what lies there is told by its names");
+      ListEntry out;
+      out.kind = ListEntry::Kind::kDirectory;
+      out.directory = path;
+      out.disk_error =
+          HasReason(listed, reason::kMountFailed) ? listed : absl::OkStatus();
+      ids_.clear();  // some of them
+      entry(out);
+    } else {
+      RETURN_IF_ERROR(listed);
+    }
     ++directory_;
     return true;
   }
@@ -234,7 +254,11 @@ absl::StatusOr<std::vector<Uuid>> ImageStoreImpl::ListIds() {
   std::vector<Uuid> ids;
   // Records first: what is published in between has its name then.
   for (int shard = 0; shard < layout::kShards; ++shard) {
-    RETURN_IF_ERROR(IdsIn(core_.fs, layout::ShardPath(shard), &ids));
+    const absl::Status listed = IdsIn(core_.fs, layout::ShardPath(shard), &ids);
+    if (!IsOfOneDirectory(listed)) {
+      RETURN_IF_ERROR(listed);
+    }
+    LogIfError(listed, "what lies there is looked at by its names");
   }
   RETURN_IF_ERROR(IdsIn(core_.fs, layout::kRoot, &ids));
   std::sort(ids.begin(), ids.end());
