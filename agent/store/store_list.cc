@@ -96,22 +96,26 @@ class ListingImpl final : public MountListing {
   }
 
  private:
-  // 0: inflight, 1: names, from 2 on the shards of the records.
-  static constexpr int kDirectories = 2 + layout::kShards;
+  // 0: inflight, 1: names, from 2 on the shards of the records. Last, where
+  // one of those could not be listed, the names once more: of what was
+  // published there meanwhile.
+  static constexpr int kNamesAgain = 2 + layout::kShards;
 
   absl::StatusOr<bool> NextDirectory(
       const std::function<void(const ListEntry&)>& entry) {
-    if (directory_ == kDirectories) {
+    if (directory_ > kNamesAgain ||
+        (directory_ == kNamesAgain && shut_.empty())) {
       return false;
     }
     ids_.clear();
     next_ = 0;
     const std::string path = directory_ == 0 ? std::string(layout::kInflightDir)
-                             : directory_ == 1
+                             : directory_ == 1 || directory_ == kNamesAgain
                                  ? std::string(layout::kRoot)
                                  : layout::ShardPath(directory_ - 2);
     const absl::Status listed = IdsIn(core_->fs, path, &ids_);
-    if (directory_ >= 2 && IsOfOneDirectory(listed)) {
+    if (directory_ >= 2 && directory_ < kNamesAgain &&
+        IsOfOneDirectory(listed)) {
       LogIfError(listed, "what lies there is told by its names");
       ListEntry out;
       out.kind = ListEntry::Kind::kDirectory;
@@ -119,9 +123,19 @@ class ListingImpl final : public MountListing {
       out.disk_error =
           HasReason(listed, reason::kMountFailed) ? listed : absl::OkStatus();
       ids_.clear();  // some of them
+      shut_.insert(path);
       entry(out);
     } else {
       RETURN_IF_ERROR(listed);
+    }
+    if (directory_ == kNamesAgain) {
+      ids_.erase(
+          std::remove_if(ids_.begin(), ids_.end(),
+                         [this](const Uuid& id) {
+                           return told_.contains(id) || foreign_.contains(id) ||
+                                  !shut_.contains(layout::ShardPathOf(id));
+                         }),
+          ids_.end());
     }
     ++directory_;
     return true;
@@ -133,7 +147,8 @@ class ListingImpl final : public MountListing {
       TellInflight(core_, id, out);
       return absl::OkStatus();
     }
-    return directory_ == 2 ? TellName(id, out) : TellRecord(id, out);
+    return directory_ == 2 || directory_ > kNamesAgain ? TellName(id, out)
+                                                       : TellRecord(id, out);
   }
 
   absl::Status TellName(const Uuid& id,
@@ -177,6 +192,9 @@ class ListingImpl final : public MountListing {
         told_.insert(id);
       }
     }
+    if (out.kind == ListEntry::Kind::kForeign) {
+      foreign_.insert(id);
+    }
     entry(out);
     return absl::OkStatus();
   }
@@ -218,8 +236,10 @@ class ListingImpl final : public MountListing {
   int directory_ = 0;  // the next one; ids_ are of the one before
   std::vector<Uuid> ids_;
   size_t next_ = 0;
-  absl::flat_hash_set<Uuid> told_;    // images, by their names
-  absl::flat_hash_set<Uuid> failed_;  // names, with an error of the disk
+  absl::flat_hash_set<Uuid> told_;         // images, by their names
+  absl::flat_hash_set<Uuid> foreign_;      // all other names
+  absl::flat_hash_set<std::string> shut_;  // directories of records
+  absl::flat_hash_set<Uuid> failed_;       // names, with an error of the disk
 };
 
 }  // namespace

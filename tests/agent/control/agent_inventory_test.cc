@@ -301,6 +301,24 @@ TEST_F(AgentInventoryTest, OneDirectoryOfRecordsKeepsNoMountFromBeingListed) {
   }
 }
 
+TEST_F(AgentInventoryTest, WhatIsPublishedMeanwhileIsToldAlsoThere) {
+  Register();
+  Store();
+  const std::string name = images[0].ToString();
+  const std::string content = *mem.GetFile(name);
+  const std::string whole = Digest();
+  ASSERT_OK(mem.Unlink(name));  // as if it were still to come
+  testing::Fault fault;
+  fault.op = "list";
+  fault.path = layout::ShardPathOf(images[0]);
+  fault.status = ErrnoStatus(EACCES, "list it");
+  fault.forever = true;
+  fault.during = [&] { ASSERT_OK(mem.PutFile(name, content)); };
+  fs.Inject(fault);
+  EXPECT_EQ(Digest(), whole);
+  EXPECT_EQ(Digest(), whole) << "and once, where it was there all the time";
+}
+
 // As an error of any other call, and what was read beside it is not the whole;
 // but one bad sector does not keep its mount from being listed.
 TEST_F(AgentInventoryTest, AnErrorOfTheDiskAtOneFileIsTheMountsFirst) {
