@@ -52,6 +52,12 @@ absl::Status LookAtName(StoreCore* core, const Uuid& image_id,
 
 absl::Status LookAtRecord(StoreCore* core, const Uuid& image_id,
                           NameState* state) {
+  if (absl::Status shut = core->registry.WhyShut(layout::ShardPathOf(image_id));
+      !shut.ok()) {
+    state->record = state->damaged = true;
+    state->record_refused = std::move(shut);
+    return absl::OkStatus();
+  }
   auto bytes =
       ReadFile(core->fs, layout::RecordPath(image_id), kRecordHeaderBytes);
   if (absl::IsNotFound(bytes.status())) {
@@ -99,6 +105,12 @@ absl::StatusOr<NameState> Look(StoreCore* core, const Uuid& image_id) {
     }
   }
   return state;
+}
+
+bool IsOfOneDirectory(const absl::Status& status) {
+  return (HasReason(status, reason::kMountPermission) &&
+          !MeansInTheWay(status)) ||
+         (HasReason(status, reason::kMountFailed) && !MeansGone(status));
 }
 
 absl::StatusOr<std::vector<uint32_t>> ReadTable(StoreCore* core,

@@ -55,6 +55,10 @@ struct NameState {
 // The caller holds the lock of the id.
 absl::StatusOr<NameState> Look(StoreCore* core, const Uuid& image_id);
 
+// Of a directory of records: that it can not be listed takes no name away, for
+// those lie in the root. One that is missing, or a file, is the mount's.
+bool IsOfOneDirectory(const absl::Status& status);
+
 // The record's checksums. DATA_LOSS when they are damaged.
 absl::StatusOr<std::vector<uint32_t>> ReadTable(StoreCore* core,
                                                 const PublishedImage& image);

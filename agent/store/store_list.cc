@@ -59,14 +59,6 @@ bool EndsIt(const absl::Status& status) {
          HasReason(status, reason::kAgentOverloaded);
 }
 
-// Of a directory of records: that it can not be listed takes no name away, for
-// those lie in the root. One that is missing, or a file, is the mount's.
-bool IsOfOneDirectory(const absl::Status& status) {
-  return (HasReason(status, reason::kMountPermission) &&
-          !MeansInTheWay(status)) ||
-         (HasReason(status, reason::kMountFailed) && !MeansGone(status));
-}
-
 void TellInflight(StoreCore* core, const Uuid& id,
                   const std::function<void(const ListEntry&)>& entry) {
   const auto inflight = core->registry.FindInflight(id);
@@ -101,6 +93,15 @@ class ListingImpl final : public MountListing {
   // published there meanwhile.
   static constexpr int kNamesAgain = 2 + layout::kShards;
 
+  // Those whose modes were mended since the mount was opened.
+  void ReopenShut() {
+    for (const std::string& path : core_->registry.ShutDirectories()) {
+      if (core_->fs->SyncDir(path).ok()) {
+        core_->registry.Reopen(path);
+      }
+    }
+  }
+
   absl::StatusOr<bool> NextDirectory(
       const std::function<void(const ListEntry&)>& entry) {
     if (directory_ > kNamesAgain ||
@@ -109,6 +110,9 @@ class ListingImpl final : public MountListing {
     }
     ids_.clear();
     next_ = 0;
+    if (directory_ == 0) {
+      ReopenShut();
+    }
     const std::string path = directory_ == 0 ? std::string(layout::kInflightDir)
                              : directory_ == 1 || directory_ == kNamesAgain
                                  ? std::string(layout::kRoot)

@@ -54,7 +54,7 @@ class InTheWayTest : public ::testing::Test {
   }
   absl::Status Open() {
     store_.reset();
-    auto opened = ImageStore::Open(fs_.get(), &clock_, &ids_, StoreOptions());
+    auto opened = ImageStore::Open(fs_.get(), &clock_, &ids_, options_);
     if (opened.ok()) {
       store_ = *std::move(opened);
     }
@@ -99,6 +99,7 @@ class InTheWayTest : public ::testing::Test {
   testing::FakeIds ids_;
   std::unique_ptr<FileSystem> fs_;
   std::unique_ptr<ImageStore> store_;
+  StoreOptions options_;
   const UploadSpec spec_ = SpecOf(1, 1, 1);
   const std::string bytes_ = Pattern(10'000, 1);
 };
@@ -140,6 +141,15 @@ TEST_F(InTheWayTest, IsNoticedUnderALivingAgentAndWhenItStarts) {
       PutBack(path);
     }
   }
+  ASSERT_OK(Open());
+  // Also where what the fence says is remembered, and so looked at first.
+  ASSERT_OK(store_->Hear(Generation{1, 1, 1}));
+  ASSERT_OK(store_->SyncFence());
+  options_.memory.mount_uid = store_->label().mount_uid();
+  options_.memory.fence = Generation{1, 1, 1};
+  Replace(layout::kFence, By::kDirectory);
+  EXPECT_THAT(Open(), HasReason(reason::kMountIdentityMismatch));
+  PutBack(layout::kFence);
   ASSERT_OK(Open());
   EXPECT_EQ(*ReadAll(store_.get(), spec_), bytes_);
 }
