@@ -311,9 +311,9 @@ class AgentCore {
   uint64_t listing_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t listing_session_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t last_listing_ ABSL_GUARDED_BY(mu_) = 0;
-  // Files that the last whole listing could not read for an error of the disk,
-  // and when that ended, by the clock that runs since boot.
-  absl::flat_hash_set<Uuid> unreadable_ ABSL_GUARDED_BY(mu_);
+  // Files and directories that the last whole listing could not read for an
+  // error of the disk, and when that ended, by the clock that runs since boot.
+  absl::flat_hash_set<std::string> unreadable_ ABSL_GUARDED_BY(mu_);
   absl::Duration unreadable_at_ ABSL_GUARDED_BY(mu_);
   // As the last Attach said.
   bool may_collect_ ABSL_GUARDED_BY(mu_) = false;

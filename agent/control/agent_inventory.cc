@@ -63,11 +63,11 @@ struct AgentCore::Listing {
   control::v1::InventoryPart part;
   ListingSum sum;
   int64_t entries = 0;
-  // Files that an error of the disk kept from being read; those that were not
-  // known as that before, and the error of the first of them.
-  absl::flat_hash_set<Uuid> unreadable;
+  // Files and directories that an error of the disk kept from being read; those
+  // that were not known as that before, and the error of the first of them.
+  absl::flat_hash_set<std::string> unreadable;
   int64_t news = 0;
-  Uuid first;
+  std::string first;
   absl::Status error;
 
   control::v1::InventoryPart NewPart() const {
@@ -79,6 +79,7 @@ struct AgentCore::Listing {
 
   void Take(const ListEntry& entry) {
     if (!wanted || entry.kind == ListEntry::Kind::kInflight ||
+        entry.kind == ListEntry::Kind::kDirectory ||
         (entry.kind == ListEntry::Kind::kRecordOnly &&
          !entry.image.has_value())) {
       return;
@@ -97,21 +98,25 @@ struct AgentCore::Listing {
 };
 
 // An error of the disk is the mount's at once, as one of any other call, and
-// what was read beside it is not taken for the whole. One file that can not be
-// read must not keep its mount from being listed for ever, nor SUSPECT: what
-// fails again, when a probe that began since has read well, is the file's.
+// what was read beside it is not taken for the whole. One file or
+// directory of records that can not be read must not keep its mount from being
+// listed for ever, nor SUSPECT: what fails again, when a probe that began since
+// has read well, is the file's.
 void AgentCore::NoteUnreadable(Listing* listing, const ListEntry& entry) {
-  const bool known = scrubber_.KnowsFault(entry.image_id);
+  const bool directory = entry.kind == ListEntry::Kind::kDirectory;
+  const std::string what =
+      directory ? entry.directory : entry.image_id.ToString();
+  const bool known = !directory && scrubber_.KnowsFault(entry.image_id);
   {
     MutexLock lock(&mu_);
-    listing->unreadable.insert(entry.image_id);
-    if (known || (unreadable_.contains(entry.image_id) &&
+    listing->unreadable.insert(what);
+    if (known || (unreadable_.contains(what) &&
                   machine_.ProbeReadSince(unreadable_at_))) {
       return;
     }
   }
   if (++listing->news == 1) {
-    listing->first = entry.image_id;
+    listing->first = what;
     listing->error = entry.disk_error;
   }
   CallDone(listing->store.get(), entry.disk_error);
@@ -125,13 +130,13 @@ absl::Status AgentCore::ErrorOf(const Listing& listing) {
   }
   return listing.news == 0
              ? absl::OkStatus()
-             : MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed,
-                         absl::StrCat(listing.news,
-                                      " files could not be read, the "
-                                      "first is ",
-                                      listing.first.ToString(), ": ",
-                                      listing.error.message()),
-                         MetadataOf(listing.error));
+             : MakeError(
+                   absl::StatusCode::kUnavailable, reason::kMountFailed,
+                   absl::StrCat(listing.news,
+                                " files could not be read, the "
+                                "first is ",
+                                listing.first, ": ", listing.error.message()),
+                   MetadataOf(listing.error));
 }
 
 void AgentCore::PostListCommand(uint64_t session,

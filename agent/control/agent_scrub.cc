@@ -67,7 +67,6 @@ void AgentCore::ReadDone(const ReadGrant& grant, int64_t offset,
   if (!absl::IsDataLoss(status)) {
     return;
   }
-  const bool missing = HasReason(status, reason::kReplicaMissing);
   const bool news = scrubber_.NoteFault(grant.image_id, grant.generation);
   // A file that is gone may have been removed: the coordinator knows. One that
   // may not be read is no sign of bytes that change.
@@ -79,8 +78,7 @@ void AgentCore::ReadDone(const ReadGrant& grant, int64_t offset,
       message.mutable_copy_faults()->add_findings();
   finding->set_image_id(grant.image_id.bytes());
   *finding->mutable_generation() = grant.generation.ToProto();
-  finding->set_fault(missing ? storage::v1::COPY_FAULT_MISSING
-                             : storage::v1::COPY_FAULT_DAMAGED);
+  finding->set_fault(Scrubber::FaultOf(status));
   finding->set_detail(std::string(status.message()));
   session_.SendAttached(std::move(message));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <iterator>
 #include <string>
@@ -50,8 +51,9 @@ Class Classify(int error) {
       return {absl::StatusCode::kAlreadyExists, ""};
     case EACCES:
     case EPERM:
-    case ELOOP:  // a symbolic link
-    case EXDEV:  // an escape, or another file system
+    case ELOOP:    // a symbolic link
+    case EXDEV:    // an escape, or another file system
+    case ENOTDIR:  // a file lies where a directory should
       return {absl::StatusCode::kPermissionDenied, reason::kMountPermission};
     case EMFILE:
     case ENFILE:
@@ -60,7 +62,6 @@ Class Classify(int error) {
     case EOPNOTSUPP:
     case ENOSYS:
       return {absl::StatusCode::kUnimplemented, ""};
-    case ENOTDIR:
     case EISDIR:
     case ENOTEMPTY:
       return {absl::StatusCode::kFailedPrecondition, ""};
@@ -86,6 +87,20 @@ absl::Status ErrnoStatus(int error, absl::string_view what) {
       name == nullptr ? ErrorMetadata() : ErrorMetadata{{"errno", name}});
 }
 
+absl::Status DeniedStatus(absl::string_view what) {
+  return ErrnoStatus(EACCES, what);
+}
+
+absl::Status SeveralNamesStatus(absl::string_view path, int64_t links) {
+  return MakeError(absl::StatusCode::kPermissionDenied,
+                   reason::kMountPermission,
+                   absl::StrCat(path, " has more than one link: it has ", links,
+                                " names (hard links), and who writes to it by "
+                                "another one changes it: remove that, or give "
+                                "it bytes of its own (cp -p, then mv)"),
+                   {{"errno", "EMLINK"}});
+}
+
 std::string ErrorName(const absl::Status& status) {
   return MetadataOf(status)["errno"];
 }
@@ -95,6 +110,13 @@ bool MeansGone(const absl::Status& status) {
       "ENOTCONN", "ESTALE", "ENODEV", "ENXIO", "ENOMEDIUM", "ESHUTDOWN"};
   return std::find(std::begin(kGone), std::end(kGone), ErrorName(status)) !=
          std::end(kGone);
+}
+
+bool MeansInTheWay(const absl::Status& status) {
+  static constexpr absl::string_view kInTheWay[] = {"ENOTDIR", "ELOOP",
+                                                    "EXDEV"};
+  return std::find(std::begin(kInTheWay), std::end(kInTheWay),
+                   ErrorName(status)) != std::end(kInTheWay);
 }
 
 }  // namespace predella::agent

@@ -7,8 +7,9 @@
 // MOUNT_READ_ONLY; EIO, ENODEV, ENXIO, ENOTCONN, ESTALE, EHOSTDOWN are
 // UNAVAILABLE, MOUNT_FAILED; ENOENT is NOT_FOUND; EEXIST is ALREADY_EXISTS;
 // EACCES and EPERM are PERMISSION_DENIED, MOUNT_PERMISSION; EMFILE, ENFILE and
-// ENOMEM are RESOURCE_EXHAUSTED, AGENT_OVERLOADED; a symbolic link or an
-// escape is PERMISSION_DENIED; an unsupported operation is UNIMPLEMENTED.
+// ENOMEM are RESOURCE_EXHAUSTED, AGENT_OVERLOADED; a symbolic link, an
+// escape or a file for a directory on the way is PERMISSION_DENIED,
+// MOUNT_PERMISSION, too; an unsupported operation is UNIMPLEMENTED.
 // Messages say what was attempted on what.
 #ifndef PREDELLA_AGENT_FS_FILE_SYSTEM_H_
 #define PREDELLA_AGENT_FS_FILE_SYSTEM_H_
@@ -38,6 +39,10 @@ struct SpaceInfo {
 
 struct FileInfo {
   bool regular = false;
+  // Whether it may be opened for reading, of a file that was looked at by its
+  // path: false where its mode denies it to this process and the kernel, asked
+  // for that reason alone, does so too.
+  bool readable = true;
   bool directory = false;
   int64_t size_bytes = 0;
   int64_t allocated_bytes = 0;

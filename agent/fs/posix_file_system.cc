@@ -103,6 +103,19 @@ absl::StatusOr<SplitPath> Split(absl::string_view path) {
   return out;
 }
 
+// The mode says so without another call for nearly every file; else the kernel
+// knows of groups, access control lists and an NFS server's own mind. What it
+// can not say is left to who opens the file.
+bool MayBeRead(int fd, const struct stat& st) {
+  const uint32_t mode = st.st_mode;
+  const bool by_mode = st.st_uid == ::geteuid()   ? (mode & S_IRUSR) != 0
+                       : st.st_gid == ::getegid() ? (mode & S_IRGRP) != 0
+                                                  : (mode & S_IROTH) != 0;
+  return by_mode ||
+         ::faccessat(fd, "", R_OK, AT_EACCESS | AT_EMPTY_PATH) == 0 ||
+         errno != EACCES;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<FileSystem>> PosixFileSystem::Open(
@@ -166,13 +179,14 @@ absl::StatusOr<std::unique_ptr<File>> PosixFileSystem::Open(
   ASSIGN_OR_RETURN(const int fd, OpenAt(path, flags, "open"));
   auto file = std::make_unique<PosixFile>(fd, What("file", path).substr(5));
   ASSIGN_OR_RETURN(const FileInfo info, file->Stat());
-  if (!info.regular || info.links != 1) {
-    return MakeError(absl::StatusCode::kPermissionDenied,
-                     reason::kMountPermission,
-                     absl::StrCat(path, " in ", root_,
-                                  info.regular ? " has more than one link: "
-                                               : " is not a regular file: ",
-                                  info.links, " links"));
+  if (!info.regular) {
+    return MakeError(
+        absl::StatusCode::kPermissionDenied, reason::kMountPermission,
+        absl::StrCat(path, " in ", root_, " is not a regular file"),
+        info.directory ? ErrorMetadata{{"errno", "EISDIR"}} : ErrorMetadata());
+  }
+  if (info.links != 1) {
+    return SeveralNamesStatus(absl::StrCat(path, " in ", root_), info.links);
   }
   return std::unique_ptr<File>(std::move(file));
 }
@@ -184,7 +198,9 @@ absl::StatusOr<FileInfo> PosixFileSystem::Stat(absl::string_view path) {
   if (::fstat(fd, &st) != 0) {
     return ErrnoStatus(errno, What("stat", path));
   }
-  return FileInfoOf(st);
+  FileInfo info = FileInfoOf(st);
+  info.readable = !info.regular || MayBeRead(fd, st);
+  return info;
 }
 
 absl::Status PosixFileSystem::Mkdir(absl::string_view path, uint32_t mode) {

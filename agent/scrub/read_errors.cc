@@ -72,11 +72,7 @@ void Scrubber::ReadAgain(Job* job) {
           absl::StrCat("it can not be read: ", status.message()));
   } else if (absl::IsDataLoss(status)) {
     NoteFault(id, job->asked);
-    Found(job,
-          HasReason(status, reason::kReplicaMissing)
-              ? storage::v1::COPY_FAULT_MISSING
-              : storage::v1::COPY_FAULT_DAMAGED,
-          job->asked, std::string(status.message()));
+    Found(job, FaultOf(status), job->asked, std::string(status.message()));
   }
 }
 

@@ -97,6 +97,13 @@ std::optional<control::v1::ScrubProgress> Scrubber::Progress(uint64_t session) {
   return scrub_->progress;
 }
 
+storage::v1::CopyFault Scrubber::FaultOf(const absl::Status& status) {
+  return HasReason(status, reason::kReplicaMissing) ||
+                 HasReason(status, reason::kMountPermission)
+             ? storage::v1::COPY_FAULT_MISSING
+             : storage::v1::COPY_FAULT_DAMAGED;
+}
+
 bool Scrubber::NoteFault(const Uuid& image_id, const Generation& generation) {
   MutexLock lock(&mu_);
   if (known_.size() >= kMostKnown) {
@@ -285,10 +292,7 @@ void Scrubber::Judge(Job* job, const absl::Status& status) {
   if (absl::IsDataLoss(status)) {
     const bool missing = HasReason(status, reason::kReplicaMissing);
     const bool news = NoteFault(job->ids[job->next], of);
-    Found(job,
-          missing ? storage::v1::COPY_FAULT_MISSING
-                  : storage::v1::COPY_FAULT_DAMAGED,
-          of, std::string(status.message()));
+    Found(job, FaultOf(status), of, std::string(status.message()));
     // After the finding, by which the coordinator knows whose word it is. A
     // single one is looked at because it knows already.
     if (news && !missing && !job->single &&
@@ -327,7 +331,7 @@ void Scrubber::ReadFailed(Job* job, const absl::Status& status) {
                            HasReason(status, reason::kMountPermission);
   if (job->listed && of_the_file && job->failed_once == id) {
     NoteFault(id, of);
-    Found(job, storage::v1::COPY_FAULT_DAMAGED, of,
+    Found(job, FaultOf(status), of,
           absl::StrCat("it can not be read: ", status.message()));
     NextImage(job);
     return;

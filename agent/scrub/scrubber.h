@@ -73,6 +73,9 @@ class Scrubber {
   // For a heartbeat; absent when no scrub was started in that session.
   std::optional<control::v1::ScrubProgress> Progress(uint64_t session);
 
+  // What a read that ended so says of the copy. One that may not be read is
+  // MISSING, as for a listing, which ends it once it may.
+  static storage::v1::CopyFault FaultOf(const absl::Status& status);
   // A read by a client found `fault`: whether that is news. What is known of
   // a copy says nothing new about its mount.
   bool NoteFault(const Uuid& image_id, const Generation& generation);

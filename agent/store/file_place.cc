@@ -3,6 +3,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "common/errors.h"
 
@@ -14,7 +15,8 @@ absl::Status FilePlace::Check() const {
     return absl::OkStatus();
   }
   const auto found = fs_->Stat(path_);
-  if (!found.ok() && !absl::IsNotFound(found.status())) {
+  const bool replaced = found.ok() || MeansInTheWay(found.status());
+  if (!replaced && !absl::IsNotFound(found.status())) {
     return found.status();
   }
   if (found.ok() && found->inode == opened) {
@@ -23,8 +25,8 @@ absl::Status FilePlace::Check() const {
   return MakeError(
       absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
       absl::StrCat(path_, " in ", fs_->root(),
-                   found.ok() ? " is another file than the one that is open"
-                              : " was removed while it is in use"));
+                   replaced ? " is another file than the one that is open"
+                            : " was removed while it is in use"));
 }
 
 }  // namespace predella::agent

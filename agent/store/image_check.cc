@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<ImageCheck>> ImageCheckImpl::Open(
     const absl::Status why = RefusedError(
         state.record_refused.ok() ? "its file" : "its record", refused);
     return AsWritten(
-        Finding(why.message(), reason::kChecksumMismatch, state.generation()));
+        Finding(why.message(), reason::kReplicaMissing, state.generation()));
   }
   if (!state.record || state.damaged) {
     // Nobody can say which generation it was.
@@ -99,10 +99,14 @@ absl::StatusOr<std::unique_ptr<ImageCheck>> ImageCheckImpl::Open(
                    image.generation);
   }
   RETURN_IF_ERROR(table.status());
-  ASSIGN_OR_RETURN(
-      auto file, core->fs->Open(layout::ImagePath(image_id), OpenMode::kRead));
+  auto file = core->fs->Open(layout::ImagePath(image_id), OpenMode::kRead);
+  if (absl::IsPermissionDenied(file.status())) {
+    return AsWritten(Finding(RefusedError("its file", file.status()).message(),
+                             reason::kReplicaMissing, image.generation));
+  }
+  RETURN_IF_ERROR(file.status());
   std::unique_ptr<ImageCheckImpl> check(new ImageCheckImpl(
-      core, std::move(image), *std::move(table), std::move(file)));
+      core, std::move(image), *std::move(table), *std::move(file)));
   RETURN_IF_ERROR(check->CheckSize());
   // All of it at once: a page that straddles two ranges is dropped with
   // neither. What a reader brings in from here on comes from the disk too.

@@ -178,6 +178,9 @@ struct ListEntry {
     kForeign,  // name without record: not ours
     kRecordOnly,
     kInflight,
+    // A directory of records that can not be listed. What lies in it is told by
+    // its names all the same, as far as its records can be read.
+    kDirectory,
   };
   Kind kind = Kind::kImage;
   Uuid image_id;  // none for an inflight without state
@@ -190,6 +193,7 @@ struct ListEntry {
   // Of the name or the record, and of the disk: MOUNT_FAILED. Also of a
   // kRecordOnly, which is nothing but its id then.
   absl::Status disk_error;
+  std::string directory;  // kDirectory
 };
 
 // A listing under way, in steps: between two of them the disk thread may serve
@@ -199,7 +203,8 @@ class MountListing {
   virtual ~MountListing() = default;
   // Looks at up to `most` names more, or one directory, and tells what is
   // there. False: that was all. After an error it is over; an error of the disk
-  // at one file is told with the file, unless the mount itself is gone.
+  // at one file, or at one directory of records, is told with it, unless the
+  // mount itself is gone.
   virtual absl::StatusOr<bool> Next(
       int most, const std::function<void(const ListEntry&)>& entry) = 0;
 };
@@ -312,12 +317,13 @@ class ImageStore {
       const Uuid& image_id, const Generation& generation) = 0;
   // For a scrub. What is wrong already is DATA_LOSS (metadata: generation,
   // where the record tells it; bytes=kBytesAsWritten where the disk is not to
-  // blame): REPLICA_MISSING for a record without its file, else
-  // CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or its
-  // publication has not ended.
+  // blame): REPLICA_MISSING for a record without its file, and where either may
+  // not be read, else CHECKSUM_MISMATCH. NOT_FOUND when no image is here, or
+  // its publication has not ended.
   virtual absl::StatusOr<std::unique_ptr<ImageCheck>> OpenCheck(
       const Uuid& image_id) = 0;
-  // Ids of everything that bears an image's name or record, in their order.
+  // Ids of everything that bears an image's name or record, in their order; of
+  // a directory of records that can not be listed those with a name.
   virtual absl::StatusOr<std::vector<Uuid>> ListIds() = 0;
   // Removes the file (name first, synced, then the record) and inflight bytes
   // of exactly this generation; anything else is left and told.

@@ -41,9 +41,6 @@ namespace {
 
 constexpr absl::string_view kFenceTurn = "the fence";
 
-// Of 256.
-constexpr int kShardsPerCheck = 8;
-
 }  // namespace
 
 MountLabel ImageStoreImpl::label() {
@@ -72,52 +69,6 @@ absl::Status ImageStoreImpl::ClaimLabel(absl::string_view cluster_uid) {
   const MutexLock lock(&label_mu_);
   label_ = std::move(written);
   return absl::OkStatus();
-}
-
-absl::Status ImageStoreImpl::CheckIdentity() {
-  RETURN_IF_ERROR(core_.fs->CheckRoot());
-  const auto found = ReadLabel(core_.fs);
-  if (!found.ok() && !absl::IsNotFound(found.status())) {
-    return found.status();
-  }
-  const MountLabel mine = label();
-  if (!found.ok() || found->mount_uid() != mine.mount_uid()) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
-        found.ok() ? absl::StrCat(core_.fs->root(), " bears the label of ",
-                                  found->mount_name(), " now, not of ",
-                                  mine.mount_name())
-                   : absl::StrCat("the label of ", mine.mount_name(), " in ",
-                                  core_.fs->root(), " is gone"));
-  }
-  for (const auto& place : places_) {
-    RETURN_IF_ERROR(place->Check());
-  }
-  return CheckLayout();
-}
-
-absl::Status ImageStoreImpl::CheckLayout() {
-  for (const absl::string_view path :
-       {layout::kProbe, layout::kInflightDir, layout::kRecordsDir,
-        layout::kQuarantineDir}) {
-    RETURN_IF_ERROR(CheckThere(path));
-  }
-  // A few at a time: all within half a minute at a check a second.
-  for (int i = 0; i < kShardsPerCheck; ++i) {
-    const int shard = next_shard_.fetch_add(1) % layout::kShards;
-    RETURN_IF_ERROR(CheckThere(layout::ShardPath(shard)));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ImageStoreImpl::CheckThere(absl::string_view path) {
-  const absl::Status there = core_.fs->Stat(path).status();
-  return absl::IsNotFound(there)
-             ? MakeError(absl::StatusCode::kFailedPrecondition,
-                         reason::kMountIdentityMismatch,
-                         absl::StrCat(path, " is missing in ", core_.fs->root(),
-                                      ": the layout is damaged"))
-             : there;
 }
 
 std::vector<storage::v1::FenceEntry> ImageStoreImpl::Known() {
@@ -353,45 +304,9 @@ absl::StatusOr<RemoveOutcome> ImageStoreImpl::Remove(
         state.record_refused);
   }
   if (state.name && !state.record) {
-    RETURN_IF_ERROR(CheckThere(layout::ShardPathOf(image_id)));
+    RETURN_IF_ERROR(CheckThere(layout::ShardPathOf(image_id), Is::kDirectory));
   }
   return outcome;
-}
-
-ProbeOutcome ImageStoreImpl::Probe() {
-  if (!guard_.writes() && !writable_again() &&
-      base_->Open(layout::kLock, OpenMode::kReadWrite).ok()) {
-    writable_again_.store(true);
-  }
-  ProbeOutcome out;
-  std::string sent = ids_->RandomBytes(32);
-  sent.resize(static_cast<size_t>(layout::kProbeBytes), sent[0]);
-  auto file = core_.fs->Open(layout::kProbe, OpenMode::kReadWrite);
-  out.write = file.status();
-  if (file.ok()) {
-    out.write = (*file)->Pwrite(0, sent);
-  }
-  if (out.write.ok()) {
-    out.write = (*file)->Datasync();
-  }
-  if (!file.ok()) {
-    file = core_.fs->Open(layout::kProbe, OpenMode::kRead);
-  }
-  out.read = file.ok() ? ReadProbe(file->get(), out.write.ok() ? sent : "")
-                       : file.status();
-  return out;
-}
-
-absl::Status ImageStoreImpl::ReadProbe(File* file, absl::string_view sent) {
-  RETURN_IF_ERROR(file->DropCache(0, layout::kProbeBytes));
-  std::string back(static_cast<size_t>(layout::kProbeBytes), '\0');
-  ASSIGN_OR_RETURN(const size_t got, file->Pread(0, back.size(), back.data()));
-  if (got != back.size() || (!sent.empty() && back != sent)) {
-    return MakeError(absl::StatusCode::kDataLoss, reason::kChecksumMismatch,
-                     absl::StrCat("the probe of ", core_.fs->root(),
-                                  " read back other bytes than were synced"));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace predella::agent

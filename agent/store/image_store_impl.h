@@ -93,7 +93,13 @@ class ImageStoreImpl final : public ImageStore {
  private:
   // What nobody keeps open.
   absl::Status CheckLayout();
-  absl::Status CheckThere(absl::string_view path);
+  enum class Is { kFile, kDirectory };
+  // MOUNT_IDENTITY_MISMATCH where it is missing, or something else bears its
+  // name.
+  absl::Status CheckThere(absl::string_view path, Is kind);
+  // Before they are opened: what FilePlace looks after later.
+  absl::Status CheckFiles();
+  absl::StatusOr<storage::v1::MountLabel> LookAtLabel();
 
   // Start's steps (store_start.cc).
   absl::Status CheckMemory(const storage::v1::MountLabel& label);

@@ -97,6 +97,31 @@ bool Registry::Unsure(const Uuid& image_id) {
   return unsure_.count(image_id) > 0;
 }
 
+void Registry::Shut(const std::string& directory, absl::Status why) {
+  const MutexLock lock(&mu_);
+  shut_[directory] = std::move(why);
+}
+
+void Registry::Reopen(const std::string& directory) {
+  const MutexLock lock(&mu_);
+  shut_.erase(directory);
+}
+
+std::vector<std::string> Registry::ShutDirectories() {
+  const MutexLock lock(&mu_);
+  std::vector<std::string> out;
+  for (const auto& [directory, why] : shut_) {
+    out.push_back(directory);
+  }
+  return out;
+}
+
+absl::Status Registry::WhyShut(const std::string& directory) {
+  const MutexLock lock(&mu_);
+  const auto it = shut_.find(directory);
+  return it == shut_.end() ? absl::OkStatus() : it->second;
+}
+
 void Registry::AddImages(int64_t delta) {
   MutexLock lock(&mu_);
   images_ += delta;

@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 #include "agent/fs/disk_locks.h"
@@ -61,6 +63,15 @@ class Registry {
   void SetUnsure(const Uuid& image_id, bool unsure);
   bool Unsure(const Uuid& image_id);
 
+  // Directories of records that could not be synced when the mount was opened,
+  // for their modes: what the cache shows of them may not be on the disk, so no
+  // record there is told until one that asks again has synced it.
+  void Shut(const std::string& directory, absl::Status why);
+  void Reopen(const std::string& directory);
+  std::vector<std::string> ShutDirectories();
+  // OK: it is not shut.
+  absl::Status WhyShut(const std::string& directory);
+
   void AddImages(int64_t delta);
   int64_t images();
 
@@ -71,6 +82,7 @@ class Registry {
   absl::flat_hash_map<Uuid, storage::v1::InflightState> condemned_
       ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<Uuid> unsure_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::string, absl::Status> shut_ ABSL_GUARDED_BY(mu_);
   uint64_t last_serial_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t images_ ABSL_GUARDED_BY(mu_) = 0;
 };

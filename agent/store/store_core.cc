@@ -38,11 +38,26 @@ absl::Status LookAtName(StoreCore* core, const Uuid& image_id,
   RETURN_IF_ERROR(info.status());
   state->name = true;
   state->info = *info;
+  // What no reader could open, told without opening every file.
+  if (info->regular && !info->readable) {
+    state->name_refused = DeniedStatus(absl::StrCat(
+        "open ", layout::ImagePath(image_id), " in ", core->fs->root()));
+  } else if (info->regular && info->links > 1) {
+    state->name_refused = SeveralNamesStatus(
+        absl::StrCat(layout::ImagePath(image_id), " in ", core->fs->root()),
+        info->links);
+  }
   return absl::OkStatus();
 }
 
 absl::Status LookAtRecord(StoreCore* core, const Uuid& image_id,
                           NameState* state) {
+  if (absl::Status shut = core->registry.WhyShut(layout::ShardPathOf(image_id));
+      !shut.ok()) {
+    state->record = state->damaged = true;
+    state->record_refused = std::move(shut);
+    return absl::OkStatus();
+  }
   auto bytes =
       ReadFile(core->fs, layout::RecordPath(image_id), kRecordHeaderBytes);
   if (absl::IsNotFound(bytes.status())) {
@@ -90,6 +105,12 @@ absl::StatusOr<NameState> Look(StoreCore* core, const Uuid& image_id) {
     }
   }
   return state;
+}
+
+bool IsOfOneDirectory(const absl::Status& status) {
+  return (HasReason(status, reason::kMountPermission) &&
+          !MeansInTheWay(status)) ||
+         (HasReason(status, reason::kMountFailed) && !MeansGone(status));
 }
 
 absl::StatusOr<std::vector<uint32_t>> ReadTable(StoreCore* core,

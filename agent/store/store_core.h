@@ -41,7 +41,8 @@ struct NameState {
   bool image = false;
   // The last sync of its publication failed.
   bool unsure = false;
-  // Why name or record can not be looked at: a permission, a link.
+  // Why name or record can not be read: a permission, a link. Such a name may
+  // still be an image, to be removed.
   absl::Status name_refused;
   absl::Status record_refused;
 
@@ -53,6 +54,10 @@ struct NameState {
 
 // The caller holds the lock of the id.
 absl::StatusOr<NameState> Look(StoreCore* core, const Uuid& image_id);
+
+// Of a directory of records: that it can not be listed takes no name away, for
+// those lie in the root. One that is missing, or a file, is the mount's.
+bool IsOfOneDirectory(const absl::Status& status);
 
 // The record's checksums. DATA_LOSS when they are damaged.
 absl::StatusOr<std::vector<uint32_t>> ReadTable(StoreCore* core,

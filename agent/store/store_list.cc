@@ -79,7 +79,7 @@ class ListingImpl final : public MountListing {
   absl::StatusOr<bool> Next(
       int most, const std::function<void(const ListEntry&)>& entry) override {
     if (next_ == ids_.size()) {
-      return NextDirectory();
+      return NextDirectory(entry);
     }
     for (int i = 0; i < most && next_ < ids_.size(); ++i, ++next_) {
       RETURN_IF_ERROR(Tell(ids_[next_], entry));
@@ -88,21 +88,59 @@ class ListingImpl final : public MountListing {
   }
 
  private:
-  // 0: inflight, 1: names, from 2 on the shards of the records.
-  static constexpr int kDirectories = 2 + layout::kShards;
+  // 0: inflight, 1: names, from 2 on the shards of the records. Last, where
+  // one of those could not be listed, the names once more: of what was
+  // published there meanwhile.
+  static constexpr int kNamesAgain = 2 + layout::kShards;
 
-  absl::StatusOr<bool> NextDirectory() {
-    if (directory_ == kDirectories) {
+  // Those whose modes were mended since the mount was opened.
+  void ReopenShut() {
+    for (const std::string& path : core_->registry.ShutDirectories()) {
+      if (core_->fs->SyncDir(path).ok()) {
+        core_->registry.Reopen(path);
+      }
+    }
+  }
+
+  absl::StatusOr<bool> NextDirectory(
+      const std::function<void(const ListEntry&)>& entry) {
+    if (directory_ > kNamesAgain ||
+        (directory_ == kNamesAgain && shut_.empty())) {
       return false;
     }
     ids_.clear();
     next_ = 0;
-    RETURN_IF_ERROR(IdsIn(core_->fs,
-                          directory_ == 0 ? std::string(layout::kInflightDir)
-                          : directory_ == 1
-                              ? std::string(layout::kRoot)
-                              : std::string(layout::ShardPath(directory_ - 2)),
-                          &ids_));
+    if (directory_ == 0) {
+      ReopenShut();
+    }
+    const std::string path = directory_ == 0 ? std::string(layout::kInflightDir)
+                             : directory_ == 1 || directory_ == kNamesAgain
+                                 ? std::string(layout::kRoot)
+                                 : layout::ShardPath(directory_ - 2);
+    const absl::Status listed = IdsIn(core_->fs, path, &ids_);
+    if (directory_ >= 2 && directory_ < kNamesAgain &&
+        IsOfOneDirectory(listed)) {
+      LogIfError(listed, "what lies there is told by its names");
+      ListEntry out;
+      out.kind = ListEntry::Kind::kDirectory;
+      out.directory = path;
+      out.disk_error =
+          HasReason(listed, reason::kMountFailed) ? listed : absl::OkStatus();
+      ids_.clear();  // some of them
+      shut_.insert(path);
+      entry(out);
+    } else {
+      RETURN_IF_ERROR(listed);
+    }
+    if (directory_ == kNamesAgain) {
+      ids_.erase(
+          std::remove_if(ids_.begin(), ids_.end(),
+                         [this](const Uuid& id) {
+                           return told_.contains(id) || foreign_.contains(id) ||
+                                  !shut_.contains(layout::ShardPathOf(id));
+                         }),
+          ids_.end());
+    }
     ++directory_;
     return true;
   }
@@ -113,7 +151,8 @@ class ListingImpl final : public MountListing {
       TellInflight(core_, id, out);
       return absl::OkStatus();
     }
-    return directory_ == 2 ? TellName(id, out) : TellRecord(id, out);
+    return directory_ == 2 || directory_ > kNamesAgain ? TellName(id, out)
+                                                       : TellRecord(id, out);
   }
 
   absl::Status TellName(const Uuid& id,
@@ -148,12 +187,17 @@ class ListingImpl final : public MountListing {
           out.read_error = Why(refused);
         }
       }
-      if (state->image && !state->unsure) {
+      // Without its record where it may not be read: a digest of the listing
+      // has to show it.
+      if (state->image && !state->unsure && out.read_error.empty()) {
         out.kind = ListEntry::Kind::kImage;
         out.image = ImageOf(state->header);
         out.upload_id = out.image->upload_id;
         told_.insert(id);
       }
+    }
+    if (out.kind == ListEntry::Kind::kForeign) {
+      foreign_.insert(id);
     }
     entry(out);
     return absl::OkStatus();
@@ -177,7 +221,7 @@ class ListingImpl final : public MountListing {
       return absl::OkStatus();
     }
     if (!state.ok() || !state->record || state->damaged ||
-        (state->image && state->unsure)) {
+        (state->image && (state->unsure || !state->name_refused.ok()))) {
       // Told by its name, or nothing can be told.
       return absl::OkStatus();
     }
@@ -196,8 +240,10 @@ class ListingImpl final : public MountListing {
   int directory_ = 0;  // the next one; ids_ are of the one before
   std::vector<Uuid> ids_;
   size_t next_ = 0;
-  absl::flat_hash_set<Uuid> told_;    // images, by their names
-  absl::flat_hash_set<Uuid> failed_;  // names, with an error of the disk
+  absl::flat_hash_set<Uuid> told_;         // images, by their names
+  absl::flat_hash_set<Uuid> foreign_;      // all other names
+  absl::flat_hash_set<std::string> shut_;  // directories of records
+  absl::flat_hash_set<Uuid> failed_;       // names, with an error of the disk
 };
 
 }  // namespace
@@ -232,7 +278,11 @@ absl::StatusOr<std::vector<Uuid>> ImageStoreImpl::ListIds() {
   std::vector<Uuid> ids;
   // Records first: what is published in between has its name then.
   for (int shard = 0; shard < layout::kShards; ++shard) {
-    RETURN_IF_ERROR(IdsIn(core_.fs, layout::ShardPath(shard), &ids));
+    const absl::Status listed = IdsIn(core_.fs, layout::ShardPath(shard), &ids);
+    if (!IsOfOneDirectory(listed)) {
+      RETURN_IF_ERROR(listed);
+    }
+    LogIfError(listed, "what lies there is looked at by its names");
   }
   RETURN_IF_ERROR(IdsIn(core_.fs, layout::kRoot, &ids));
   std::sort(ids.begin(), ids.end());

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/fs/file_system.h"
 #include "agent/store/fence_file.h"
 #include "agent/store/file_place.h"
@@ -57,7 +58,7 @@ absl::StatusOr<std::unique_ptr<ImageStore>> ImageStore::Open(
 
 absl::Status ImageStoreImpl::Start() {
   FileSystem* const fs = core_.fs;
-  auto label = ReadLabel(fs);
+  auto label = LookAtLabel();
   if (absl::IsNotFound(label.status())) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      reason::kMountIdentityMismatch, label.status().message());
@@ -71,6 +72,7 @@ absl::Status ImageStoreImpl::Start() {
                      label->mount_name(), "', not of '", wanted, "'"));
   }
   RETURN_IF_ERROR(CheckMemory(*label));
+  RETURN_IF_ERROR(CheckFiles());
   RETURN_IF_ERROR(CheckLayout());
   mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
@@ -130,6 +132,7 @@ absl::Status ImageStoreImpl::CheckMemory(const storage::v1::MountLabel& label) {
   if (label.mount_uid() != memory.mount_uid || memory.fence.none()) {
     return absl::OkStatus();
   }
+  RETURN_IF_ERROR(CheckFiles());
   ASSIGN_OR_RETURN(const auto fence, FenceFile::Open(core_.fs));
   for (const storage::v1::FenceEntry& entry : fence->table().Entries()) {
     if (entry.epoch() == memory.fence.epoch &&
@@ -157,11 +160,15 @@ absl::Status ImageStoreImpl::SyncDirectories() {
   }
   for (const std::string& path : paths) {
     const absl::Status synced = core_.fs->SyncDir(path);
-    if (absl::IsNotFound(synced)) {
-      return MakeError(
-          absl::StatusCode::kFailedPrecondition, reason::kMountIdentityMismatch,
-          absl::StrCat("the directory ", path, " is missing in ",
-                       core_.fs->root(), ": the layout is damaged"));
+    if (absl::IsNotFound(synced) || MeansInTheWay(synced)) {
+      RETURN_IF_ERROR(CheckThere(path, Is::kDirectory));
+    }
+    if (absl::StartsWith(path, layout::kRecordsDir) &&
+        HasReason(synced, reason::kMountPermission)) {
+      LogWarning("records_shut",
+                 {{"directory", path}, {"error", synced.ToString()}});
+      core_.registry.Shut(path, synced);
+      continue;
     }
     if (HasReason(synced, reason::kMountReadOnly)) {
       // One that was mounted read-only has nothing to sync and says OK.
@@ -186,8 +193,12 @@ absl::Status ImageStoreImpl::ClearLeftovers() {
     directories.push_back(layout::ShardPath(shard));
   }
   for (const std::string& directory : directories) {
-    ASSIGN_OR_RETURN(const auto names, NamesIn(core_.fs, directory));
-    for (const std::string& name : names) {
+    const auto names = NamesIn(core_.fs, directory);
+    if (directory != layout::kInflightDir && IsOfOneDirectory(names.status())) {
+      continue;  // ReadRecords says so
+    }
+    RETURN_IF_ERROR(names.status());
+    for (const std::string& name : *names) {
       if (absl::EndsWith(name, layout::kTempSuffix)) {
         LogIfError(UnlinkIfThere(core_.fs, absl::StrCat(directory, "/", name)),
                    "a temporary name; tried again at the next start");
@@ -271,9 +282,14 @@ bool ImageStoreImpl::HasName(const FileInfo& info, const Uuid& image_id) {
 absl::Status ImageStoreImpl::ReadRecords() {
   int warnings = 0;
   for (int shard = 0; shard < layout::kShards; ++shard) {
-    ASSIGN_OR_RETURN(const auto names,
-                     NamesIn(core_.fs, layout::ShardPath(shard)));
-    for (const std::string& name : names) {
+    const auto names = NamesIn(core_.fs, layout::ShardPath(shard));
+    if (IsOfOneDirectory(names.status())) {
+      LogIfError(names.status(),
+                 "its records are told by a listing, if at all");
+      continue;
+    }
+    RETURN_IF_ERROR(names.status());
+    for (const std::string& name : *names) {
       const auto id = layout::IdOfName(name);
       if (!id.has_value()) {
         continue;

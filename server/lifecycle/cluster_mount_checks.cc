@@ -43,8 +43,9 @@ constexpr HealthText kHealthTexts[] = {
      "predella mount confirm $0; a new disk in its place: predella mount "
      "replace $0 --dry-run"},
     {v1::HEALTH_FAILED, "MOUNT_FAILED", "reads of the probe fail",
-     "look at the kernel log of its host; what is on it: predella mount "
-     "impact $0"},
+     "look at the kernel log of its host, or, where the detail says more than "
+     "one link, remove the backup made of hard links; what is on it: predella "
+     "mount impact $0"},
     {v1::HEALTH_HUNG, "MOUNT_HUNG", "calls to the file system do not return",
      "look at the device or the NFS server; what is on it: predella mount "
      "impact $0"},

@@ -46,7 +46,10 @@ bool MayNotBeRead(absl::string_view read_error) {
   return absl::StartsWith(read_error, "EACCES") ||
          absl::StartsWith(read_error, "EPERM") ||
          absl::StartsWith(read_error, "ELOOP") ||
-         absl::StartsWith(read_error, "EXDEV");
+         absl::StartsWith(read_error, "EXDEV") ||
+         absl::StartsWith(read_error, "ENOTDIR") ||
+         absl::StartsWith(read_error, "EISDIR") ||
+         absl::StartsWith(read_error, "EMLINK");
 }
 
 bool IsWhole(const control::v1::InventoryEntry& entry) {

@@ -122,9 +122,13 @@ absl::Status ScrubKeeper::TryApply(const Uuid& mount_uid,
   const bool whole = finding.fault() == storage::v1::COPY_FAULT_UNSPECIFIED;
   const std::optional<storage::v1::FaultRow> known =
       deps_.index->FaultOf(image, mount_uid);
-  const bool news =
-      whole ? known.has_value()
-            : !known.has_value() || known->fault() != finding.fault();
+  // A damaged file that may not be read now, or is gone, is damaged until it
+  // was read whole, or a listing shows that nothing is there: were it called
+  // missing, the next listing that sees a file would call it well.
+  const bool stays =
+      known.has_value() && (known->fault() == finding.fault() ||
+                            known->fault() == storage::v1::COPY_FAULT_DAMAGED);
+  const bool news = whole ? known.has_value() : !stays;
   if (news) {
     RETURN_IF_ERROR(CheckWritable(*deps_.index));
     IndexTxn txn = deps_.index->Begin();

@@ -243,6 +243,7 @@ FileInfo MemFileSystem::InfoOf(const InodePtr& inode) {
   info.inode = inode->number;
   info.links = LinksOf(inode);
   info.mode = inode->mode;
+  info.readable = inode->directory || inode->mode != 0;
   info.gid = inode->gid;
   info.modify_time_us = inode->modify_time_us;
   return info;
@@ -272,7 +273,7 @@ absl::StatusOr<std::unique_ptr<File>> MemFileSystem::Open(
       return absl::NotFoundError(absl::StrCat(path, " is not there"));
     }
     inode = it->second;
-    if (inode->directory || LinksOf(inode) != 1) {
+    if (inode->directory || LinksOf(inode) != 1 || inode->mode == 0) {
       return Fault(absl::StatusCode::kPermissionDenied,
                    reason::kMountPermission, path);
     }

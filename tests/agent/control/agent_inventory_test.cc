@@ -1,16 +1,20 @@
 // Listings and their digests, step by step on a disk thread.
 #include <cerrno>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "agent/control/agent_core.h"
 #include "agent/fs/errno_status.h"
+#include "agent/store/image_store.h"
+#include "agent/store/layout.h"
 #include "common/errors.h"
 #include "common/listing_digest.h"
 #include "tests/agent/control/core_fixture.h"
@@ -161,6 +165,12 @@ TEST_F(AgentInventoryTest, WhatIsDamagedOrUnknownChangesTheDigest) {
        }},
       {"a record that may not be read", [&] { refuse("open", record); }},
       {"a name that may not be looked at", [&] { refuse("stat", name); }},
+      {"a file that may not be read",
+       [&] {
+         const auto file = mem.Open(name, OpenMode::kReadWrite);
+         ASSERT_OK(file.status());
+         ASSERT_OK((*file)->SetOwnership(0, std::nullopt));
+       }},
       {"a directory in its place",
        [&] {
          ASSERT_OK(mem.Unlink(name));
@@ -211,6 +221,102 @@ TEST_F(AgentInventoryTest, ADirectoryThatCannotBeReadFailsIt) {
   }
   EXPECT_EQ(core.View().health, v1::HEALTH_SUSPECT) << "as of any call";
   EXPECT_FALSE(Digest().empty()) << "and the next one is made";
+}
+
+// Names lie in the root: what one of 256 directories keeps back takes none of
+// them away, nor any other directory's records.
+TEST_F(AgentInventoryTest, OneDirectoryOfRecordsKeepsNoMountFromBeingListed) {
+  Register();
+  Store();
+  Store();
+  const std::string directory = layout::ShardPathOf(images[0]);
+  ASSERT_NE(directory, layout::ShardPathOf(images[1]));
+  const std::string whole = Digest();
+  const auto listed = [&] {
+    link->inventory = std::make_shared<FakeInventory>();
+    Command(List(/*digest_only=*/false));
+    EXPECT_FALSE(Result()->has_error()) << Result()->error().message();
+    std::map<std::string, control::v1::InventoryEntry> out;
+    for (const auto& part : link->inventory->parts) {
+      for (const auto& entry : part.entries()) {
+        out[entry.image_id()] = entry;
+      }
+    }
+    return out;
+  };
+  for (const bool all_of_it : {false, true}) {
+    for (const int error : {EACCES, EIO}) {
+      SCOPED_TRACE(absl::StrCat(all_of_it, " ", error));
+      testing::Fault fault;
+      fault.op = all_of_it ? "" : "list";
+      fault.path = directory;
+      fault.status = ErrnoStatus(error, "look at it");
+      fault.forever = true;
+      fs.Inject(fault);
+      if (error == EIO) {
+        // The mount's first, as one of any other call.
+        Command(List(/*digest_only=*/true));
+        EXPECT_TRUE(Result()->has_error());
+        EXPECT_THAT(Result()->error().message(),
+                    HasSubstr(all_of_it ? "2 files" : directory));
+        EXPECT_EQ(core.View().health, v1::HEALTH_SUSPECT);
+        fs.Reset();  // the checks of its place are not what is tried here
+        for (int i = 0; i < 60; ++i) {
+          Tick();
+        }
+        fs.Inject(fault);
+      }
+      const auto seen = listed();
+      EXPECT_EQ(core.View().health, v1::HEALTH_ONLINE);
+      ASSERT_EQ(seen.size(), 2u) << "each by its name";
+      EXPECT_TRUE(seen.at(images[1].bytes()).has_record());
+      const auto& kept_back = seen.at(images[0].bytes());
+      EXPECT_TRUE(kept_back.named());
+      EXPECT_EQ(kept_back.has_record(), !all_of_it);
+      EXPECT_EQ(kept_back.read_error().empty(), !all_of_it);
+      if (error == EACCES) {
+        EXPECT_EQ(Digest() == whole, !all_of_it);
+      }
+      EXPECT_THAT(*opened.lock()->ListIds(), ::testing::SizeIs(2))
+          << "for the scrub";
+      // Nothing is said to be removed there without a word.
+      EXPECT_EQ(opened.lock()
+                    ->Remove(images[0], Generation{9, 9, 9}, ids.NextUuid())
+                    .ok(),
+                !all_of_it);
+      fs.Reset();
+      EXPECT_EQ(listed().at(images[0].bytes()).has_record(), true);
+      EXPECT_EQ(Digest(), whole);
+    }
+  }
+  // One that is missing, or another thing, is the mount's.
+  for (const int error : {ENOENT, ENOTDIR}) {
+    testing::Fault fault;
+    fault.op = "list";
+    fault.path = directory;
+    fault.status = ErrnoStatus(error, "look at it");
+    fs.Inject(fault);
+    Command(List(/*digest_only=*/true));
+    EXPECT_TRUE(Result()->has_error());
+  }
+}
+
+TEST_F(AgentInventoryTest, WhatIsPublishedMeanwhileIsToldAlsoThere) {
+  Register();
+  Store();
+  const std::string name = images[0].ToString();
+  const std::string content = *mem.GetFile(name);
+  const std::string whole = Digest();
+  ASSERT_OK(mem.Unlink(name));  // as if it were still to come
+  testing::Fault fault;
+  fault.op = "list";
+  fault.path = layout::ShardPathOf(images[0]);
+  fault.status = ErrnoStatus(EACCES, "list it");
+  fault.forever = true;
+  fault.during = [&] { ASSERT_OK(mem.PutFile(name, content)); };
+  fs.Inject(fault);
+  EXPECT_EQ(Digest(), whole);
+  EXPECT_EQ(Digest(), whole) << "and once, where it was there all the time";
 }
 
 // As an error of any other call, and what was read beside it is not the whole;

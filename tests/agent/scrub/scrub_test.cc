@@ -442,6 +442,32 @@ TEST_F(ScrubTest, AReadThatFindsDamageTellsIt) {
   EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
 }
 
+// A listing ends it once it may be read again, and no scrub is needed.
+TEST_F(ScrubTest, WhatMayNotBeReadIsMissingAndNotDamaged) {
+  Put(1, 5000);
+  Put(2, 5000);
+  {
+    const auto file = mem.Open(Path(2), OpenMode::kReadWrite);
+    ASSERT_OK(file.status());
+    ASSERT_OK((*file)->SetOwnership(0, std::nullopt));
+  }
+  Register();
+  const ReadGrant grant{opened.lock(), TestId(1), Spec(1).generation};
+  core.ReadDone(grant, 0,
+                MakeError(absl::StatusCode::kDataLoss, reason::kMountPermission,
+                          "not for you (EACCES)"));
+  EXPECT_EQ(Findings().at(TestId(1)).fault(), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_EQ(Findings().at(TestId(1)).detail(), "not for you (EACCES)");
+  link->sent.clear();
+  StartScrub();
+  ASSERT_TRUE(Finish());
+  const auto found = Findings();
+  ASSERT_TRUE(found.contains(TestId(2)));
+  EXPECT_EQ(found.at(TestId(2)).fault(), storage::v1::COPY_FAULT_MISSING);
+  EXPECT_THAT(found.at(TestId(2)).detail(), ::testing::HasSubstr("EACCES"));
+  EXPECT_EQ(Health(), v1::HEALTH_ONLINE);
+}
+
 // An older version was put back by hand in place of the image.
 TEST_F(ScrubTest, AReadThatFindsAnotherGenerationTellsBoth) {
   Put(1, 5000);

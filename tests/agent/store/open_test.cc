@@ -1,4 +1,6 @@
 // Whose directory it is: init, label, lock, and what a start does first.
+#include <cerrno>
+#include <map>
 #include <string>
 
 #include "absl/status/status.h"
@@ -6,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "agent/fs/errno_status.h"
 #include "agent/store/image_store.h"
 #include "agent/store/layout.h"
 #include "common/errors.h"
@@ -151,6 +154,62 @@ TEST(OpenTest, EveryDirectoryIsSyncedBeforeAnythingIsRead) {
       MakeError(absl::StatusCode::kUnavailable, reason::kMountFailed, "EIO");
   w.fault.Inject(fault);
   EXPECT_THAT(w.Open(), HasReason(reason::kMountFailed));
+}
+
+// Its agent starts with all others, and it is taken in once its mode is mended;
+// until then nobody says that anything there is not, or is gone.
+TEST(OpenTest, OneDirectoryOfRecordsKeepsNoMountFromBeingOpened) {
+  World w;
+  ASSERT_OK(w.Init());
+  ASSERT_OK(w.Open());
+  const std::string bytes = Pattern(10'000, 1);
+  const UploadSpec there = SpecOf(1, 1, 1);
+  const UploadSpec other = SpecOf(2, 2, 2);
+  ASSERT_NE(layout::ShardPathOf(there.image_id),
+            layout::ShardPathOf(other.image_id));
+  ASSERT_OK(Upload(w.store.get(), there, bytes));
+  ASSERT_OK(Upload(w.store.get(), other, bytes));
+  const auto kinds = [&] {
+    std::map<Uuid, ListEntry> out;
+    for (const ListEntry& entry : ListAll(w.store.get())) {
+      if (entry.kind != ListEntry::Kind::kDirectory) {
+        out[entry.image_id] = entry;
+      }
+    }
+    return out;
+  };
+  testing::Fault fault;
+  fault.path = layout::ShardPathOf(there.image_id);
+  fault.forever = true;
+  fault.op = "sync_dir";  // also where its records could be read: they may be
+                          // in the cache alone
+  fault.status = ErrnoStatus(EACCES, "open it");
+  w.store.reset();
+  w.fault.Inject(fault);
+  ASSERT_OK(w.Open());
+  const auto seen = kinds();
+  ASSERT_EQ(seen.size(), 2);
+  EXPECT_EQ(seen.at(there.image_id).kind, ListEntry::Kind::kForeign);
+  EXPECT_THAT(seen.at(there.image_id).read_error, HasSubstr("EACCES: "));
+  EXPECT_EQ(seen.at(other.image_id).kind, ListEntry::Kind::kImage);
+  EXPECT_EQ(*ReadAll(w.store.get(), other), bytes);
+  EXPECT_THAT(w.store->OpenImage(there.image_id, there.generation),
+              HasReason(reason::kMountPermission));
+  EXPECT_FALSE(
+      w.store->Remove(there.image_id, there.generation, there.upload_id).ok());
+  w.fault.Reset();
+  EXPECT_EQ(kinds().at(there.image_id).kind, ListEntry::Kind::kImage);
+  EXPECT_EQ(*ReadAll(w.store.get(), there), bytes);
+  // What was synced and does not give its names.
+  fault.op = "list";
+  for (const int error : {EACCES, EIO}) {
+    fault.status = ErrnoStatus(error, "list it");
+    w.store.reset();
+    w.fault.Inject(fault);
+    ASSERT_OK(w.Open());
+    EXPECT_EQ(*ReadAll(w.store.get(), there), bytes);
+    w.fault.Reset();
+  }
 }
 
 }  // namespace

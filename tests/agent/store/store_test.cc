@@ -505,7 +505,26 @@ TEST_F(StoreTest, WhatMayNotBeReadIsSaidWithItsErrno) {
     EXPECT_EQ(entries[0].kind, ListEntry::Kind::kForeign);
     EXPECT_THAT(entries[0].read_error, HasSubstr("EACCES: "));
   }
-  // It may be looked at, and not be opened.
+  w_.fault.Reset();
+  // It may be looked at, and its mode says that it may not be opened: seen
+  // without opening it, and removed all the same.
+  {
+    ASSERT_OK_AND_ASSIGN(const auto file,
+                         w_.mem.Open(paths[0], OpenMode::kReadWrite));
+    ASSERT_OK(file->SetOwnership(0, std::nullopt));
+    const absl::Status check = w_.store->OpenCheck(spec_.image_id).status();
+    EXPECT_THAT(check, HasReason(reason::kReplicaMissing));
+    EXPECT_EQ(MetadataOf(check)["bytes"], kBytesAsWritten);
+    const std::vector<ListEntry> entries = ListAll(w_.store.get());
+    ASSERT_EQ(entries.size(), 1);
+    EXPECT_EQ(entries[0].kind, ListEntry::Kind::kForeign);
+    EXPECT_FALSE(entries[0].image.has_value());
+    EXPECT_EQ(entries[0].size_bytes, static_cast<int64_t>(bytes_.size()));
+    EXPECT_THAT(entries[0].read_error, HasSubstr("EACCES: "));
+    ASSERT_OK(file->SetOwnership(0600, std::nullopt));
+    EXPECT_EQ(ListAll(w_.store.get())[0].kind, ListEntry::Kind::kImage);
+    ASSERT_OK(file->SetOwnership(0, std::nullopt));
+  }
   Fault fault;
   fault.op = "open";
   fault.path = paths[0];
@@ -514,6 +533,10 @@ TEST_F(StoreTest, WhatMayNotBeReadIsSaidWithItsErrno) {
   EXPECT_THAT(w_.store->OpenImage(spec_.image_id, spec_.generation),
               AllOf(StatusIs(absl::StatusCode::kDataLoss),
                     HasReason(reason::kMountPermission)));
+  ASSERT_OK_AND_ASSIGN(
+      const auto outcome,
+      w_.store->Remove(spec_.image_id, spec_.generation, spec_.upload_id));
+  EXPECT_TRUE(outcome.removed);
 }
 
 TEST_F(StoreTest, TheProbeSeesAReadThatIsNotWhatWasWritten) {

@@ -214,6 +214,29 @@ TEST_F(InventoryAuditTest, AFileThatIsNotTheImageIsAFaultWithItsReason) {
   EXPECT_TRUE(a->Has(images[2])) << "another generation is kept, and named";
 }
 
+TEST_F(InventoryAuditTest, AFileThatMayNotBeReadIsMissingUntilItMay) {
+  FakeAgent* const a = AddConnected("a", 1);
+  Upload(a, image_, upload_);
+  Upload(a, ids_.NextUuid(), ids_.NextUuid());
+  const FakeAgent::File whole = *a->file(image_);
+  for (const char* error : {"EACCES", "EMLINK", "EISDIR", "ENOTDIR"}) {
+    FakeAgent::File file = whole;
+    file.has_record = false;
+    file.read_error = absl::StrCat(error, ": not for you");
+    a->Put(image_, file);
+    Again(a);
+    EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_MISSING);
+    EXPECT_THAT(FaultOf(image_, a)->detail(), HasSubstr(error));
+    a->Put(image_, whole);
+    Again(a);
+    EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_UNSPECIFIED);
+  }
+  // What a read found is such a fault, and ends so, too.
+  PutFault(image_, a, storage::v1::COPY_FAULT_MISSING);
+  Again(a);
+  EXPECT_EQ(KindOf(image_, a), storage::v1::COPY_FAULT_UNSPECIFIED);
+}
+
 TEST_F(InventoryAuditTest, ARecordThatIsKnownToBeDamagedIsNotFoundAgain) {
   FakeAgent* const a = AddConnected("a", 1);
   Upload(a, image_, upload_);

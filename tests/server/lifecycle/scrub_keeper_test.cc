@@ -323,6 +323,21 @@ TEST_F(ScrubKeeperTest, AFindingCountsForItsGenerationAlone) {
   EXPECT_EQ(Events("copy_whole_again"), 1);
 }
 
+// The next listing that sees a file would end it otherwise.
+TEST_F(ScrubKeeperTest, ADamagedCopyIsNotMissingWhereItMayNotBeRead) {
+  FakeAgent* const agent = AddConnected("store-1");
+  const std::vector<Uuid> images = Fill(agent, 2);
+  Find(agent, images[0], storage::v1::COPY_FAULT_DAMAGED);
+  Find(agent, images[0], storage::v1::COPY_FAULT_MISSING);
+  EXPECT_EQ(FaultOf(agent, images[0])->fault(),
+            storage::v1::COPY_FAULT_DAMAGED);
+  EXPECT_EQ(Events("copy_missing"), 0);
+  Find(agent, images[1], storage::v1::COPY_FAULT_MISSING);
+  Find(agent, images[1], storage::v1::COPY_FAULT_DAMAGED);
+  EXPECT_EQ(FaultOf(agent, images[1])->fault(),
+            storage::v1::COPY_FAULT_DAMAGED);
+}
+
 TEST_F(ScrubKeeperTest, WhatAPassDidNotSeeIsLookedAt) {
   FakeAgent* const agent = AddConnected("store-1");
   const std::vector<Uuid> images = Fill(agent, 3);
