@@ -154,13 +154,12 @@ absl::StatusOr<int> Adopt(const OrphanArguments& a, const Context& context) {
                        ? client.AdoptOrphan(a.mount, a.image, a.dry_run)
                        : AdoptRead(&client, a));
   *context.out << (a.dry_run ? "would be " : "") << Bare(orphan.mount()) << "/"
-               << Bare(orphan.image()) << ": made an image of generation "
-               << orphan.generation();
-  // Of what was an image before.
-  if (!orphan.detail().empty()) {
-    *context.out << "; " << Shown(orphan.detail());
-  }
-  *context.out << "\n";
+               << Bare(orphan.image())
+               << ": "
+               // Of what was an image before.
+               << (orphan.detail().empty() ? "made an image"
+                                           : Shown(orphan.detail()))
+               << ", generation " << orphan.generation() << "\n";
   if (!a.dry_run) {
     *context.err << "next: predella image stat " << Bare(orphan.image())
                  << "\n";

@@ -197,7 +197,9 @@ absl::Status IndexCheck::LookAtFault(absl::string_view key,
                                        : "; no other copy is known"),
         missing ? "put the file back from where it went, or make it readable "
                   "where the detail says that it is not; it is found again by "
-                  "itself. Where it is lost: predella image rm, and upload it "
+                  "itself. Where it is there and its record is lost: predella "
+                  "orphan adopt MOUNT ID --read PATH/ID. Where it is lost: "
+                  "predella image rm, and upload it "
                   "again"
                 : "where the detail says that it can not be read: see to the "
                   "disk first, a whole file may lie there and a delete takes "

@@ -45,7 +45,9 @@ absl::StatusOr<v1::Orphan> Orphans::Mend(const MountInfo& info,
   found.image_id = Uuid::FromBytesOrNone(row.image_id());
   found.mount_uid = Uuid::FromBytesOrNone(info.row.mount_uid());
   found.size_bytes = row.size_bytes();
-  found.detail = "it is an image already, of the same size and checksum";
+  found.detail =
+      "it is an image already, of the same size and checksum; a lost record is "
+      "written anew";
   if (deps_.index->FaultOf(row, found.mount_uid).has_value()) {
     // With it all of the file is read also where its record is there.
     found.record = RecordOfRow(row);

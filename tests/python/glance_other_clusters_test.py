@@ -111,6 +111,19 @@ class OtherClustersTest(FilesCase):
             self.assertEqual(6, code)
             self.assertRegex(err, said)
 
+    def test_no_row_is_given_to_a_store_that_can_not_be_asked(self):
+        image, _ = self.located('a')
+        self.write('a', image, age=LONG_AGO)
+        self.cluster.add(image, 'a')
+        self.clusters['unix:/h'] = Other(None)
+        path = os.path.join(self.top, 'plan-second')
+        code, _, err = self.run_tool(
+            'relocate', '--store', 'second', '--plan', path, '--database',
+            self.url, '--config', self.conf)
+        self.assertEqual(1, code, err)
+        self.assertIn('store second can not be asked which cluster', err)
+        self.assertFalse(os.path.exists(path))
+
     def test_a_store_whose_rows_are_all_here_need_not_be_asked(self):
         """As the only store of a Glance in a container, by its path there."""
         image = self.image(f'predella://second/ID/{KEY}',

@@ -299,6 +299,7 @@ class RelocateTest(ToolCase):
                 (('--apply', plan, '--export', new, '--yes'),
                  '--export: for'),
                 (('--store', 'x', '--plan', new, '--yes'), '--yes is for'),
+                (('--apply', plan, '--sql', '--yes'), '--sql prints'),
                 (('--store', 'x'), 'relocate makes a plan'),
                 ((), 'relocate makes a plan')):
             code, out, err = self.run_tool('relocate', '--database', self.url,

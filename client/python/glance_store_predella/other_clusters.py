@@ -14,11 +14,13 @@ from glance_store_predella.output import say
 
 class OtherClusters:
     """{store: endpoint} of those of other clusters, {store: why} of those that
-    could not be asked, and the images that have rows of them."""
+    could not be asked, and the images that have rows of them. several: the
+    configuration has more than one predella store."""
 
-    def __init__(self, stores=(), unasked=()):
+    def __init__(self, stores=(), unasked=(), several=False):
         self.stores = dict(stores)
-        self._unasked = dict(unasked)
+        self.unasked = dict(unasked)
+        self.several = several
         self._images = collections.Counter()
         self._in_doubt = set()
 
@@ -32,7 +34,7 @@ class OtherClusters:
         for store in {relocate.store_of(one) for one in glance.live()
                       if self.has(one)}:
             self._images[store] += 1
-        if self._unasked:
+        if self.unasked:
             self._in_doubt.update(
                 relocate.store_of(one) for one in glance.live()
                 if relocate.key_of(one) is not None and
@@ -44,7 +46,7 @@ class OtherClusters:
                 f'of another cluster: --endpoint {self.stores[store]} asks '
                 'that one')
         # Of what is here nobody needs to ask.
-        for store, why in self._unasked.items():
+        for store, why in self.unasked.items():
             if store in self._in_doubt:
                 say(f'note: store {store} was not asked which cluster it is '
                     'of, and its rows that are unknown here count as of this '
@@ -63,4 +65,4 @@ def of_configuration(cluster, path):
                 others[store] = endpoint
         except clusters.Failed as e:
             unasked[store] = e
-    return OtherClusters(others, unasked)
+    return OtherClusters(others, unasked, len(endpoints) > 1)

@@ -29,6 +29,9 @@ def _misuse(args):
             '(--apply FILE --yes, --undo FILE --yes)')
     others = [f'--{name.replace("_", "-")}' for name in _OF_A_PLAN
               if getattr(args, name)]
+    if args.sql and args.yes:
+        return ('--sql prints the statements and changes nothing, --yes changes '
+                'the rows: say one of the two')
     if others:
         return (f'{", ".join(others)}: for making a plan, and --{given[0]} '
                 'takes one as it is')
@@ -50,6 +53,12 @@ def run(args):
         raise Failed(
             f'store {args.store} is of another cluster than the one that is '
             f'asked: --endpoint {others.stores[args.store]} asks that one')
+    if args.store in others.unasked and others.several:
+        raise Failed(
+            f'store {args.store} can not be asked which cluster it is of, and '
+            'rows may only be given to a store of this one (from a host that '
+            'does not reach it: --database instead of --config): '
+            f'{others.unasked[args.store]}')
     make = relocate.plan_to_file if args.to_file else relocate.plan_to_predella
     changes, left = make(args.store, places, cluster.images(),
                          sources.source(args, locations=True).each(), others)
