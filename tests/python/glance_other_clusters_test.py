@@ -111,6 +111,18 @@ class OtherClustersTest(FilesCase):
             self.assertEqual(6, code)
             self.assertRegex(err, said)
 
+    def test_a_store_that_glance_does_not_have_is_said(self):
+        for store, more, said in (
+                ('fast', (), None), ('nosuch', (), 'nosuch of type predella'),
+                ('old', (), 'old of type predella'),
+                ('old', ('--to-file',), None),
+                ('fast', ('--to-file',), 'fast of type file')):
+            _, err = self.plan(*more, store=store)
+            if said is None:
+                self.assertNotIn('warning', err)
+            else:
+                self.assertIn(f'has no store {said}', err)
+
     def test_no_row_is_given_to_a_store_that_can_not_be_asked(self):
         image, _ = self.located('a')
         self.write('a', image, age=LONG_AGO)

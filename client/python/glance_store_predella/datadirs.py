@@ -55,6 +55,13 @@ def _backends(path):
     return [(name.strip(), kind.strip()) for name, _, kind in pairs]
 
 
+def store_of_type(path, store, kind):
+    """Whether there is one; also where multi-store is not used, and nothing
+    says so."""
+    backends = _backends(path)
+    return not backends or (store, kind) in backends
+
+
 def file_stores(path):
     """Sections of the stores of type file; one without multi-store: that is
     [glance_store]."""

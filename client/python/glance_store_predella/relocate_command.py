@@ -1,5 +1,6 @@
 """predella glance relocate."""
 from glance_store_predella import cluster as clusters
+from glance_store_predella import datadirs
 from glance_store_predella import other_clusters
 from glance_store_predella import output
 from glance_store_predella import plans
@@ -76,11 +77,20 @@ def run(args):
     for image, why in left:
         say(f'left as it is: {image}: {why}')
     others.say()
+    _say_of_store(args)
     say(f'{len(changes)} rows to change, {len(left)} left; nothing is '
         'changed yet')
     if changes:
         say(f'next: predella glance relocate --apply {args.plan} --yes')
     return output.DONE
+
+
+def _say_of_store(args):
+    path = sources.configuration(args)
+    kind = 'file' if args.to_file else 'predella'
+    if path and not datadirs.store_of_type(path, args.store, kind):
+        say(f'warning: {path} has no store {args.store} of type {kind}: until '
+            'it has, Glance can not read an image whose row names it')
 
 
 def _no_key(value):
