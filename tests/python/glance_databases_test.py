@@ -157,8 +157,9 @@ VALUES ('{image}', '{location.replace('ID', image)}', '{{"store": "old"}}',
                 ('--apply', self.assert_relocated),
                 ('--undo', lambda: self.assertEqual(before, self.rows()))):
             printed = self.run_tool('relocate', how, self.plan_file, '--sql')
-            # Printed alone, whatever else is said.
-            self.run_tool('relocate', how, self.plan_file, '--sql', '--yes')
+            # Printed alone; to be changed as well is another thing.
+            self.run_tool('relocate', how, self.plan_file, '--sql', '--yes',
+                          code=2)
             self.assertEqual(2, len(printed.splitlines()))
             self.sql(*(line.rstrip(';') for line in printed.splitlines()))
             check()
