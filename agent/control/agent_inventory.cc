@@ -98,10 +98,10 @@ struct AgentCore::Listing {
 };
 
 // An error of the disk is the mount's at once, as one of any other call, and
-// what was read beside it is not taken for the whole. One file or
-// directory of records that can not be read must not keep its mount from being
-// listed for ever, nor SUSPECT: what fails again, when a probe that began since
-// has read well, is the file's.
+// what was read beside it is not taken for the whole. One file or directory of
+// records that can not be read must not keep its mount from being listed for
+// ever, nor SUSPECT: what fails again, when a probe that began since has read
+// well, is the file's.
 void AgentCore::NoteUnreadable(Listing* listing, const ListEntry& entry) {
   const bool directory = entry.kind == ListEntry::Kind::kDirectory;
   const std::string what =

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 
 #include "common/errors.h"
 #include "common/generation.h"
@@ -16,12 +15,6 @@
 #include "server/lifecycle/orphans.h"
 
 namespace predella::server {
-namespace {
-
-// How long a request waits for the bytes to be read.
-constexpr absl::Duration kMendWait = absl::Seconds(7);
-
-}  // namespace
 
 storage::v1::ReplicaRecord RecordOfRow(const storage::v1::ImageRow& row) {
   storage::v1::ReplicaRecord record;
@@ -80,17 +73,8 @@ absl::StatusOr<v1::Orphan> Orphans::Mend(const MountInfo& info,
                work->Release();
                outcome->Set(mended);
              });
-  const std::optional<absl::Status> mended =
-      outcome->Await(deps_.clock, kMendWait);
-  if (!mended.has_value()) {
-    return MakeError(
-        absl::StatusCode::kAborted, reason::kCommitConflict,
-        absl::StrCat("the ", row.size_bytes(), " bytes of ",
-                     ImageName(found.image_id),
-                     " are still being read: the same request again says "
-                     "what came of it"));
-  }
-  RETURN_IF_ERROR(*mended);
+  RETURN_IF_ERROR(AwaitRead(outcome.get(), found,
+                            "the same request again says what came of it"));
   return answer;
 }
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 
 #include "common/errors.h"
 #include "common/generation.h"
@@ -25,8 +24,6 @@ namespace predella::server {
 namespace {
 
 constexpr int64_t kOrphanPage = 1000;
-// How long a command waits for the bytes to be read.
-constexpr absl::Duration kAdoptWait = absl::Seconds(7);
 
 void NoteLeft(const Uuid& source, const Uuid& target,
               storage::v1::ImageRow* row) {
@@ -249,17 +246,9 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptMoved(const Found& found,
         LogIfError(moved, "the file stays an orphan");
         outcome->Set(moved);
       });
-  const std::optional<absl::Status> moved =
-      outcome->Await(deps_.clock, kAdoptWait);
-  if (!moved.has_value()) {
-    return MakeError(
-        absl::StatusCode::kAborted, reason::kCommitConflict,
-        absl::StrCat("the ", found.orphan.size_bytes, " bytes of ",
-                     ImageName(image_id),
-                     " are still being read: when they are whole its row "
-                     "follows, and predella events says copy_moved"));
-  }
-  RETURN_IF_ERROR(*moved);
+  RETURN_IF_ERROR(AwaitRead(outcome.get(), found.orphan,
+                            "when they are whole its row follows, and predella "
+                            "events says copy_moved"));
   return answer;
 }
 

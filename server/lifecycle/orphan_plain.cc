@@ -23,8 +23,6 @@ namespace {
 
 constexpr int kMaxHashes = 8;
 constexpr size_t kPlainKeyBytes = 16;
-// How long the call waits for the bytes to be read.
-constexpr absl::Duration kPlainWait = absl::Seconds(7);
 
 absl::Status BadPlain(absl::string_view what) {
   return MakeError(absl::StatusCode::kInvalidArgument, reason::kInvalidArgument,
@@ -145,17 +143,8 @@ absl::StatusOr<v1::Orphan> Orphans::AdoptPlain(const Found& found,
               outcome->Set(FinishPlain(found, record, looked, work.get()));
             });
       });
-  const std::optional<absl::Status> done =
-      outcome->Await(deps_.clock, kPlainWait);
-  if (!done.has_value()) {
-    return MakeError(
-        absl::StatusCode::kAborted, reason::kCommitConflict,
-        absl::StrCat("the ", plain.size_bytes(), " bytes of ",
-                     ImageName(image_id),
-                     " are still being read: the same request again says "
-                     "what came of it"));
-  }
-  RETURN_IF_ERROR(*done);
+  RETURN_IF_ERROR(AwaitRead(outcome.get(), found.orphan,
+                            "the same request again says what came of it"));
   v1::Orphan answer = Adopted(found);
   answer.set_generation(Generation::FromProto(record.generation()).ToString());
   answer.set_size_bytes(record.size_bytes());

@@ -20,6 +20,8 @@ namespace predella::server {
 namespace {
 
 constexpr absl::Duration kQuarantineTimeout = absl::Seconds(10);
+// How long a request waits for the bytes of a file to be read.
+constexpr absl::Duration kReadWait = absl::Seconds(7);
 
 std::string GenerationText(const Orphan& orphan) {
   return orphan.record.has_value()
@@ -61,6 +63,19 @@ v1::Orphan Orphans::ToApi(const Orphan& orphan, const MountInfo& info) const {
   out.set_size_bytes(orphan.size_bytes);
   out.set_detail(orphan.detail);
   return out;
+}
+
+absl::Status Orphans::AwaitRead(Answer<absl::Status>* outcome,
+                                const Orphan& file,
+                                absl::string_view then) const {
+  const std::optional<absl::Status> read =
+      outcome->Await(deps_.clock, kReadWait);
+  return read.has_value()
+             ? *read
+             : MakeError(absl::StatusCode::kAborted, reason::kCommitConflict,
+                         absl::StrCat("the ", file.size_bytes, " bytes of ",
+                                      ImageName(file.image_id),
+                                      " are still being read: ", then));
 }
 
 v1::Orphan Orphans::Adopted(const Found& found) const {

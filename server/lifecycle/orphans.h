@@ -11,9 +11,11 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 #include "common/ids.h"
 #include "common/mutex.h"
+#include "common/wait.h"
 #include "predella/v1/mount_service.pb.h"
 #include "server/lifecycle/agent_session.h"
 #include "server/lifecycle/inventory.h"
@@ -113,6 +115,10 @@ class Orphans {
   void Record(const std::string& kind, const Found& found);
   v1::Orphan ToApi(const Orphan& orphan, const MountInfo& info) const;
   v1::Orphan Adopted(const Found& found) const;
+  // What came of the reading of a file; ABORTED while it goes on, `then` says
+  // what to do.
+  absl::Status AwaitRead(Answer<absl::Status>* outcome, const Orphan& file,
+                         absl::string_view then) const;
 
   // Whether the file may be a copy of the image, as far as it is known without
   // reading it.
