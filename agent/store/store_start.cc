@@ -71,8 +71,8 @@ absl::Status ImageStoreImpl::Start() {
         absl::StrCat(fs->root(), " bears the label of the mount '",
                      label->mount_name(), "', not of '", wanted, "'"));
   }
-  RETURN_IF_ERROR(CheckMemory(*label));
   RETURN_IF_ERROR(CheckFiles());
+  RETURN_IF_ERROR(CheckMemory(*label));
   RETURN_IF_ERROR(CheckLayout());
   mount_id_ = fs->MountId();
   ASSIGN_OR_RETURN(lock_, fs->Lock(layout::kLock, core_.options.holder));
@@ -132,7 +132,6 @@ absl::Status ImageStoreImpl::CheckMemory(const storage::v1::MountLabel& label) {
   if (label.mount_uid() != memory.mount_uid || memory.fence.none()) {
     return absl::OkStatus();
   }
-  RETURN_IF_ERROR(CheckFiles());
   ASSIGN_OR_RETURN(const auto fence, FenceFile::Open(core_.fs));
   for (const storage::v1::FenceEntry& entry : fence->table().Entries()) {
     if (entry.epoch() == memory.fence.epoch &&
